@@ -184,6 +184,16 @@ impl Raft {
         self.core.membership()
     }
 
+    /// The last index that is known to be committed.
+    pub fn commit(&self) -> LogIndex {
+        self.core.commit()
+    }
+
+    /// The end of the log, on disk or not.
+    pub fn last_index(&self) -> LogIndex {
+        self.core.log.last_index()
+    }
+
     /// The term of the entry at `index`; 0 at index 0; nothing behind the end of the log.
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.core.log.term_at(index)
