@@ -1,0 +1,3 @@
+//! A replicated hash map: the server that the `raftmap` binary runs, and the library that embeds it.
+
+pub mod tls;
