@@ -2,7 +2,7 @@
 
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
 use raftmap_raft::{HardState, LogIndex, LogPosition, Membership, Restored, Write};
-use raftmap_state::engine::Engine;
+use raftmap_state::Engine;
 use raftmap_state::{Member, StateError, StateMachine};
 
 use crate::event::{Event, StateView};
