@@ -2,6 +2,7 @@
 //!
 //! A disk promises little: a write may be lost in whole or in part until [`DiskFile::sync_data`] returns, a name until
 //! [`Disk::sync_dir`] of its folder does, and after a sync that failed nobody knows. [`crate::RealDisk`] is the real
+//! one, [`crate::MemDisk`] one that keeps exactly these promises and no more.
 
 pub mod aligned;
 pub mod real;
@@ -14,7 +15,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
     /// The lock on a file; dropping it, or the death of the process, unlocks.
-    type Lock: Send + 'static;
+    type Lock: Send + Sync + 'static;
 
     /// Makes a folder, if it is not there. The folder above it must be.
     ///

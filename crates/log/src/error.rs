@@ -52,7 +52,7 @@ impl LogError {
     }
 }
 
-/// Why a log does not open. Nothing was changed on the disk, but for [`OpenError::Log`].
+/// Why a log does not open. No entry and no vote was lost by trying.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the data directory open.
@@ -94,6 +94,16 @@ pub enum OpenError {
         index: LogIndex,
         /// What is wrong with it.
         source: PayloadError,
+    },
+    /// Good blocks whose records do not follow each other. No disk does that, and no version of raftmap writes it.
+    #[error(
+        "segment {segment}, offset {offset}: a whole batch with records that do not follow each other: a bug"
+    )]
+    Malformed {
+        /// The segment's number.
+        segment: u64,
+        /// The offset in the segment, in bytes.
+        offset: u64,
     },
     /// Neither slot of the hard state can be read: nobody knows for whom this node voted.
     #[error(

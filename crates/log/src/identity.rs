@@ -27,12 +27,14 @@ pub struct Identity {
     founding_members: Vec<FoundingMember>,
 }
 
-const VERSION: u32 = 1;
 const TITLE: &str = "# Who this raftmap server is. Written once by `raftmap init`; do not change it.\n";
 const MEMBERS_MAX: usize = 1000;
 const ADDRESS_BYTES_MAX: usize = 300;
 
 impl Identity {
+    /// The version of the format that this code writes.
+    pub(crate) const VERSION: u32 = 1;
+
     /// An identity. `incarnation` is random, drawn anew for every data directory.
     ///
     /// # Errors
@@ -89,7 +91,8 @@ impl Identity {
     /// The text of the identity file.
     pub fn to_text(&self) -> String {
         let mut text = format!(
-            "{TITLE}version = {VERSION}\ncluster = {:032x}\nnode = {}\nincarnation = {:016x}\n{}",
+            "{TITLE}version = {}\ncluster = {:032x}\nnode = {}\nincarnation = {:016x}\n{}",
+            Self::VERSION,
             self.cluster,
             self.node,
             self.incarnation,
@@ -113,7 +116,7 @@ impl Identity {
         let mut lines =
             Lines { rest: body.strip_prefix(TITLE).ok_or(IdentityError::Malformed(1))?, number: 1 };
         let version = lines.number("version", 10)?;
-        if version != u128::from(VERSION) {
+        if version != u128::from(Self::VERSION) {
             return Err(IdentityError::UnknownVersion(u32::try_from(version).unwrap_or(u32::MAX)));
         }
         let cluster = lines.number("cluster", 16)?;

@@ -7,6 +7,7 @@
 //! - [`Log::init`] makes a data directory once, [`Log::open`] recovers it: see [`Recovered`] and [`Repair`].
 //! - [`Log::write`] makes waiting [`raftmap_raft::Write`]s durable with one write and one sync.
 //! - [`LogReader`] reads old entries from any thread.
+//! - [`MemDisk`] is a disk in memory that crashes, tears, flips, loses and misplaces as it is told.
 //!
 //! # What is promised
 //!
@@ -17,21 +18,30 @@
 //! One corner is accepted: if the disk loses the *whole* write of the very last batch although its sync succeeded, and
 //! the node dies before the mark that follows it ([`Log::mark`]), the log looks as if that batch had never been.
 
-#![expect(dead_code, reason = "bodies follow in the next commits")]
-
 mod batch;
 mod block;
+mod directory;
 pub mod disk;
 mod error;
+mod hard_state;
 mod identity;
+mod index;
 mod log;
+pub mod mem_disk;
 mod options;
+mod reader;
 mod recovered;
+mod recovery;
+mod repair;
+mod scan;
+mod segment;
 
 pub use crate::disk::real::RealDisk;
 pub use crate::disk::{Disk, DiskFile, Space};
 pub use crate::error::{IdentityError, InitError, LogError, OpenError};
 pub use crate::identity::{FoundingMember, Identity};
-pub use crate::log::{Log, LogReader, Preparation};
+pub use crate::log::{Log, Preparation};
+pub use crate::mem_disk::{MemDisk, MemDiskOptions};
 pub use crate::options::LogOptions;
+pub use crate::reader::LogReader;
 pub use crate::recovered::{Damage, DamageReason, Recovered, Repair, TermRun};

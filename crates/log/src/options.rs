@@ -4,6 +4,7 @@ use raftmap_raft::GroupId;
 
 use crate::batch;
 use crate::block::BLOCK_BYTES;
+use crate::segment::SEGMENT_BYTES_MAX;
 
 /// What can be set about a log. All of it may differ from one start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,18 +33,15 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-
     /// What is wrong with them, in words, if anything is.
     pub(crate) fn check(&self) -> Result<(), String> {
         let block = BLOCK_BYTES as u64;
         if !self.segment_bytes.is_multiple_of(block)
-            || !(block..=Self::SEGMENT_BYTES_MAX).contains(&self.segment_bytes)
+            || !(block..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes)
         {
             return Err(format!(
                 "a segment of {} bytes: must be a multiple of {block}, at most {}",
-                self.segment_bytes,
-                Self::SEGMENT_BYTES_MAX
+                self.segment_bytes, SEGMENT_BYTES_MAX
             ));
         }
         let needed = batch::blocks_for(batch::RECORD_HEADER_BYTES + self.entry_bytes_max) as u64 * block;

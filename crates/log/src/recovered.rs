@@ -61,8 +61,6 @@ pub struct Damage {
     pub segment: u64,
     /// The offset in the segment, in bytes, of the block that gave the damage away.
     pub offset: u64,
-    /// Where the log was cut: the offset in the segment, in bytes, at which the first batch that does not count began.
-    pub cut_offset: u64,
     /// The first entry that is lost.
     pub first_lost: LogIndex,
     /// The last index that could still be read behind the damage; the log may have reached further.
@@ -84,6 +82,8 @@ pub enum DamageReason {
     Missing,
     /// A good batch that does not follow the one before it: the disk lost a write, and another one took its place.
     Chain,
+    /// The segment's file has another length than its batches say.
+    Length,
     /// Good blocks that contradict each other.
     Inconsistent,
 }
@@ -96,6 +96,7 @@ impl fmt::Display for DamageReason {
             Self::Foreign => "a block of another cluster, node or group",
             Self::Missing => "a batch is missing, for later ones are there",
             Self::Chain => "a batch that does not follow the one before it",
+            Self::Length => "the file has another length",
             Self::Inconsistent => "blocks that contradict each other",
         })
     }
