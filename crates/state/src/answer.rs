@@ -125,6 +125,10 @@ pub struct ScanAnswer {
 
 /// Why an entry of the log was not carried out. Decided at apply, and so the same on every server; the entry counts as
 /// applied and changed no key.
+///
+/// For `Failure.outcome` each one is NOT_APPLIED: this attempt was not and will not be. Only AnswerTooLarge also speaks
+/// for the other attempts with the same tag, before and after it: they get this same refusal. Of the rest a client that
+/// sent the write more than once learns nothing about its other attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Failure code SESSION_UNKNOWN. Whether an earlier attempt was applied is unknown.
@@ -220,20 +224,6 @@ impl Refusal {
             Self::TooManyInFlight { limit } => Some(u64::from(*limit)),
             Self::KeptAnswersFull { limit } | Self::AnswerTooLarge { limit } => Some(*limit),
             _ => None,
-        }
-    }
-
-    /// Whether the write was certainly not applied, by this attempt or an earlier one with the same tag: what
-    /// `Failure.outcome` calls NOT_APPLIED. An unknown session and a forgotten or reused sequence leave that open.
-    pub fn not_applied(&self) -> bool {
-        match self {
-            Self::SessionUnknown { .. } | Self::SequenceForgotten { .. } | Self::SequenceReused { .. } => {
-                false
-            }
-            Self::TooManyInFlight { .. }
-            | Self::KeptAnswersFull { .. }
-            | Self::AnswerTooLarge { .. }
-            | Self::MemberMismatch { .. } => true,
         }
     }
 }

@@ -1,9 +1,34 @@
 //! The replicated state machine: what the entries of the log mean.
+//!
+//! A [`Command`] is what an entry holds: made by the leader from a client's request, encoded once, applied by every
+//! server. [`StateMachine::apply`] is deterministic: no clock, no randomness, no order of a hash map. Servers that
+//! applied the same entries hold the same rows, and [`StateMachine::running_digest`] says whether they do.
+//!
+//! ```text
+//! validate ─► Command::encode ─► log ─► StateMachine::apply ─► Outcome
+//!                                          │
+//!                 sessions ─ map ─ expiry ─┤ all within an overlay of the entries at hand
+//!                                          ▼
+//!                                 one batch of an Engine ─► Reader: snapshots
+//! ```
+//!
+//! Time is *log time*: the latest time that an applied entry was stamped with. A key whose deadline log time has reached
+//! is absent for every read, condition and scan from that entry on, and never there again without a new write.
 
 mod answer;
 mod command;
+mod digest;
+mod engine;
+mod error;
+mod expiry;
+mod format;
 pub mod limits;
+mod machine;
+mod map;
+mod overlay;
+mod reader;
 mod request;
+mod sessions;
 pub mod validate;
 
 pub use answer::{
@@ -11,6 +36,15 @@ pub use answer::{
     ScanAnswer, SessionOpened, TxnAnswer,
 };
 pub use command::{Body, Command, Member, SessionLimits, Write};
+pub use digest::{ContentDigest, Digest};
+pub use engine::{
+    Damage, Engine, EngineError, FjallEngine, FjallOptions, FjallSnapshot, MemoryEngine, MemorySnapshot, Row,
+    RowChange, Snapshot,
+};
+pub use error::StateError;
+pub use format::{DecodeError, DecodedCommand, RequestBytes};
+pub use machine::StateMachine;
+pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{
     Condition, Delete, Expected, Get, Operation, Put, PutEntry, Scan, SessionId, SessionTag, Txn,
     WriteRequest,

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use crate::answer::FailureCode;
+use crate::command::{Body, Command};
 use crate::request::{Delete, Get, Operation, Put, PutEntry, Scan, SessionTag, Txn, WriteRequest};
 
 /// How large requests may be: flags of the server.
@@ -14,7 +15,7 @@ use crate::request::{Delete, Get, Operation, Put, PutEntry, Scan, SessionTag, Tx
 pub struct RequestLimits {
     /// The longest key, in bytes; at most [`KEY_BYTES_CEILING`].
     pub key_bytes_max: usize,
-    /// The longest value, in bytes.
+    /// The longest value, in bytes; at most [`VALUE_BYTES_CEILING`].
     pub value_bytes_max: usize,
     /// All keys and values of one request together, in bytes.
     pub request_bytes_max: usize,
@@ -26,6 +27,9 @@ pub struct RequestLimits {
 
 /// No flag allows longer keys than this, in bytes: the engine's keys end at 64 KiB, with the table's prefix inside.
 pub const KEY_BYTES_CEILING: usize = 32 << 10;
+
+/// No flag allows larger values than this, in bytes.
+pub const VALUE_BYTES_CEILING: usize = 64 << 20;
 
 impl Default for RequestLimits {
     /// 4 KiB keys, 1 MiB values, 4 MiB requests and answers, 10,000 keys or operations.
@@ -120,6 +124,34 @@ impl InvalidRequest {
             Self::TooLarge { limit, .. } => Some(*limit),
             _ => None,
         }
+    }
+}
+
+/// Checks that a command from the log is one that a server may have proposed under any flags. If not, servers are out of
+/// step or the log is not what was written: apply stops.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub(crate) fn check_possible(command: &Command) -> Result<(), InvalidRequest> {
+    const ANY_FLAGS: RequestLimits = RequestLimits {
+        key_bytes_max: usize::MAX,
+        value_bytes_max: usize::MAX,
+        request_bytes_max: usize::MAX,
+        answer_bytes_max: u32::MAX,
+        operations_max: usize::MAX,
+    };
+    let positive = |field, number: u64| match number {
+        0 => Err(InvalidRequest::Number { field, reason: "is 0" }),
+        _ => Ok(()),
+    };
+    match &command.body {
+        Body::Write(write) => ANY_FLAGS.check_write(&write.request, write.session.as_ref()),
+        Body::OpenSession(limits) => {
+            positive("in_flight_max", u64::from(limits.in_flight_max))?;
+            positive("sessions_max", u64::from(limits.sessions_max))
+        }
+        Body::Time => Ok(()),
+        Body::RecordMember(member) => positive("node_id", member.node_id.0),
     }
 }
 
@@ -223,6 +255,7 @@ impl RequestLimits {
         keys: impl IntoIterator<Item = &'a Bytes>,
     ) -> Result<(), InvalidRequest> {
         let mut seen = HashSet::new();
+        // Membership alone is asked; the set's order is not.
         match keys.into_iter().position(|key| !seen.insert(key)) {
             Some(position) => Err(InvalidRequest::KeyTwice { field, position }),
             None => Ok(()),
@@ -272,7 +305,7 @@ impl<'a> Total<'a> {
     }
 
     fn value(&mut self, field: &'static str, value: &Bytes) -> Result<(), InvalidRequest> {
-        self.limits.size(field, value.len(), self.limits.value_bytes_max)?;
+        self.limits.size(field, value.len(), self.limits.value_bytes_max.min(VALUE_BYTES_CEILING))?;
         self.add(value.len())
     }
 

@@ -1,0 +1,76 @@
+//! Where rows are kept: an ordered map of bytes with atomic batches and consistent snapshots.
+//!
+//! The engine need not be durable at once: the log is. After a crash it comes back as it was after *some* batch, at or
+//! after the last [`Engine::persist`], and the log from there on is applied again. A batch is never seen in part.
+
+mod fjall;
+mod memory;
+
+use std::error::Error;
+
+use bytes::Bytes;
+
+pub use self::fjall::{FjallEngine, FjallOptions, FjallSnapshot};
+pub use self::memory::{Damage, MemoryEngine, MemorySnapshot};
+
+/// One row that a batch sets (`Some`) or removes (`None`).
+pub type RowChange = (Bytes, Option<Bytes>);
+
+/// A row: key and value.
+pub type Row = (Bytes, Bytes);
+
+/// The store under a state machine. A clone is another handle of the same store. There is one writer; readers take
+/// snapshots from any thread.
+pub trait Engine: Clone + Send + Sync + 'static {
+    /// A consistent view.
+    type Snapshot: Snapshot;
+
+    /// All batches committed so far, and nothing of later ones. Old rows stay on disk while it lives: keep it short.
+    fn snapshot(&self) -> Self::Snapshot;
+
+    /// Applies all of `batch` in one atomic step. Each key stands there once. It may block while the store catches up.
+    ///
+    /// # Errors
+    /// The store is not to be used any more: the node ends.
+    fn commit(&self, batch: Vec<RowChange>) -> Result<(), EngineError>;
+
+    /// Makes durable what was committed before the call. It may block for long and runs beside commits.
+    ///
+    /// # Errors
+    /// The store is not to be used any more: the node ends.
+    fn persist(&self) -> Result<(), EngineError>;
+}
+
+/// A consistent view of an engine.
+pub trait Snapshot: Send + Sync + 'static {
+    /// The value under `key`.
+    ///
+    /// # Errors
+    /// If the disk fails or holds something else than was written.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// The rows from `start` (inclusive) to `end` (exclusive), in the order of their keys; from the back, in reverse.
+    /// Empty if `end` is not behind `start`.
+    fn range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<Row, EngineError>> + Send + 'static;
+}
+
+/// The store failed, or is not what it was. The node ends; nothing is tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("state machine engine: {doing}")]
+pub struct EngineError {
+    /// What was being done.
+    pub doing: &'static str,
+    /// What the store says.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+impl EngineError {
+    pub(crate) fn new(doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { doing, source: source.into() }
+    }
+}

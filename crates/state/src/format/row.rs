@@ -1,0 +1,244 @@
+//! The rows of the engine: keys that sort as they are read, values with fixed little-endian fields.
+
+use std::num::NonZeroU64;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use raftmap_raft::{GroupId, LogIndex, LogPosition, NodeId, Term};
+
+use super::{DecodeError, Decoder};
+use crate::answer::Record;
+use crate::command::Member;
+
+/// The version of all rows together; in [`Applied`], the one row that is always read first.
+const VERSION: u8 = 1;
+
+/// Keys of rows: one byte for the table, then what orders its rows, numbers big-endian.
+pub(crate) mod table {
+    use bytes::{BufMut, Bytes, BytesMut};
+    use raftmap_raft::NodeId;
+
+    use crate::format::DecodeError;
+    use crate::request::SessionId;
+
+    const APPLIED: u8 = 1;
+    const MAP: u8 = 2;
+    const DEADLINES: u8 = 3;
+    const SESSIONS: u8 = 4;
+    const ANSWERS: u8 = 5;
+    const MEMBERS: u8 = 6;
+
+    /// The bytes before and after all rows of a table.
+    pub(crate) type Span = ([u8; 1], [u8; 1]);
+
+    pub(crate) const DEADLINES_SPAN: Span = ([DEADLINES], [DEADLINES + 1]);
+    pub(crate) const SESSIONS_SPAN: Span = ([SESSIONS], [SESSIONS + 1]);
+    pub(crate) const ANSWERS_SPAN: Span = ([ANSWERS], [ANSWERS + 1]);
+    pub(crate) const MEMBERS_SPAN: Span = ([MEMBERS], [MEMBERS + 1]);
+    pub(crate) const ALL_SPAN: Span = ([0], [u8::MAX]);
+
+    /// The one row of [`super::Applied`].
+    pub(crate) const APPLIED_KEY: [u8; 1] = [APPLIED];
+
+    fn key(table: u8, parts: &[&[u8]]) -> Bytes {
+        let mut out = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+        out.put_u8(table);
+        for part in parts {
+            out.put_slice(part);
+        }
+        out.freeze()
+    }
+
+    /// A key of the map; a whole range of them is `map_key(start)..map_key(end)`.
+    pub(crate) fn map_key(key_: &[u8]) -> Bytes {
+        key(MAP, &[key_])
+    }
+
+    /// Where the map ends.
+    pub(crate) const MAP_END: [u8; 1] = [MAP + 1];
+
+    /// The client's key in a row's key: what follows the table's byte.
+    pub(crate) fn map_key_of_row(row_key: &Bytes) -> Bytes {
+        row_key.slice(1..)
+    }
+
+    /// A key that expires; the row has no value.
+    pub(crate) fn deadline_key(deadline_ms: u64, key_: &[u8]) -> Bytes {
+        key(DEADLINES, &[&deadline_ms.to_be_bytes(), key_])
+    }
+
+    /// The deadline in milliseconds and the client's key in a row of [`deadline_key`].
+    pub(crate) fn decode_deadline(row_key: &Bytes) -> Result<(u64, Bytes), DecodeError> {
+        let (deadline_ms, _) = big_endian(row_key, 1)?;
+        Ok((deadline_ms, row_key.slice(9..)))
+    }
+
+    pub(crate) fn session_key(id: SessionId) -> Bytes {
+        key(SESSIONS, &[&id.0.to_be_bytes()])
+    }
+
+    pub(crate) fn decode_session_key(row_key: &Bytes) -> Result<SessionId, DecodeError> {
+        big_endian(row_key, 1).map(|(id, _)| SessionId(id))
+    }
+
+    pub(crate) fn answer_key(id: SessionId, sequence: u64) -> Bytes {
+        key(ANSWERS, &[&id.0.to_be_bytes(), &sequence.to_be_bytes()])
+    }
+
+    /// The session and the sequence in a row of [`answer_key`].
+    pub(crate) fn decode_answer_key(row_key: &Bytes) -> Result<(SessionId, u64), DecodeError> {
+        let (id, next) = big_endian(row_key, 1)?;
+        let (sequence, _) = big_endian(row_key, next)?;
+        Ok((SessionId(id), sequence))
+    }
+
+    pub(crate) fn member_key(id: NodeId) -> Bytes {
+        key(MEMBERS, &[&id.0.to_be_bytes()])
+    }
+
+    fn big_endian(row_key: &Bytes, at: usize) -> Result<(u64, usize), DecodeError> {
+        match row_key.get(at..).and_then(|rest| rest.first_chunk()) {
+            Some(bytes) => Ok((u64::from_be_bytes(*bytes), at + 8)),
+            None => Err(DecodeError::Truncated { what: "row key" }),
+        }
+    }
+}
+
+/// How far the state machine is: in the same atomic batch as the rows that it speaks for (scenario 47).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) group: GroupId,
+    pub(crate) position: LogPosition,
+    pub(crate) log_time_ms: u64,
+    pub(crate) running_digest: u128,
+}
+
+impl Applied {
+    /// Before the first entry.
+    pub(crate) fn start(group: GroupId) -> Self {
+        Self { group, position: LogPosition::default(), log_time_ms: 0, running_digest: 0 }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(49);
+        out.put_u8(VERSION);
+        out.put_u64_le(self.group.0);
+        out.put_u64_le(self.position.term.0);
+        out.put_u64_le(self.position.index.0);
+        out.put_u64_le(self.log_time_ms);
+        out.put_u128_le(self.running_digest);
+        out.freeze()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        const WHAT: &str = "applied row";
+        let mut decoder = Decoder::new(bytes);
+        decoder.version("state machine", VERSION)?;
+        let applied = Self {
+            group: GroupId(decoder.u64_le(WHAT)?),
+            position: LogPosition {
+                term: Term(decoder.u64_le(WHAT)?),
+                index: LogIndex(decoder.u64_le(WHAT)?),
+            },
+            log_time_ms: decoder.u64_le(WHAT)?,
+            running_digest: decoder.u128_le(WHAT)?,
+        };
+        decoder.end(WHAT)?;
+        Ok(applied)
+    }
+}
+
+/// A key's row: revision, deadline (0: none), value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MapRow {
+    pub(crate) revision: LogIndex,
+    pub(crate) expires_at_ms: Option<NonZeroU64>,
+    pub(crate) value: Bytes,
+}
+
+impl MapRow {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(16 + self.value.len());
+        out.put_u64_le(self.revision.0);
+        out.put_u64_le(self.expires_at_ms.map_or(0, NonZeroU64::get));
+        out.put_slice(&self.value);
+        out.freeze()
+    }
+
+    /// The value is a slice of `bytes`.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut decoder = Decoder::new(bytes);
+        Ok(Self {
+            revision: LogIndex(decoder.u64_le("map row")?),
+            expires_at_ms: NonZeroU64::new(decoder.u64_le("map row")?),
+            value: decoder.rest().clone(),
+        })
+    }
+
+    /// Whether readers see it at this log time: a key is absent from its deadline on.
+    pub(crate) fn is_live(&self, log_time_ms: u64) -> bool {
+        self.expires_at_ms.is_none_or(|deadline| deadline.get() > log_time_ms)
+    }
+
+    pub(crate) fn into_record(self, key: Bytes) -> Record {
+        Record { key, value: self.value, revision: self.revision, expires_at_ms: self.expires_at_ms }
+    }
+}
+
+/// A session's row; its answers are rows of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionRow {
+    pub(crate) idle_expiry_ms: u64,
+    pub(crate) in_flight_max: u32,
+    pub(crate) kept_bytes_max: u64,
+    pub(crate) acknowledged_below: u64,
+    pub(crate) last_used_ms: u64,
+    pub(crate) last_used: LogIndex,
+}
+
+impl SessionRow {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(44);
+        out.put_u64_le(self.idle_expiry_ms);
+        out.put_u32_le(self.in_flight_max);
+        out.put_u64_le(self.kept_bytes_max);
+        out.put_u64_le(self.acknowledged_below);
+        out.put_u64_le(self.last_used_ms);
+        out.put_u64_le(self.last_used.0);
+        out.freeze()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        const WHAT: &str = "session row";
+        let mut decoder = Decoder::new(bytes);
+        let row = Self {
+            idle_expiry_ms: decoder.u64_le(WHAT)?,
+            in_flight_max: decoder.u32_le(WHAT)?,
+            kept_bytes_max: decoder.u64_le(WHAT)?,
+            acknowledged_below: decoder.u64_le(WHAT)?,
+            last_used_ms: decoder.u64_le(WHAT)?,
+            last_used: LogIndex(decoder.u64_le(WHAT)?),
+        };
+        decoder.end(WHAT)?;
+        Ok(row)
+    }
+}
+
+pub(crate) fn encode_member(member: &Member) -> Bytes {
+    let mut out = BytesMut::with_capacity(40);
+    out.put_u64_le(member.node_id.0);
+    out.put_u128_le(member.incarnation);
+    out.put_u128_le(member.founding_hash);
+    out.freeze()
+}
+
+pub(crate) fn decode_member(bytes: Bytes) -> Result<Member, DecodeError> {
+    const WHAT: &str = "member row";
+    let mut decoder = Decoder::new(bytes);
+    let member = Member {
+        node_id: NodeId(decoder.u64_le(WHAT)?),
+        incarnation: decoder.u128_le(WHAT)?,
+        founding_hash: decoder.u128_le(WHAT)?,
+    };
+    decoder.end(WHAT)?;
+    Ok(member)
+}

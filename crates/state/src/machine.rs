@@ -1,0 +1,213 @@
+//! The state machine: applies committed entries, in order, to the rows of an engine.
+
+use bytes::Bytes;
+use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Payload};
+
+use crate::answer::{Answer, Outcome, Refusal};
+use crate::command::{Body, Command, Member, Write};
+use crate::digest::{Digest, EntryDigest};
+use crate::engine::{Engine, Snapshot};
+use crate::error::StateError;
+use crate::expiry::Deadlines;
+use crate::format::{Applied, RequestBytes, decode_member, encode_member, encode_result, table};
+use crate::map::MapStep;
+use crate::overlay::Overlay;
+use crate::reader::Reader;
+use crate::sessions::{Admission, Sessions};
+use crate::validate::check_possible;
+
+/// A replica's state. Servers that applied the same entries hold the same rows and gave the same results, however the
+/// entries were cut into batches and however often a server crashed on the way.
+pub struct StateMachine<E: Engine> {
+    engine: E,
+    applied: Applied,
+    sessions: Sessions,
+    deadlines: Deadlines,
+    /// An error left memory and engine apart; nothing more is applied.
+    stopped: bool,
+}
+
+/// Where a command is applied.
+struct Step<'a, S> {
+    overlay: &'a mut Overlay<S>,
+    index: LogIndex,
+    log_time_ms: u64,
+}
+
+impl<E: Engine> StateMachine<E> {
+    /// The state machine of `group` as the engine has it: after [`Self::applied`], from where the log is applied again.
+    ///
+    /// # Errors
+    /// If the engine fails, holds another group's state, or holds what this version does not understand.
+    pub fn open(engine: E, group: GroupId) -> Result<Self, StateError> {
+        let snapshot = engine.snapshot();
+        let applied = Applied::read(&snapshot, group)?;
+        let sessions = Sessions::load(&snapshot)?;
+        let deadlines = Deadlines::load(&snapshot)?;
+        Ok(Self { engine, applied, sessions, deadlines, stopped: false })
+    }
+
+    /// The last entry that was applied; index 0 before the first.
+    pub fn applied(&self) -> LogPosition {
+        self.applied.position
+    }
+
+    /// Log time, in milliseconds since the Unix epoch: the latest time that an applied entry was stamped with.
+    pub fn log_time_ms(&self) -> u64 {
+        self.applied.log_time_ms
+    }
+
+    /// The running digest after the last applied entry.
+    pub fn running_digest(&self) -> Digest {
+        Digest(self.applied.running_digest)
+    }
+
+    /// A log time in milliseconds before which no key expires. Once the clock passes it without traffic the leader
+    /// proposes [`Body::Time`]; it may do so in vain once, since this can be earlier than the next real deadline, and
+    /// many times while expired rows remain, since each entry removes a bounded number. `None`: no key expires.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.earliest_ms()
+    }
+
+    /// A handle for reads from any thread.
+    pub fn reader(&self) -> Reader<E> {
+        Reader::new(self.engine.clone(), self.applied.group)
+    }
+
+    /// Applies entries that are committed and durable here, the next ones after [`Self::applied`], in one atomic step of
+    /// the engine. Gives one outcome for each.
+    ///
+    /// # Errors
+    /// Any error ends the node: nothing of these entries reached the engine, or all of it, and the machine applies
+    /// nothing more.
+    pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, StateError> {
+        if self.stopped {
+            return Err(StateError::Stopped);
+        }
+        let outcomes = self.apply_batch(entries);
+        self.stopped = outcomes.is_err();
+        outcomes
+    }
+
+    /// Makes durable what was applied so far and gives the position up to which it is; it blocks for as long as the disk
+    /// takes.
+    ///
+    /// # Errors
+    /// If the engine fails: the node ends.
+    pub fn persist(&self) -> Result<LogPosition, StateError> {
+        self.engine.persist()?;
+        Ok(self.applied.position)
+    }
+
+    fn apply_batch(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, StateError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut overlay = Overlay::new(self.engine.snapshot());
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let result = self.apply_entry(&mut overlay, entry)?;
+            outcomes.push(Outcome { index: entry.index, result });
+        }
+        overlay.set(Bytes::from_static(&table::APPLIED_KEY), self.applied.encode());
+        self.engine.commit(overlay.into_batch())?;
+        Ok(outcomes)
+    }
+
+    fn apply_entry(
+        &mut self,
+        overlay: &mut Overlay<E::Snapshot>,
+        entry: &Entry,
+    ) -> Result<Result<Answer, Refusal>, StateError> {
+        let position = entry.position();
+        let applied = self.applied.position;
+        if position.index != applied.index.next() || position.term < applied.term {
+            return Err(StateError::NotContiguous { applied, found: position });
+        }
+        let result = match &entry.payload {
+            Payload::Noop | Payload::Membership(_) => Ok(Answer::Done),
+            Payload::Command(bytes) => self.command(overlay, position.index, bytes.clone())?,
+        };
+        self.deadlines.remove_expired(overlay, self.applied.log_time_ms)?;
+        self.sessions.remove_expired(overlay, self.applied.log_time_ms);
+
+        let mut digest = EntryDigest::new(self.running_digest(), position, self.applied.log_time_ms);
+        overlay.end_entry(|key, value| digest.row(key, value));
+        self.applied.running_digest = digest.finish(&encode_result(&result)).0;
+        self.applied.position = position;
+        Ok(result)
+    }
+
+    fn command(
+        &mut self,
+        overlay: &mut Overlay<E::Snapshot>,
+        index: LogIndex,
+        bytes: Bytes,
+    ) -> Result<Result<Answer, Refusal>, StateError> {
+        let decoded = Command::decode(bytes).map_err(|source| StateError::Command { index, source })?;
+        check_possible(&decoded.command).map_err(|source| StateError::Impossible { index, source })?;
+        // Log time never goes back, whatever the clocks of two leaders say.
+        let stamped = decoded.command.stamped_time_ms.unwrap_or(0);
+        self.applied.log_time_ms = self.applied.log_time_ms.max(stamped);
+        let mut step = Step { overlay, index, log_time_ms: self.applied.log_time_ms };
+        match decoded.command.body {
+            Body::Write(write) => self.write(&mut step, write, &decoded.request),
+            Body::OpenSession(limits) => {
+                let opened = self.sessions.open(step.overlay, limits, index, step.log_time_ms);
+                Ok(Ok(Answer::SessionOpened(opened)))
+            }
+            Body::Time => Ok(Ok(Answer::Done)),
+            Body::RecordMember(member) => record_member(step.overlay, member),
+        }
+    }
+
+    fn write(
+        &mut self,
+        step: &mut Step<'_, E::Snapshot>,
+        write: Write,
+        request: &RequestBytes,
+    ) -> Result<Result<Answer, Refusal>, StateError> {
+        let Step { overlay, index, log_time_ms } = step;
+        let (index, log_time_ms) = (*index, *log_time_ms);
+        let tag = write.session.map(|tag| (tag, request.hash()));
+        if let Some((tag, hash)) = tag {
+            match self.sessions.admit(overlay, tag, hash, index, log_time_ms)? {
+                Admission::New => {}
+                Admission::Repeated(result) => return Ok(result),
+                Admission::Refused(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        let before = overlay.mark();
+        let mut map = MapStep { overlay, deadlines: &mut self.deadlines, index, log_time_ms };
+        let result = map.write(write.request, write.answer_bytes_max)?;
+        if let Some((tag, hash)) = tag
+            && let Err(refusal) = self.sessions.keep(overlay, tag, hash, &encode_result(&result))?
+        {
+            overlay.roll_back(before);
+            return Ok(Err(refusal));
+        }
+        Ok(result)
+    }
+}
+
+/// Records who a member is, or confirms it. A node id stands for one data directory for ever, and all members come from
+/// the same founding (STORAGE.md, "Identity").
+fn record_member<S: Snapshot>(
+    overlay: &mut Overlay<S>,
+    member: Member,
+) -> Result<Result<Answer, Refusal>, StateError> {
+    let key = table::member_key(member.node_id);
+    let (start, end) = table::MEMBERS_SPAN;
+    let contradicts = if let Some(known) = overlay.get(&key)? {
+        decode_member(known)? != member
+    } else if let Some((_, other)) = overlay.first_rows(&start, &end, 1)?.pop() {
+        decode_member(other)?.founding_hash != member.founding_hash
+    } else {
+        false
+    };
+    if contradicts {
+        return Ok(Err(Refusal::MemberMismatch { node_id: member.node_id }));
+    }
+    overlay.set(key, encode_member(&member));
+    Ok(Ok(Answer::Done))
+}

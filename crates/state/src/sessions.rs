@@ -1,0 +1,249 @@
+//! Sessions: a write that is sent again is applied once (Raft dissertation, section 6.3).
+//!
+//! A session belongs to one client and is opened through the log. It keeps the result of each of its writes until the
+//! client says that it has it. Everything here is decided by the entry alone: its index, its tag, and log time (scenario
+//! 45: a session never expires on replay if it did not the first time).
+//!
+//! When a write with a tag comes by, in this order:
+//! 1. An unknown or expired session is refused, never made on the fly: its answers are gone, and the write may have been
+//!    applied already.
+//! 2. The session counts as used, and answers below `acknowledged_below` are forgotten, whatever becomes of the write.
+//! 3. A sequence that is forgotten is refused; one that is kept gets its first result again, if the content is the same.
+//! 4. A new one is refused, unapplied, if the session keeps as many answers as it may.
+//!
+//! Nothing is evicted from a session that is in use: its client would see a write applied twice or lose an answer. It is
+//! the session that goes, when it was idle for too long, or as the one that was idle for longest when too many are open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use raftmap_raft::LogIndex;
+
+use crate::answer::{Answer, Refusal, SessionOpened};
+use crate::command::SessionLimits;
+use crate::engine::Snapshot;
+use crate::error::StateError;
+use crate::format::{Decoder, SessionRow, decode_result, table};
+use crate::limits::EXPIRED_ROWS_PER_ENTRY_MAX;
+use crate::overlay::Overlay;
+use crate::request::{SessionId, SessionTag};
+
+/// All sessions. Their rows are in the engine; what decides is here as well, without the answers themselves.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    open: BTreeMap<SessionId, Session>,
+    /// The one that was unused for longest comes first.
+    by_use: BTreeSet<(LogIndex, SessionId)>,
+    /// The one that expires next comes first.
+    by_deadline: BTreeSet<(u64, SessionId)>,
+}
+
+struct Session {
+    row: SessionRow,
+    kept: BTreeMap<u64, Kept>,
+    kept_bytes: u64,
+}
+
+/// An answer that is kept, by its sequence.
+struct Kept {
+    request_hash: u128,
+    bytes: u64,
+}
+
+/// What becomes of a write with a tag.
+pub(crate) enum Admission {
+    /// It is to be carried out, and its result kept.
+    New,
+    /// It was carried out before, with this result.
+    Repeated(Result<Answer, Refusal>),
+    /// It is not carried out.
+    Refused(Refusal),
+}
+
+impl Session {
+    fn deadline_ms(&self) -> u64 {
+        self.row.last_used_ms.saturating_add(self.row.idle_expiry_ms)
+    }
+}
+
+impl Sessions {
+    /// Reads them back after a start.
+    pub(crate) fn load(snapshot: &impl Snapshot) -> Result<Self, StateError> {
+        let mut sessions = Self::default();
+        let (start, end) = table::SESSIONS_SPAN;
+        for row in snapshot.range(&start, &end) {
+            let (key, value) = row?;
+            let row = SessionRow::decode(value)?;
+            sessions.add(table::decode_session_key(&key)?, row);
+        }
+        let (start, end) = table::ANSWERS_SPAN;
+        for row in snapshot.range(&start, &end) {
+            let (key, value) = row?;
+            let (id, sequence) = table::decode_answer_key(&key)?;
+            let Some(session) = sessions.open.get_mut(&id) else {
+                return Err(StateError::Inconsistent("an answer without its session"));
+            };
+            let bytes = value.len() as u64;
+            let request_hash = Decoder::new(value).u128_le("answer row")?;
+            session.kept.insert(sequence, Kept { request_hash, bytes });
+            session.kept_bytes += bytes;
+        }
+        Ok(sessions)
+    }
+
+    fn add(&mut self, id: SessionId, row: SessionRow) {
+        let session = Session { row, kept: BTreeMap::new(), kept_bytes: 0 };
+        self.by_use.insert((row.last_used, id));
+        self.by_deadline.insert((session.deadline_ms(), id));
+        self.open.insert(id, session);
+    }
+
+    /// Opens the session that has this entry's index as its id.
+    pub(crate) fn open<S: Snapshot>(
+        &mut self,
+        overlay: &mut Overlay<S>,
+        limits: SessionLimits,
+        index: LogIndex,
+        log_time_ms: u64,
+    ) -> SessionOpened {
+        while self.open.len() >= limits.sessions_max as usize
+            && let Some(&(_, id)) = self.by_use.first()
+        {
+            self.close(overlay, id);
+        }
+        let session_id = SessionId(index.0);
+        let row = SessionRow {
+            idle_expiry_ms: limits.idle_expiry_ms,
+            in_flight_max: limits.in_flight_max,
+            kept_bytes_max: limits.kept_bytes_max,
+            acknowledged_below: 0,
+            last_used_ms: log_time_ms,
+            last_used: index,
+        };
+        overlay.set(table::session_key(session_id), row.encode());
+        self.add(session_id, row);
+        SessionOpened {
+            session_id,
+            idle_expiry_ms: limits.idle_expiry_ms,
+            in_flight_max: limits.in_flight_max,
+        }
+    }
+
+    /// Decides about a write with a tag; steps 1 to 4 above.
+    pub(crate) fn admit<S: Snapshot>(
+        &mut self,
+        overlay: &mut Overlay<S>,
+        tag: SessionTag,
+        request_hash: u128,
+        index: LogIndex,
+        log_time_ms: u64,
+    ) -> Result<Admission, StateError> {
+        let session_id = tag.session_id;
+        let sequence = tag.sequence;
+        let Some(session) =
+            self.open.get_mut(&session_id).filter(|session| session.deadline_ms() > log_time_ms)
+        else {
+            return Ok(Admission::Refused(Refusal::SessionUnknown { session_id }));
+        };
+
+        self.by_use.remove(&(session.row.last_used, session_id));
+        self.by_deadline.remove(&(session.deadline_ms(), session_id));
+        session.row.last_used = index;
+        session.row.last_used_ms = log_time_ms;
+        self.by_use.insert((index, session_id));
+        self.by_deadline.insert((session.deadline_ms(), session_id));
+        session.acknowledge(overlay, session_id, tag.acknowledged_below);
+        overlay.set(table::session_key(session_id), session.row.encode());
+
+        let acknowledged_below = session.row.acknowledged_below;
+        if sequence < acknowledged_below {
+            return Ok(Admission::Refused(Refusal::SequenceForgotten { sequence, acknowledged_below }));
+        }
+        if let Some(kept) = session.kept.get(&sequence) {
+            if kept.request_hash != request_hash {
+                return Ok(Admission::Refused(Refusal::SequenceReused { sequence }));
+            }
+            return Ok(Admission::Repeated(kept_result(overlay, tag)?));
+        }
+        let limit = session.row.in_flight_max;
+        if session.kept.len() >= limit as usize {
+            return Ok(Admission::Refused(Refusal::TooManyInFlight { limit }));
+        }
+        Ok(Admission::New)
+    }
+
+    /// Keeps the encoded result of a write that [`Self::admit`] let in. If the session may not keep that much more, the
+    /// write is to be taken back. One answer is always kept, however large, or the session could do nothing at all.
+    pub(crate) fn keep<S: Snapshot>(
+        &mut self,
+        overlay: &mut Overlay<S>,
+        tag: SessionTag,
+        request_hash: u128,
+        result: &[u8],
+    ) -> Result<Result<(), Refusal>, StateError> {
+        let Some(session) = self.open.get_mut(&tag.session_id) else {
+            return Err(StateError::Inconsistent("a session closed while its write was carried out"));
+        };
+        let mut row = BytesMut::with_capacity(16 + result.len());
+        row.put_u128_le(request_hash);
+        row.put_slice(result);
+        let bytes = row.len() as u64;
+        let limit = session.row.kept_bytes_max;
+        if !session.kept.is_empty() && session.kept_bytes + bytes > limit {
+            return Ok(Err(Refusal::KeptAnswersFull { limit }));
+        }
+        overlay.set(table::answer_key(tag.session_id, tag.sequence), row.freeze());
+        session.kept.insert(tag.sequence, Kept { request_hash, bytes });
+        session.kept_bytes += bytes;
+        Ok(Ok(()))
+    }
+
+    /// Closes sessions that expired, the longest expired first, up to the limit of rows for one entry or all rows of one
+    /// session.
+    pub(crate) fn remove_expired<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, log_time_ms: u64) {
+        let mut rows = 0;
+        while rows < EXPIRED_ROWS_PER_ENTRY_MAX
+            && let Some(&(deadline_ms, id)) = self.by_deadline.first()
+            && deadline_ms <= log_time_ms
+        {
+            rows += self.close(overlay, id);
+        }
+    }
+
+    /// Forgets a session and gives the number of its rows.
+    fn close<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, id: SessionId) -> usize {
+        let Some(session) = self.open.remove(&id) else { return 0 };
+        self.by_use.remove(&(session.row.last_used, id));
+        self.by_deadline.remove(&(session.deadline_ms(), id));
+        overlay.remove(table::session_key(id));
+        for sequence in session.kept.keys() {
+            overlay.remove(table::answer_key(id, *sequence));
+        }
+        1 + session.kept.len()
+    }
+}
+
+impl Session {
+    fn acknowledge<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, id: SessionId, below: u64) {
+        if below <= self.row.acknowledged_below {
+            return;
+        }
+        self.row.acknowledged_below = below;
+        let still_kept = self.kept.split_off(&below);
+        for (sequence, kept) in std::mem::replace(&mut self.kept, still_kept) {
+            overlay.remove(table::answer_key(id, sequence));
+            self.kept_bytes -= kept.bytes;
+        }
+    }
+}
+
+fn kept_result<S: Snapshot>(
+    overlay: &Overlay<S>,
+    tag: SessionTag,
+) -> Result<Result<Answer, Refusal>, StateError> {
+    let row: Option<Bytes> = overlay.get(&table::answer_key(tag.session_id, tag.sequence))?;
+    let Some(row) = row else { return Err(StateError::Inconsistent("an answer that is kept has no row")) };
+    let mut decoder = Decoder::new(row);
+    decoder.u128_le("answer row")?;
+    Ok(decode_result(decoder.rest().clone())?)
+}
