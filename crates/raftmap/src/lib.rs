@@ -1,3 +1,5 @@
 //! A replicated hash map: the server that the `raftmap` binary runs, and the library that embeds it.
 
+pub mod api;
+pub mod front;
 pub mod tls;
