@@ -2,4 +2,9 @@
 
 pub mod api;
 pub mod front;
+pub mod node;
+mod runtime;
 pub mod tls;
+
+pub use api::ReadAndWrite;
+pub use node::{Node, NodeConfig};
