@@ -10,6 +10,8 @@ pub mod real;
 use std::io;
 use std::path::Path;
 
+use aligned::AlignedBuffer;
+
 /// Folders and files. Cloning gives another handle to the same disk.
 pub trait Disk: Clone + Send + Sync + 'static {
     /// An open file.
@@ -105,6 +107,33 @@ pub trait DiskFile: Send + Sync + 'static {
     /// # Errors
     /// Those of the disk. After one, the file must not be trusted any more, even if a later sync succeeds.
     fn sync_data(&self) -> io::Result<()>;
+}
+
+/// How the content of a file was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFrom {
+    /// The disk itself.
+    Disk,
+    /// The page cache, for the file system has no way past it.
+    Cache,
+}
+
+/// Fills `buffer` from the beginning of a file, which is open as `cached`, past the page cache if that can be.
+pub(crate) fn read_past_cache<D: Disk>(
+    disk: &D,
+    path: &Path,
+    cached: &D::File,
+    buffer: &mut AlignedBuffer,
+) -> io::Result<ReadFrom> {
+    if let Some(uncached) = disk.open_uncached(path)? {
+        match uncached.read_at(buffer, 0) {
+            Ok(()) => return Ok(ReadFrom::Disk),
+            // Some file systems take O_DIRECT and refuse the read.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) => return Err(error),
+        }
+    }
+    cached.read_at(buffer, 0).map(|()| ReadFrom::Cache)
 }
 
 /// How full a file system is.

@@ -21,7 +21,7 @@ use raftmap_raft::{HardState, LogIndex, NodeId, Term};
 use crate::batch::LogIds;
 use crate::block::{BLOCK_BYTES, VERSION, checksum, read_u32, read_u64};
 use crate::disk::aligned::AlignedBuffer;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, ReadFrom, read_past_cache};
 use crate::error::{LogError, OpenError};
 
 const KIND: u8 = 4;
@@ -82,8 +82,7 @@ impl<D: Disk> HardStateFile<D> {
         file.sync_data().map_err(LogError::io("sync", path))?;
         let mut buffer = AlignedBuffer::default();
         buffer.resize(SLOTS.len() * BLOCK_BYTES);
-        let uncached = disk.open_uncached(path).map_err(LogError::io("open", path))?;
-        uncached.as_ref().unwrap_or(&file).read_at(&mut buffer, 0).map_err(LogError::io("read", path))?;
+        let from = read_past_cache(disk, path, &file, &mut buffer).map_err(LogError::io("read", path))?;
 
         let slots =
             SLOTS.map(|slot| decode(&buffer[slot as usize * BLOCK_BYTES..][..BLOCK_BYTES], &ids, slot));
@@ -98,7 +97,7 @@ impl<D: Disk> HardStateFile<D> {
         let mut this = Self { file, path: path.to_owned(), ids, stored, buffer };
         for slot in SLOTS {
             // Without a way past the page cache both are written anew: nothing else proves that they are on the disk.
-            if uncached.is_none() || slots[slot as usize] != Slot::Valid(stored) {
+            if from == ReadFrom::Cache || slots[slot as usize] != Slot::Valid(stored) {
                 this.write_slot(slot)?;
             }
         }

@@ -43,15 +43,15 @@ pub struct Log<D: Disk> {
 enum Spare<D: Disk> {
     None,
     Ready(Segment<D>),
-    InTheMaking(Receiver<Result<Segment<D>, LogError>>),
+    InTheMaking(Receiver<Segment<D>>),
 }
 
 /// The making of the next segment, to be run on any thread. Dropping it leaves the making to the log, when it needs it.
 pub struct Preparation<D: Disk> {
-    folder: SegmentFolder<D>,
+    shared: Arc<Shared<D>>,
     number: u64,
     bytes: u64,
-    done: SyncSender<Result<Segment<D>, LogError>>,
+    done: SyncSender<Segment<D>>,
     /// Until the file has its name nobody else may open the log, and make one of the same name.
     _lock: Arc<D::Lock>,
 }
@@ -166,7 +166,7 @@ impl<D: Disk> Log<D> {
         self.guarded(|log| {
             if let Spare::InTheMaking(done) = &log.spare {
                 match done.try_recv() {
-                    Ok(made) => log.spare = Spare::Ready(made?),
+                    Ok(segment) => log.spare = Spare::Ready(segment),
                     Err(std::sync::mpsc::TryRecvError::Empty) => {}
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => log.spare = Spare::None,
                 }
@@ -177,7 +177,7 @@ impl<D: Disk> Log<D> {
             let (done, receiver) = sync_channel(1);
             log.spare = Spare::InTheMaking(receiver);
             Ok(Some(Preparation {
-                folder: log.shared.folder.clone(),
+                shared: log.shared.clone(),
                 number: log.segment.number + 1,
                 bytes: log.options.segment_bytes,
                 done,
@@ -307,9 +307,11 @@ impl<D: Disk> Log<D> {
     fn enter_next_segment(&mut self) -> Result<(), LogError> {
         let made = match std::mem::replace(&mut self.spare, Spare::None) {
             Spare::Ready(segment) => Some(segment),
-            Spare::InTheMaking(done) => done.recv().ok().transpose()?,
+            Spare::InTheMaking(done) => done.recv().ok(),
             Spare::None => None,
         };
+        // The making may have failed meanwhile.
+        self.shared.check()?;
         self.segment = match made {
             Some(segment) => segment,
             None => {
@@ -433,15 +435,16 @@ impl<'a> Plan<'a, '_> {
 }
 
 impl<D: Disk> Preparation<D> {
-    /// Makes the segment and hands it to the log. A failure reaches the log, too, and is final for it.
+    /// Makes the segment and hands it to the log.
     ///
     /// # Errors
-    /// If the disk fails.
+    /// If the disk fails, or failed before. It is final for the log, too.
     pub fn run(self) -> Result<(), LogError> {
-        let made = self.folder.make(self.number, self.bytes, &[]);
-        let result = made.as_ref().map(drop).map_err(Clone::clone);
+        self.shared.check()?;
+        let made = self.shared.folder.make(self.number, self.bytes, &[]);
+        let segment = made.map_err(|error| self.shared.fail(error))?;
         // A log that is closed meanwhile needs no segment; the file stays for the next start.
-        drop(self.done.send(made));
-        result
+        drop(self.done.send(segment));
+        Ok(())
     }
 }

@@ -357,7 +357,10 @@ impl DiskFile for MemFile {
         if offset + bytes.len() as u64 > state.file(self.number).len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let part = state.rng.usize(..=bytes.len());
+        // The page cache takes a write page by page: what fails is cut there, or where the device tears.
+        let (atomic, pieces) = (state.options.atomic_bytes, bytes.len().div_ceil(state.options.atomic_bytes));
+        let part = (state.rng.usize(..=pieces) * atomic).min(bytes.len());
+        let short = (state.rng.usize(..pieces.max(1)) * atomic).min(bytes.len());
         let file = state.file(self.number);
         match fault {
             Some(Fault::Error(kind)) => {
@@ -365,7 +368,7 @@ impl DiskFile for MemFile {
                 return Err(kind.into());
             }
             Some(Fault::ShortWrite) => {
-                file.write(&bytes[..part.min(bytes.len() - 1)], offset, Fate::Dirty);
+                file.write(&bytes[..short], offset, Fate::Dirty);
                 return Err(io::ErrorKind::WriteZero.into());
             }
             Some(Fault::LostWrite) => file.write(bytes, offset, Fate::Lost),

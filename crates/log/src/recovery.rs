@@ -6,12 +6,12 @@ use raftmap_raft::{LogIndex, Membership, Payload};
 use crate::batch::{LogIds, Position, RecordHeader, StreamReader};
 use crate::block::{BLOCK_BYTES, BlockKind, VERSION};
 use crate::disk::aligned::AlignedBuffer;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, ReadFrom};
 use crate::error::{LogError, OpenError};
 use crate::index::{Index, Span};
 use crate::recovered::DamageReason;
 use crate::scan::{Batch, Ending, Missing, Survey, batch_at, blocks_of};
-use crate::segment::{ReadFrom, SegmentFolder};
+use crate::segment::SegmentFolder;
 
 /// What stands on the disk.
 pub(crate) struct Found {

@@ -6,8 +6,8 @@
 use raftmap_raft::{HardState, LogIndex};
 
 use crate::block::BLOCK_BYTES;
-use crate::disk::Disk;
 use crate::disk::aligned::AlignedBuffer;
+use crate::disk::{Disk, ReadFrom};
 use crate::error::{LogError, OpenError};
 use crate::hard_state::HardStateFile;
 use crate::identity::Identity;
@@ -15,7 +15,7 @@ use crate::options::LogOptions;
 use crate::recovered::{Damage, Repair};
 use crate::recovery::Found;
 use crate::scan::Ending;
-use crate::segment::{ReadFrom, SegmentFolder};
+use crate::segment::SegmentFolder;
 
 /// How many copies of torn tails are kept: the newest ones. Copies of damaged segments are never removed.
 const TORN_COPIES_MAX: usize = 16;

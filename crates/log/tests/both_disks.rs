@@ -1,4 +1,5 @@
 //! What a log does on every disk: in memory, on a file system, and on one that refuses O_DIRECT.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 mod common;
 

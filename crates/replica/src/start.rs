@@ -23,7 +23,9 @@ pub enum StartError {
         log_term: u64,
     },
     /// The log of a cluster of one lost entries that the state machine has.
-    #[error("the log ends at {last}, the state machine has applied {applied}, and there is no other server to ask")]
+    #[error(
+        "the log ends at {last}, the state machine has applied {applied}, and there is no other server to ask"
+    )]
     LogLost {
         /// The end of the log.
         last: LogIndex,

@@ -1,5 +1,6 @@
 //! What the tests of the log share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 use std::path::{Path, PathBuf};
 

@@ -169,13 +169,7 @@ impl From<InvalidRequest> for Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let outcome =
-            if refusal.not_applied() { FailureOutcome::NotApplied } else { FailureOutcome::Unknown };
-        Self {
-            outcome,
-            limit: refusal.limit(),
-            ..Self::not_applied(refusal.code().into(), refusal.to_string())
-        }
+        Self { limit: refusal.limit(), ..Self::not_applied(refusal.code().into(), refusal.to_string()) }
     }
 }
 

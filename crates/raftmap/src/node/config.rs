@@ -80,7 +80,9 @@ pub enum InitFailure {
     #[error(transparent)]
     Init(#[from] InitError),
     /// The node is not among the founding members that it was told.
-    #[error("server {0} is not among the members that the cluster is founded with: name it with its addresses, too")]
+    #[error(
+        "server {0} is not among the members that the cluster is founded with: name it with its addresses, too"
+    )]
     NotAMember(u64),
     /// The operating system gives no random numbers.
     #[error("no randomness for the incarnation: {0}")]

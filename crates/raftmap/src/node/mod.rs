@@ -86,7 +86,8 @@ impl Node {
         let failstop = Failstop::new();
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
-        let opened = opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
+        let opened =
+            opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
         let Opened { log, identity, worker, replica } = opened;
         let (inbox, outbox) = Inbox::new(config.requests_max);
 
@@ -98,8 +99,14 @@ impl Node {
         let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
         let state = StateThread { worker, inbox: inbox.clone() };
         let outlet = NoPeers;
-        let settings =
-            DriverSettings { tick: config.tick, writes, applies, fetches, outlet, failstop: failstop.clone() };
+        let settings = DriverSettings {
+            tick: config.tick,
+            writes,
+            applies,
+            fetches,
+            outlet,
+            failstop: failstop.clone(),
+        };
         let driver = Driver::new(replica, outbox, settings);
         let threads = vec![
             failstop.spawn("log", move || log.run(&write_queue))?,
@@ -139,7 +146,8 @@ impl Node {
         // Who is not done by then learns that the outcome is unknown.
         let _timed_out = tokio::time::timeout(patience, idle).await;
         self.shared.inbox.stop();
-        let threads = std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // A thread that panicked has told so.
@@ -164,7 +172,12 @@ impl Opened {
         match &recovered.repair {
             Repair::Clean => {}
             Repair::TornTailCut { segment, offset, aside } => {
-                tracing::warn!(segment, offset, aside, "the last batch was cut short by a crash; it was never acknowledged and is gone");
+                tracing::warn!(
+                    segment,
+                    offset,
+                    aside,
+                    "the last batch was cut short by a crash; it was never acknowledged and is gone"
+                );
             }
             Repair::Damaged(damage) => tracing::error!("{damage}"),
         }
@@ -173,7 +186,9 @@ impl Opened {
         let worker = StateWorker::new(StateMachine::open(engine, config.log.group)?)?;
         let restored = restore(&mut log, &recovered, worker.machine().applied())?;
         if restored.hard_state.damaged {
-            tracing::error!("this server lost entries that it may have acknowledged: it neither votes nor counts until a leader has re-sent them");
+            tracing::error!(
+                "this server lost entries that it may have acknowledged: it neither votes nor counts until a leader has re-sent them"
+            );
         }
         let replica = Replica::new(replica_config(config, &identity)?, restored, worker.view());
         Ok(Self { log, identity, worker, replica })
@@ -182,7 +197,8 @@ impl Opened {
 
 fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaConfig, StartFailure> {
     let seed = random_u64().map_err(|error| StartFailure::Setting(format!("no randomness: {error}")))?;
-    let (election_ticks, heartbeat_ticks) = (config.ticks(config.election_timeout), config.ticks(config.heartbeat));
+    let (election_ticks, heartbeat_ticks) =
+        (config.ticks(config.election_timeout), config.ticks(config.heartbeat));
     if election_ticks < 2 * heartbeat_ticks {
         let message = "the election timeout must be at least twice the heartbeat interval";
         return Err(StartFailure::Setting(message.to_owned()));

@@ -1,11 +1,11 @@
 //! How a node answers: requests go to the replica thread; reads are made here, once the replica says that they may.
 
 use futures::stream;
+use raftmap_proto::v1;
 use raftmap_raft::Outcome;
 use raftmap_replica::{Failure as ReplicaFailure, Reason, RequestKind};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{Answer, GetAnswer, ReadError, ScanCursor, SessionOpened, StateError};
-use raftmap_proto::v1;
 use tokio::sync::oneshot;
 
 use super::Node;
@@ -144,7 +144,10 @@ impl Node {
     }
 
     fn ended(&self, outcome: FailureOutcome) -> Failure {
-        Failure { outcome, ..Failure::not_applied(Code::ShuttingDown, "this server has ended; ask another one") }
+        Failure {
+            outcome,
+            ..Failure::not_applied(Code::ShuttingDown, "this server has ended; ask another one")
+        }
     }
 
     /// A replica's failure, as clients see it.

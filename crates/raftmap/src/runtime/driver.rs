@@ -185,7 +185,9 @@ fn tell(notice: &Notice) {
             tracing::info!(%term, %leader, "following");
         }
         Notice::Raft(Raft::Following { term, leader: None }) => tracing::info!(%term, "following nobody yet"),
-        Notice::Raft(Raft::PreCampaigning { term }) => tracing::info!(%term, "hearing from no leader, asking around"),
+        Notice::Raft(Raft::PreCampaigning { term }) => {
+            tracing::info!(%term, "hearing from no leader, asking around")
+        }
         Notice::Raft(Raft::Campaigning { term }) => tracing::info!(%term, "standing for election"),
         Notice::Raft(Raft::Leading { term, votes }) => tracing::info!(%term, ?votes, "elected"),
         Notice::Raft(Raft::SteppedDown { term, reason }) => tracing::warn!(%term, ?reason, "stepped down"),
@@ -196,7 +198,10 @@ fn tell(notice: &Notice) {
             tracing::info!(%up_to, "what was lost on this disk is there again: this server votes and counts");
         }
         Notice::ClockDistrusted { skew_ms } => {
-            tracing::warn!(skew_ms, "this server's clock is far from the others': log time goes on without it");
+            tracing::warn!(
+                skew_ms,
+                "this server's clock is far from the others': log time goes on without it"
+            );
         }
         Notice::ClockTrusted => tracing::info!("this server's clock agrees with the others' again"),
         Notice::Diverged { peer, index } => {

@@ -21,7 +21,7 @@ mod inbox;
 mod workers;
 
 pub(crate) use driver::{Driver, DriverSettings, Outlet};
-pub use failstop::NodeError;
 pub(crate) use failstop::Failstop;
+pub use failstop::NodeError;
 pub(crate) use inbox::{Inbox, Reply, Submission};
 pub(crate) use workers::{FetchWorker, LogThread, StateThread};

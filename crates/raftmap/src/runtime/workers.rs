@@ -110,7 +110,7 @@ impl<D: Disk> FetchWorker<D> {
     ///
     /// # Errors
     /// If the log cannot be read: the node ends, and sends nothing that it is not sure of (scenario 25).
-    pub(crate) fn run(self, requests: &Receiver<FetchRequest>) -> Result<(), NodeError> {
+    pub(crate) fn run(mut self, requests: &Receiver<FetchRequest>) -> Result<(), NodeError> {
         for FetchRequest { purpose, from, to, max_bytes } in requests {
             let entries = self.reader.entries(from, to, max_bytes)?;
             self.inbox.event(Event::Fetched { purpose, entries });
