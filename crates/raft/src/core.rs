@@ -97,6 +97,12 @@ impl Core {
         self.commit
     }
 
+    /// The last committed entry, at a node whose log holds it: any but a damaged one.
+    pub(crate) fn committed(&self) -> LogPosition {
+        let term = self.log.term_at(self.commit).expect("what is committed is in the log");
+        LogPosition { term, index: self.commit }
+    }
+
     pub(crate) fn applied(&self) -> LogIndex {
         self.applied
     }

@@ -209,7 +209,7 @@ impl Leader {
         }
         self.confirmed_round = confirmed;
         for progress in self.progress.values_mut() {
-            progress.round_confirmed(confirmed, core.log.last_index());
+            progress.round_confirmed(confirmed, core.log.last());
         }
         for (reader, index) in self.reads.confirmed(confirmed) {
             match reader {
@@ -306,8 +306,8 @@ impl Leader {
 }
 
 fn send_heartbeat(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
-    let commit = core.commit();
-    progress.told_commit = commit;
+    let commit = core.committed();
+    progress.told_commit = commit.index;
     core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair_to: progress.repair_to() }));
 }
 

@@ -96,14 +96,15 @@ pub enum AppendResult {
 /// The leader's sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The leader's commit index. The receiver takes no more of it than it knows to match.
-    pub commit: LogIndex,
+    /// The last committed entry. A receiver whose log has this very entry has all that is committed before it, too (log
+    /// matching, section 5.3), whatever it was sent since it started. One that has not takes nothing (scenario 16).
+    pub commit: LogPosition,
     /// Counts up in each term; the answer repeats it. A quorum of answers to a round confirms that the sender led when
     /// the round began (section 6.4 of the dissertation). Never chosen by a client (scenario 42).
     pub round: u64,
-    /// For a damaged receiver: once it durably holds the leader's log up to here it is whole again. The leader's last
-    /// index, taken after a round that the receiver was not counted in.
-    pub repair_to: Option<LogIndex>,
+    /// For a damaged receiver: once it durably holds this entry, and so the leader's log up to there, it is whole again.
+    /// The leader's last entry, taken after a round that the receiver was not counted in.
+    pub repair_to: Option<LogPosition>,
 }
 
 /// The answer to a heartbeat.

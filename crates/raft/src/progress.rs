@@ -57,7 +57,7 @@ struct Damage {
     /// damage, and say nothing any more.
     noticed_round: u64,
     /// What the follower must hold to be whole.
-    repair_to: Option<LogIndex>,
+    repair_to: Option<LogPosition>,
 }
 
 /// How much may be on its way to one follower.
@@ -112,7 +112,7 @@ impl Progress {
         self.damage.is_some()
     }
 
-    pub(crate) fn repair_to(&self) -> Option<LogIndex> {
+    pub(crate) fn repair_to(&self) -> Option<LogPosition> {
         self.damage.as_ref().and_then(|damage| damage.repair_to)
     }
 
@@ -223,8 +223,8 @@ impl Progress {
     }
 
     /// A round was confirmed without this follower: if it is damaged and the round is later than the damage, the leader's
-    /// last index is what it must come to hold.
-    pub(crate) fn round_confirmed(&mut self, round: u64, last: LogIndex) {
+    /// last entry is what it must come to hold.
+    pub(crate) fn round_confirmed(&mut self, round: u64, last: LogPosition) {
         if let Some(damage) = &mut self.damage
             && round > damage.noticed_round
         {
@@ -236,8 +236,13 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Term;
 
     const WINDOW: Window = Window { messages: 2, bytes: 1000 };
+
+    fn at(index: u64) -> LogPosition {
+        LogPosition { term: Term(1), index: LogIndex(index) }
+    }
 
     fn replicating(matched: u64) -> Progress {
         let mut progress = Progress::new(LogIndex(matched));
@@ -287,11 +292,11 @@ mod tests {
         assert!(!progress.learn_damage(false, 8, 9), "sent before the damage was noticed");
         progress.accepted(LogIndex(100));
         assert_eq!(progress.counted_match(), LogIndex(0), "damaged nodes do not count");
-        progress.round_confirmed(8, LogIndex(120));
+        progress.round_confirmed(8, at(120));
         assert_eq!(progress.repair_to(), None, "the round began before");
-        progress.round_confirmed(9, LogIndex(120));
-        progress.round_confirmed(10, LogIndex(130));
-        assert_eq!(progress.repair_to(), Some(LogIndex(120)));
+        progress.round_confirmed(9, at(120));
+        progress.round_confirmed(10, at(130));
+        assert_eq!(progress.repair_to(), Some(at(120)));
         assert!(progress.learn_damage(false, 9, 10));
         assert_eq!(progress.counted_match(), LogIndex(100));
     }

@@ -38,5 +38,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    commit_reaches_a_follower_that_pre_campaigned,
+    commit_reaches_a_restarted_follower,
     election_by_quorum,
 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use raftmap_raft::{Action, Config, Ctx, HardState, Input, LogIndex, Message, NodeId, Status};
+use raftmap_raft::{Action, Config, Ctx, Input, LogIndex, Message, NodeId, Status};
 
 use super::checks::Checks;
-use super::disk::Disk;
 use super::draw::{self, Trace};
 use super::node::{Fetch, Node};
 
@@ -212,10 +211,5 @@ impl Cluster {
     pub(crate) fn crash(&mut self, id: NodeId, kept: usize, applied: LogIndex) {
         self.node(id).crash(kept, applied);
         self.checks.crashed(id);
-    }
-
-    /// Gives a node that is down another disk, with a log of no-ops of these terms.
-    pub(crate) fn replace_disk(&mut self, id: NodeId, terms: &[u64], hard_state: HardState) {
-        self.node(id).disk = Disk::with_log(terms, hard_state);
     }
 }

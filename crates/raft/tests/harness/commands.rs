@@ -5,9 +5,10 @@ use std::error::Error;
 
 use bytes::Bytes;
 use goldenscript::{Context, Runner};
-use raftmap_raft::{Config, HardState, Input, LogIndex, NodeId, Term};
+use raftmap_raft::{Config, Entry, HardState, Input, LogIndex, NodeId, Payload, Term, Write};
 
-use super::harness::cluster::Cluster;
+use super::harness::cluster::{Cluster, Envelope};
+use super::harness::disk::Disk;
 use super::harness::draw;
 
 #[derive(goldenscript::Command)]
@@ -117,6 +118,8 @@ pub(crate) enum Command {
     },
     /// How nodes stand: all, or one.
     Status(Option<u64>),
+    /// How many requests have not ended.
+    Waiting,
     /// The logs, as the Raft paper draws them: the terms, with what is committed in brackets.
     Logs,
 }
@@ -125,7 +128,7 @@ pub(crate) enum Command {
 #[derive(Default)]
 pub(crate) struct Script {
     cluster: Option<Cluster>,
-    delayed: Vec<super::harness::cluster::Envelope>,
+    delayed: Vec<Envelope>,
 }
 
 impl Runner for Script {
@@ -178,12 +181,11 @@ fn config(command: &Command) -> Config {
 
 fn run(
     cluster: &mut Cluster,
-    delayed: &mut Vec<super::harness::cluster::Envelope>,
+    delayed: &mut Vec<Envelope>,
     command: &Command,
 ) -> Result<Vec<String>, Box<dyn Error>> {
-    let between = |from: u64, to: u64| {
-        move |sent: &super::harness::cluster::Envelope| sent.from == NodeId(from) && sent.to == NodeId(to)
-    };
+    let between =
+        |from: u64, to: u64| move |sent: &Envelope| sent.from == NodeId(from) && sent.to == NodeId(to);
     match command {
         Command::Cluster { .. } => {}
         Command::Given { id, terms, term, vote, applied } => {
@@ -191,8 +193,9 @@ fn run(
             let terms = terms.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
             let term = Term(term.or(terms.last().copied()).unwrap_or(0));
             cluster.crash(id, 0, LogIndex(0));
-            cluster.replace_disk(id, &terms, HardState { term, vote: vote.map(NodeId), damaged: false });
-            cluster.node(id).applied = LogIndex(applied.unwrap_or(0));
+            let node = cluster.node(id);
+            node.disk = disk_with_log(&terms, HardState { term, vote: vote.map(NodeId), damaged: false });
+            node.applied = LogIndex(applied.unwrap_or(0));
             cluster.start(id);
         }
         Command::Campaign(id) => cluster.step(NodeId(*id), Input::Campaign),
@@ -213,7 +216,7 @@ fn run(
             let (lost, kept) =
                 std::mem::take(&mut cluster.network).into_iter().partition(between(*from, *to));
             cluster.network = kept;
-            let lost: Vec<super::harness::cluster::Envelope> = lost;
+            let lost: Vec<Envelope> = lost;
             return Ok(lost.iter().map(|sent| draw_envelope(sent) + " (lost)").collect());
         }
         Command::Duplicate(from, to) => {
@@ -258,9 +261,22 @@ fn run(
             let wanted = cluster.ids().into_iter().filter(|each| id.is_none_or(|id| *each == NodeId(id)));
             return Ok(wanted.map(|id| draw_status(cluster, id)).collect());
         }
+        Command::Waiting => return Ok(vec![format!("{} requests wait", cluster.checks.waiting())]),
         Command::Logs => return Ok(cluster.ids().into_iter().map(|id| draw_log(cluster, id)).collect()),
     }
     Ok(Vec::new())
+}
+
+/// A disk that holds no-ops of these terms, each from a write of its own.
+fn disk_with_log(terms: &[u64], hard_state: HardState) -> Disk {
+    let mut disk = Disk::default();
+    disk.write(Write { hard_state: Some(hard_state), ..Write::default() });
+    for (index, term) in (1..).zip(terms) {
+        let entry = Entry { term: Term(*term), index: LogIndex(index), payload: Payload::Noop };
+        disk.write(Write { entries: vec![entry], ..Write::default() });
+    }
+    disk.sync(usize::MAX);
+    disk
 }
 
 /// Delivers the messages that are on their way now, and not those that they give rise to.
@@ -301,12 +317,17 @@ fn hold(cluster: &mut Cluster, id: u64, what: &str, held: bool) -> Result<(), Bo
     Ok(())
 }
 
-fn draw_envelope(sent: &super::harness::cluster::Envelope) -> String {
+fn draw_envelope(sent: &Envelope) -> String {
     format!("n{} → n{} {}", sent.from, sent.to, draw::message(&sent.message))
 }
 
 fn draw_status(cluster: &Cluster, id: NodeId) -> String {
-    cluster.status(id).map_or_else(|| format!("n{id} is down"), |status| draw::status(&status))
+    let Some(status) = cluster.status(id) else { return format!("n{id} is down") };
+    let unsynced = match cluster.nodes[&id].disk.unsynced() {
+        0 => String::new(),
+        count => format!("\n  {count} writes wait for the disk"),
+    };
+    draw::status(&status) + &unsynced
 }
 
 fn draw_log(cluster: &Cluster, id: NodeId) -> String {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use raftmap_raft::{
-    Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Payload, Restored, Term, Write, WriteId,
+    Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Restored, Term, Write, WriteId,
 };
 
 #[derive(Debug, Default)]
@@ -25,16 +25,6 @@ struct Record {
 }
 
 impl Disk {
-    /// A disk that holds a log of no-ops of the given terms, each in a record of its own.
-    pub(crate) fn with_log(terms: &[u64], hard_state: HardState) -> Self {
-        let mut disk = Self { hard_state, ..Self::default() };
-        for (index, term) in (1..).zip(terms) {
-            let entry = Entry { term: Term(*term), index: LogIndex(index), payload: Payload::Noop };
-            disk.record(Record { truncate_to: None, entries: vec![entry] });
-        }
-        disk
-    }
-
     pub(crate) fn write(&mut self, write: Write) {
         self.unsynced.push_back(write);
     }

@@ -92,8 +92,9 @@ pub(crate) fn message(message: &Message) -> String {
             }
         },
         Body::Heartbeat(heartbeat) => {
-            let repair = heartbeat.repair_to.map_or(String::new(), |to| format!(" repair to {to}"));
-            format!("commit {} round {}{repair}", heartbeat.commit, heartbeat.round)
+            let repair =
+                heartbeat.repair_to.map_or(String::new(), |to| format!(" repair to {}", position(to)));
+            format!("commit {} round {}{repair}", position(heartbeat.commit), heartbeat.round)
         }
         Body::HeartbeatReply(reply) => format!("round {}{}", reply.round, damaged(reply.damaged)),
         // The question's number is drawn by chance.
