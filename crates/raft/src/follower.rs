@@ -2,10 +2,10 @@
 
 use crate::candidate::PreCandidate;
 use crate::core::Core;
-use crate::entry::{Entry, LogPosition};
+use crate::entry::Entry;
 use crate::ids::{Ctx, NodeId};
 use crate::io::{Action, Event, FailReason};
-use crate::message::{Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, VoteReply};
+use crate::message::{Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, Repair, VoteReply};
 use crate::outbox::{Free, Promise};
 use crate::raft::Role;
 
@@ -16,8 +16,8 @@ pub(crate) struct Follower {
     /// Ticks since the leader was heard of, or a vote was given.
     elapsed: u32,
     timeout: u32,
-    /// With a damaged disk: what must be held to be whole again.
-    repair_to: Option<LogPosition>,
+    /// With a damaged disk: what must be held to be whole again, once a leader has said so.
+    repair: Option<Repair>,
     reads: Reads,
 }
 
@@ -44,7 +44,7 @@ impl Follower {
         // Questions before a restart or another role are never answered for one of these (scenario 42).
         let reads = Reads { next_id: core.random_u64(), ..Reads::default() };
         let timeout = core.random_timeout();
-        Self { leader, elapsed: 0, timeout, repair_to: None, reads }
+        Self { leader, elapsed: 0, timeout, repair: None, reads }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -124,22 +124,22 @@ impl Follower {
     /// Section 5.3, "receiver implementation" of figure 2.
     fn append(&mut self, core: &mut Core, from: NodeId, append: Append) {
         let Append { prev, entries, commit, round } = append;
-        let damaged = core.is_damaged();
+        let damage = core.damage();
         if !core.log.matches(prev) {
             assert!(
-                prev.index > core.commit() || damaged,
+                prev.index > core.commit() || damage.is_some(),
                 "the leader lacks what is committed here, at {}",
                 prev.index
             );
             let hint = core.hint_for(prev);
-            core.send(from, Free::AppendRejected { round, damaged, prev: prev.index, hint });
+            core.send(from, Free::AppendRejected { round, damage, prev: prev.index, hint });
             return;
         }
         // What follows in this log was perhaps never the leader's (scenarios 16 and 17).
         let matched = entries.last().map_or(prev.index, |last| last.index);
         self.take_new(core, &entries);
         core.commit_to(commit.min(matched));
-        core.promise(from, Promise::AppendAccepted { round, damaged, matched });
+        core.promise(from, Promise::AppendAccepted { round, damage, matched });
     }
 
     /// Adds those entries that this log does not have. What it has beyond them stays, unless it conflicts: an old message
@@ -155,14 +155,14 @@ impl Follower {
     }
 
     fn heartbeat(&mut self, core: &mut Core, from: NodeId, heartbeat: Heartbeat) {
-        let Heartbeat { commit, round, repair_to } = heartbeat;
+        let Heartbeat { commit, round, repair } = heartbeat;
         if core.log.matches(commit) {
             core.commit_to(commit.index);
         }
-        if repair_to.is_some() {
-            self.repair_to = repair_to;
+        if repair.is_some_and(|repair| core.damage() == Some(repair.damage)) {
+            self.repair = repair;
         }
-        core.send(from, Free::HeartbeatReply(HeartbeatReply { round, damaged: core.is_damaged() }));
+        core.send(from, Free::HeartbeatReply(HeartbeatReply { round, damage: core.damage() }));
     }
 
     pub(crate) fn persisted(&mut self, core: &mut Core) {
@@ -170,7 +170,7 @@ impl Follower {
     }
 
     fn repair(&mut self, core: &mut Core) {
-        if self.repair_to.is_some_and(|to| core.log.matches(to) && to.index <= core.durable()) {
+        if self.repair.is_some_and(|Repair { to, .. }| core.log.matches(to) && to.index <= core.durable()) {
             core.clear_damage();
         }
     }

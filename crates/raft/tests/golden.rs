@@ -40,5 +40,9 @@ macro_rules! scripts {
 scripts! {
     commit_reaches_a_follower_that_pre_campaigned,
     commit_reaches_a_restarted_follower,
+    damage_ignores_a_late_repair,
+    damage_is_repaired,
+    damage_strikes_twice_in_a_term,
+    damaged_node_neither_votes_nor_campaigns,
     election_by_quorum,
 }

@@ -1,8 +1,8 @@
 //! How what happens is written down. `4@2` is the place in the log with index 4 and term 2.
 
 use raftmap_raft::{
-    Action, Append, AppendReply, AppendResult, Body, Entry, Event, FailReason, FetchPurpose, HardState,
-    LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason, Write,
+    Action, Append, AppendReply, AppendResult, Body, DamageId, Entry, Event, FailReason, FetchPurpose,
+    HardState, LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason, Write,
 };
 
 /// Lines that are kept only if somebody wants to see them.
@@ -75,7 +75,8 @@ pub(crate) fn name(body: &Body) -> &'static str {
 }
 
 pub(crate) fn message(message: &Message) -> String {
-    let damaged = |damaged| if damaged { " DAMAGED" } else { "" };
+    // A damage is named by chance; only that there is one is drawn.
+    let damaged = |damage: Option<DamageId>| if damage.is_some() { " DAMAGED" } else { "" };
     let yes = |granted| if granted { "yes" } else { "no" };
     let content = match &message.body {
         Body::PreVote(request) | Body::Vote(request) => format!("my log ends at {}", position(request.last)),
@@ -83,20 +84,21 @@ pub(crate) fn message(message: &Message) -> String {
         Body::Append(Append { prev, entries: sent, commit, round }) => {
             format!("after {} {} commit {commit} round {round}", position(*prev), entries(sent))
         }
-        Body::AppendReply(AppendReply { round, damaged: flag, result }) => match result {
+        Body::AppendReply(AppendReply { round, damage, result }) => match result {
             AppendResult::Accepted { matched } => {
-                format!("matched {matched} round {round}{}", damaged(*flag))
+                format!("matched {matched} round {round}{}", damaged(*damage))
             }
             AppendResult::Rejected { prev, hint } => {
-                format!("not after {prev}, try {} round {round}{}", position(*hint), damaged(*flag))
+                format!("not after {prev}, try {} round {round}{}", position(*hint), damaged(*damage))
             }
         },
         Body::Heartbeat(heartbeat) => {
-            let repair =
-                heartbeat.repair_to.map_or(String::new(), |to| format!(" repair to {}", position(to)));
+            let repair = heartbeat
+                .repair
+                .map_or(String::new(), |repair| format!(" repair to {}", position(repair.to)));
             format!("commit {} round {}{repair}", position(heartbeat.commit), heartbeat.round)
         }
-        Body::HeartbeatReply(reply) => format!("round {}{}", reply.round, damaged(reply.damaged)),
+        Body::HeartbeatReply(reply) => format!("round {}{}", reply.round, damaged(reply.damage)),
         // The question's number is drawn by chance.
         Body::ReadIndex(_) => String::new(),
         Body::ReadIndexReply(reply) => format!("read at {}", reply.index),
