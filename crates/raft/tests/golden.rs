@@ -40,6 +40,7 @@ macro_rules! scripts {
 scripts! {
     commit_reaches_a_follower_that_pre_campaigned,
     commit_reaches_a_restarted_follower,
+    damage_brings_back_what_was_truncated,
     damage_ignores_a_late_repair,
     damage_is_repaired,
     damage_strikes_twice_in_a_term,

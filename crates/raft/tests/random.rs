@@ -12,10 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use raftmap_raft::{Config, Input, LogIndex, NodeId};
+use raftmap_raft::{Config, Input, LogIndex, NodeId, Raft};
 
 use harness::cluster::Cluster;
-use harness::node::Held;
+use harness::node::{Held, Node};
 
 mod harness;
 
@@ -49,7 +49,7 @@ fn run_all(seeds: Range<u64>) {
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
 
-/// How rough one history is: chances in a thousand steps, drawn anew for each.
+/// How rough one history is: chances in a thousand, drawn anew for each.
 #[derive(Debug)]
 struct Climate {
     lose: u32,
@@ -57,6 +57,7 @@ struct Climate {
     reorder: bool,
     cut: u32,
     crash: u32,
+    campaign: u32,
     damage: u32,
     tick: u32,
     /// Not to be done at once.
@@ -70,10 +71,11 @@ impl Climate {
             lose: one_of(&[0, 0, 20, 100]),
             double: one_of(&[0, 20, 100]),
             reorder: one_of(&[0, 1]) == 1,
-            cut: one_of(&[0, 2, 10]),
-            crash: one_of(&[0, 3, 10, 30]),
-            damage: one_of(&[0, 0, 10, 30]),
-            tick: one_of(&[50, 150, 300]),
+            cut: one_of(&[0, 2, 6]),
+            crash: one_of(&[0, 1, 3, 10]),
+            campaign: one_of(&[0, 4, 20]),
+            damage: one_of(&[0, 20, 60]),
+            tick: one_of(&[30, 100, 300]),
             held: Held {
                 syncs: one_of(&[0, 1]) == 1,
                 applies: one_of(&[0, 1]) == 1,
@@ -97,8 +99,8 @@ impl History {
         let nodes = [1, 2, 3, 3, 3, 4, 5, 5][rng.usize(..8)];
         let mut one_of = |sizes: &[usize]| sizes[rng.usize(..sizes.len())];
         let config = Config {
-            election_ticks: 10,
-            heartbeat_ticks: 3,
+            election_ticks: one_of(&[4, 10]).try_into().unwrap(),
+            heartbeat_ticks: one_of(&[1, 3]).try_into().unwrap(),
             disk_stall_ticks: 40,
             max_append_bytes: one_of(&[1, 60, 10_000]),
             max_inflight_messages: one_of(&[1, 3, 64]),
@@ -120,7 +122,7 @@ impl History {
     }
 
     fn run(mut self) {
-        for _ in 0..600 {
+        for _ in 0..2000 {
             self.step();
             self.draw();
         }
@@ -147,32 +149,42 @@ impl History {
     fn step(&mut self) {
         let id = self.any_node();
         if self.chance(self.climate.crash) {
-            self.crash_or_restart(id);
+            self.crash(id);
+        } else if self.chance(30) && !self.cluster.is_up(id) {
+            self.cluster.start(id);
         } else if self.chance(self.climate.cut) {
             self.cut_or_heal();
         } else if self.chance(self.climate.tick) {
             self.cluster.step(id, Input::Tick);
-        } else if self.chance(5) {
+        } else if self.chance(self.climate.campaign) {
             self.cluster.step(id, Input::Campaign);
-        } else if self.chance(100) {
+        } else if self.chance(40) {
             self.request(id);
-        } else if self.chance(300) {
-            match self.rng.u8(..3) {
-                0 => {
-                    let count = self.rng.usize(1..4);
-                    self.cluster.sync(id, count);
-                }
-                1 => self.cluster.finish_apply(id),
-                _ => self.cluster.finish_fetch(id),
-            }
+        } else if self.chance(200) {
+            self.work();
         } else {
             self.deliver();
         }
     }
 
-    fn crash_or_restart(&mut self, id: NodeId) {
+    /// Does a piece of the work that waits at some node.
+    fn work(&mut self) {
+        let waits =
+            |node: &&Node| node.disk.unsynced() > 0 || node.applying.is_some() || !node.fetches.is_empty();
+        let busy: Vec<NodeId> = self.cluster.nodes.values().filter(waits).map(|node| node.id).collect();
+        let Some(id) = self.rng.choice(busy) else { return };
+        match self.rng.u8(..4) {
+            0 => self.cluster.finish_apply(id),
+            1 => self.cluster.finish_fetch(id),
+            _ => {
+                let count = self.rng.usize(1..4);
+                self.cluster.sync(id, count);
+            }
+        }
+    }
+
+    fn crash(&mut self, id: NodeId) {
         if !self.cluster.is_up(id) {
-            self.cluster.start(id);
             return;
         }
         let kept = self.rng.usize(..=self.cluster.nodes[&id].disk.unsynced());
@@ -205,7 +217,11 @@ impl History {
         }
     }
 
+    /// A request, more often than not at a node that takes itself for the leader.
     fn request(&mut self, id: NodeId) {
+        let leads = |node: &&Node| node.raft.as_ref().is_some_and(Raft::is_leader);
+        let leaders: Vec<NodeId> = self.cluster.nodes.values().filter(leads).map(|node| node.id).collect();
+        let id = if self.chance(800) { self.rng.choice(leaders).unwrap_or(id) } else { id };
         if !self.cluster.is_up(id) {
             return;
         }

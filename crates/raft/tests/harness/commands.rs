@@ -332,7 +332,8 @@ fn draw_status(cluster: &Cluster, id: NodeId) -> String {
 
 fn draw_log(cluster: &Cluster, id: NodeId) -> String {
     let Some(raft) = &cluster.nodes[&id].raft else { return format!("n{id} is down") };
-    let commit = raft.status().commit;
+    // What is left on a damaged disk need not be what was committed there.
+    let commit = if raft.status().damaged { LogIndex(0) } else { raft.status().commit };
     let terms = (1..).map(LogIndex).map_while(|index| raft.term_at(index).map(|term| (index, term)));
     let drawn: Vec<_> = terms
         .map(|(index, term)| if index <= commit { format!("[{term}]") } else { format!(" {term} ") })
