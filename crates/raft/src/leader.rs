@@ -164,7 +164,7 @@ impl Leader {
     fn append_reply(&mut self, core: &mut Core, from: NodeId, reply: AppendReply) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         progress.active = true;
-        if !progress.learn_damage(reply.damaged, reply.round, self.round) {
+        if !progress.learn_damage(reply.damage, reply.round, self.round) {
             return;
         }
         match reply.result {
@@ -183,7 +183,7 @@ impl Leader {
     fn heartbeat_reply(&mut self, core: &mut Core, from: NodeId, reply: HeartbeatReply) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         progress.active = true;
-        if !progress.learn_damage(reply.damaged, reply.round, self.round) {
+        if !progress.learn_damage(reply.damage, reply.round, self.round) {
             return;
         }
         if progress.heartbeat_answered(reply.round, self.clock_round) {
@@ -209,7 +209,7 @@ impl Leader {
         }
         self.confirmed_round = confirmed;
         for progress in self.progress.values_mut() {
-            progress.round_confirmed(confirmed, core.log.last_index());
+            progress.round_confirmed(confirmed, core.log.last());
         }
         for (reader, index) in self.reads.confirmed(confirmed) {
             match reader {
@@ -306,9 +306,9 @@ impl Leader {
 }
 
 fn send_heartbeat(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
-    let commit = core.commit();
-    progress.told_commit = commit;
-    core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair_to: progress.repair_to() }));
+    let commit = core.committed();
+    progress.told_commit = commit.index;
+    core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair: progress.repair() }));
 }
 
 /// Sends what follows next, or asks the disk for it.

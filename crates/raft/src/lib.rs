@@ -52,12 +52,12 @@ mod write;
 
 pub use config::{Config, Restored};
 pub use entry::{Entry, HardState, LogPosition, Payload, PayloadError};
-pub use ids::{Ctx, GroupId, LogIndex, NodeId, Term, WriteId};
+pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, Term, WriteId};
 pub use io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, StepDownReason};
 pub use membership::{Membership, MembershipError};
 pub use message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, Message, MessageError, ReadIndex,
-    ReadIndexReply, VoteReply, VoteRequest,
+    ReadIndexReply, Repair, VoteReply, VoteRequest,
 };
 pub use raft::Raft;
 pub use status::{FollowerStatus, RoleName, Status};

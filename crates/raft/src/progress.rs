@@ -11,8 +11,9 @@
 use std::collections::VecDeque;
 
 use crate::entry::LogPosition;
-use crate::ids::LogIndex;
+use crate::ids::{DamageId, LogIndex};
 use crate::log_view::LogView;
+use crate::message::Repair;
 
 /// One follower, as its leader sees it.
 #[derive(Debug)]
@@ -53,11 +54,12 @@ struct Sent {
 /// A follower whose disk lost something.
 #[derive(Debug)]
 struct Damage {
+    id: DamageId,
     /// The leader's round when it learned of it. Answers to this round and those before it may stem from before the
     /// damage, and say nothing any more.
     noticed_round: u64,
     /// What the follower must hold to be whole.
-    repair_to: Option<LogIndex>,
+    repair_to: Option<LogPosition>,
 }
 
 /// How much may be on its way to one follower.
@@ -112,8 +114,9 @@ impl Progress {
         self.damage.is_some()
     }
 
-    pub(crate) fn repair_to(&self) -> Option<LogIndex> {
-        self.damage.as_ref().and_then(|damage| damage.repair_to)
+    pub(crate) fn repair(&self) -> Option<Repair> {
+        let damage = self.damage.as_ref()?;
+        Some(Repair { damage: damage.id, to: damage.repair_to? })
     }
 
     /// Whether an append may be sent now.
@@ -202,29 +205,29 @@ impl Progress {
     }
 
     /// Takes note of what an answer says of the follower's disk. Answers whether the answer is to be believed at all:
-    /// one without the flag that may stem from before the damage is not.
-    pub(crate) fn learn_damage(&mut self, damaged: bool, round: u64, leader_round: u64) -> bool {
-        match (&self.damage, damaged) {
-            (None, true) => {
+    /// one that tells of no damage, and may stem from before it, is not.
+    pub(crate) fn learn_damage(&mut self, damage: Option<DamageId>, round: u64, leader_round: u64) -> bool {
+        match (&self.damage, damage) {
+            (Some(known), Some(id)) if known.id == id => true,
+            (_, Some(id)) => {
                 // What it acknowledged before may be gone.
-                self.damage = Some(Damage { noticed_round: leader_round, repair_to: None });
+                self.damage = Some(Damage { id, noticed_round: leader_round, repair_to: None });
                 self.matched = LogIndex(0);
                 self.acked_round = 0;
                 self.mode = Mode::Probe { waiting: false };
                 true
             }
-            (Some(damage), false) if round <= damage.noticed_round => false,
-            (Some(_), false) => {
+            (Some(known), None) if round <= known.noticed_round => false,
+            (_, None) => {
                 self.damage = None;
                 true
             }
-            (Some(_), true) | (None, false) => true,
         }
     }
 
     /// A round was confirmed without this follower: if it is damaged and the round is later than the damage, the leader's
-    /// last index is what it must come to hold.
-    pub(crate) fn round_confirmed(&mut self, round: u64, last: LogIndex) {
+    /// last entry is what it must come to hold.
+    pub(crate) fn round_confirmed(&mut self, round: u64, last: LogPosition) {
         if let Some(damage) = &mut self.damage
             && round > damage.noticed_round
         {
@@ -236,8 +239,13 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Term;
 
     const WINDOW: Window = Window { messages: 2, bytes: 1000 };
+
+    fn at(index: u64) -> LogPosition {
+        LogPosition { term: Term(1), index: LogIndex(index) }
+    }
 
     fn replicating(matched: u64) -> Progress {
         let mut progress = Progress::new(LogIndex(matched));
@@ -282,17 +290,18 @@ mod tests {
     #[test]
     fn an_answer_from_before_the_damage_is_not_believed() {
         let mut progress = replicating(100);
-        assert!(progress.learn_damage(true, 7, 8));
+        let id = DamageId(4);
+        assert!(progress.learn_damage(Some(id), 7, 8));
         assert_eq!(progress.counted_match(), LogIndex(0));
-        assert!(!progress.learn_damage(false, 8, 9), "sent before the damage was noticed");
+        assert!(!progress.learn_damage(None, 8, 9), "sent before the damage was noticed");
         progress.accepted(LogIndex(100));
         assert_eq!(progress.counted_match(), LogIndex(0), "damaged nodes do not count");
-        progress.round_confirmed(8, LogIndex(120));
-        assert_eq!(progress.repair_to(), None, "the round began before");
-        progress.round_confirmed(9, LogIndex(120));
-        progress.round_confirmed(10, LogIndex(130));
-        assert_eq!(progress.repair_to(), Some(LogIndex(120)));
-        assert!(progress.learn_damage(false, 9, 10));
+        progress.round_confirmed(8, at(120));
+        assert_eq!(progress.repair(), None, "the round began before");
+        progress.round_confirmed(9, at(120));
+        progress.round_confirmed(10, at(130));
+        assert_eq!(progress.repair(), Some(Repair { damage: id, to: at(120) }));
+        assert!(progress.learn_damage(None, 9, 10));
         assert_eq!(progress.counted_match(), LogIndex(100));
     }
 }

@@ -106,16 +106,16 @@ impl Raft {
     }
 
     fn refuse(&mut self, from: NodeId, body: &Body) {
-        let damaged = self.core.is_damaged();
+        let damage = self.core.damage();
         let refusal = match body {
             Body::PreVote(_) => Free::PreVoteReply(VoteReply { granted: false }),
             Body::Vote(_) => Free::VoteRefused,
             Body::Append(append) => {
                 let hint = self.core.hint_for(append.prev);
-                Free::AppendRejected { round: append.round, damaged, prev: append.prev.index, hint }
+                Free::AppendRejected { round: append.round, damage, prev: append.prev.index, hint }
             }
             Body::Heartbeat(heartbeat) => {
-                Free::HeartbeatReply(HeartbeatReply { round: heartbeat.round, damaged })
+                Free::HeartbeatReply(HeartbeatReply { round: heartbeat.round, damage })
             }
             _ => return,
         };
