@@ -560,6 +560,34 @@ fn files_that_do_not_belong_together_are_found() {
     assert_eq!(first_damage(&disk).reason, DamageReason::Length);
 }
 
+/// A batch, or a block of one, of another history of the same log: number, place and ids fit, and only the chain tells.
+#[test]
+fn a_batch_of_another_history_breaks_the_chain() {
+    let history = |text: &str| {
+        let disk = mem_disk(0);
+        let mut log = fresh(&disk);
+        log.write(&[term(1, 1)]).unwrap();
+        for index in 1..=2 {
+            log.write(&[append(1 + index, vec![entry(index, 1, &text.repeat(5000))])]).unwrap();
+        }
+        disk
+    };
+    for (place, shown, reason) in [
+        (2, 2, DamageReason::Chain),
+        // Only the head of the last batch says what the rest of it is.
+        (3, 2, DamageReason::Inconsistent),
+    ] {
+        let (disk, other) = (history("a"), history("b"));
+        let at = place * 4096;
+        let foreign = &other.disk_bytes(&segment(1)).unwrap()[at..at + 4096];
+        disk.set_disk_bytes(&segment(1), at as u64, foreign).unwrap();
+        let (log, recovered) = reopen(&disk.restart()).unwrap();
+        let damage = damage(recovered.repair);
+        assert_eq!((damage.offset, damage.reason), (shown * BLOCK, reason));
+        assert_eq!(entries(&log), [entry(1, 1, &"a".repeat(5000))]);
+    }
+}
+
 /// Scenario 25: an entry that rotted since the start is an error, never a gap, and ends the log.
 #[test]
 fn a_reader_reports_what_it_cannot_read() {
