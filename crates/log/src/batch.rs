@@ -328,3 +328,196 @@ impl<'a> StreamReader<'a> {
 pub(crate) fn first_part(position: u32) -> u32 {
     position / u32::try_from(BLOCK_CONTENT_BYTES).expect("4064 fits")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use raftmap_raft::{Membership, Payload};
+
+    use super::*;
+    use crate::block::{Block, classify};
+
+    const IDS: LogIds = LogIds { cluster: 5, node: NodeId(2), group: GroupId(1) };
+    const AT: Position =
+        Position { generation: 4, place: 9, segment_blocks: 5000, sequence: 77, previous: 0xABCD };
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        let payload = prop_oneof![
+            Just(Payload::Noop),
+            proptest::collection::vec(any::<u8>(), 0..6000).prop_map(|bytes| Payload::Command(bytes.into())),
+            proptest::collection::btree_set(1u64..99, 1..9)
+                .prop_map(|ids| Payload::Membership(Membership::of_voters(ids.into_iter().map(NodeId)))),
+        ];
+        (any::<u64>(), any::<u64>(), payload).prop_map(|(term, index, payload)| Entry {
+            term: Term(term),
+            index: LogIndex(index),
+            payload,
+        })
+    }
+
+    #[derive(Clone, Debug, PartialEq)]
+    enum Owned {
+        Entry(Entry),
+        Truncate(LogIndex),
+    }
+
+    impl Owned {
+        fn borrowed(&self) -> Record<'_> {
+            match self {
+                Self::Entry(entry) => Record::Entry(entry),
+                Self::Truncate(to) => Record::Truncate(*to),
+            }
+        }
+    }
+
+    fn any_records() -> impl Strategy<Value = Vec<Owned>> {
+        let record = prop_oneof![
+            4 => any_entry().prop_map(Owned::Entry),
+            1 => any::<u64>().prop_map(|to| Owned::Truncate(LogIndex(to))),
+        ];
+        proptest::collection::vec(record, 1..20)
+    }
+
+    fn decoded(stream: &mut StreamReader<'_>) -> Vec<Owned> {
+        let mut records = Vec::new();
+        while let Some(header) = stream.next_header().unwrap() {
+            records.push(match header {
+                RecordHeader::Truncate(to) => Owned::Truncate(to),
+                RecordHeader::Entry { payload_kind, content_bytes, index, term } => {
+                    let payload = Payload::decode(payload_kind, stream.content(content_bytes)).unwrap();
+                    Owned::Entry(Entry { term, index, payload })
+                }
+            });
+        }
+        records
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_survives_its_encoding(records in any_records(), dirt: u8) {
+            let mut buffer = AlignedBuffer::default();
+            buffer.resize(200 * BLOCK_BYTES);
+            buffer.fill(dirt);
+            let borrowed: Vec<_> = records.iter().map(Owned::borrowed).collect();
+            let sum = encode(&IDS, &AT, &borrowed, &mut buffer);
+            prop_assert_eq!(sum, checksum(&buffer));
+            for (part, block) in (0..).zip(buffer.chunks(BLOCK_BYTES)) {
+                let kind = if part == 0 { BlockKind::Head } else { BlockKind::Continuation };
+                let expected = BlockHeader {
+                    kind, part, place: AT.place + part, generation: AT.generation, sequence: AT.sequence,
+                };
+                prop_assert_eq!(classify(block), Block::Valid(expected));
+            }
+            let header = BatchHeader::decode(BlockKind::Head, &buffer[..BLOCK_BYTES]).unwrap();
+            let body_bytes: usize = borrowed.iter().map(Record::size_bytes).sum();
+            prop_assert_eq!((header.ids, header.previous, header.segment_blocks), (IDS, AT.previous, 5000));
+            prop_assert_eq!(header.records as usize, records.len());
+            prop_assert_eq!(header.body_bytes as usize, body_bytes);
+            prop_assert_eq!(header.blocks as usize, buffer.len() / BLOCK_BYTES);
+            prop_assert_eq!(header.rest_checksum, rest_checksum(&buffer[BLOCK_BYTES..]));
+            prop_assert_eq!(decoded(&mut StreamReader::of_batch(&buffer, &header)), &records[..]);
+            let end = (BATCH_HEADER_BYTES + body_bytes) % BLOCK_CONTENT_BYTES;
+            if end > 0 {
+                let last = &buffer[buffer.len() - BLOCK_CONTENT_BYTES + end..];
+                prop_assert!(last.iter().all(|byte| *byte == 0), "no dirt behind the end");
+            }
+
+            // From any record on, reading only the blocks that hold it and what follows.
+            let mut start = u32::try_from(BATCH_HEADER_BYTES).unwrap();
+            for (nth, record) in borrowed.iter().enumerate() {
+                let blocks = &buffer[first_part(start) as usize * BLOCK_BYTES..];
+                let end = u32::try_from(BATCH_HEADER_BYTES + body_bytes).unwrap();
+                prop_assert_eq!(decoded(&mut StreamReader::of_range(blocks, start, end)), &records[nth..]);
+                start += u32::try_from(record.size_bytes()).unwrap();
+            }
+        }
+
+        #[test]
+        fn decoding_random_bytes_never_panics(
+            bytes in proptest::collection::vec(any::<u8>(), BLOCK_BYTES),
+            numbers in proptest::collection::vec(0u32..9000, 5),
+        ) {
+            let mut block = bytes;
+            // Small numbers make the lengths plausible now and then.
+            for (nth, number) in numbers.iter().enumerate() {
+                let at = BLOCK_HEADER_BYTES + 32 + 4 * nth;
+                block[at..at + 4].copy_from_slice(&number.to_le_bytes());
+            }
+            for kind in [BlockKind::Head, BlockKind::Mark] {
+                if let Some(header) = BatchHeader::decode(kind, &block)
+                    && header.blocks == 1
+                {
+                    let mut stream = StreamReader::of_batch(&block, &header);
+                    while let Ok(Some(record)) = stream.next_header() {
+                        if let RecordHeader::Entry { content_bytes, .. } = record {
+                            stream.content(content_bytes);
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn random_records_never_panic(
+            len in 0..3 * BLOCK_CONTENT_BYTES - BATCH_HEADER_BYTES,
+            bytes in proptest::collection::vec(0u8..4, 3 * BLOCK_BYTES),
+        ) {
+            let end = u32::try_from(BATCH_HEADER_BYTES + len).unwrap();
+            let mut stream = StreamReader::of_range(&bytes, u32::try_from(BATCH_HEADER_BYTES).unwrap(), end);
+            while let Ok(Some(record)) = stream.next_header() {
+                if let RecordHeader::Entry { content_bytes, .. } = record {
+                    stream.skip(content_bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_record_is_checked() {
+        let entry = Entry { term: Term(1), index: LogIndex(1), payload: Payload::Command("abc".into()) };
+        let first = BLOCK_HEADER_BYTES + BATCH_HEADER_BYTES;
+        let second = first + RECORD_HEADER_BYTES + 3;
+        let read = |offset: usize, byte: u8| {
+            let mut buffer = AlignedBuffer::default();
+            encode(&IDS, &AT, &[Record::Entry(&entry), Record::Truncate(LogIndex(0))], &mut buffer);
+            buffer[offset] = byte;
+            let header = BatchHeader::decode(BlockKind::Head, &buffer).unwrap();
+            let mut stream = StreamReader::of_batch(&buffer, &header);
+            match stream.next_header()? {
+                Some(RecordHeader::Entry { content_bytes, .. }) => stream.skip(content_bytes),
+                other => panic!("{other:?}"),
+            }
+            stream.next_header()
+        };
+        assert_eq!(read(0, 0), Ok(Some(RecordHeader::Truncate(LogIndex(0)))));
+        let bad = [
+            ("kind", first, 0),
+            ("kind", first, 3),
+            ("reserved", first + 2, 1),
+            ("length", first + 6, 1),
+            ("payload kind of a truncation", second + 1, 1),
+            ("content of a truncation", second + 4, 1),
+            ("term of a truncation", second + 16, 1),
+        ];
+        for (what, offset, byte) in bad {
+            assert_eq!(read(offset, byte), Err(MalformedRecord), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_a_batch_without_records() {
+        let mut buffer = AlignedBuffer::default();
+        encode_mark(&IDS, &AT, &mut buffer);
+        let header = BatchHeader::decode(BlockKind::Mark, &buffer).unwrap();
+        assert_eq!((header.blocks, header.records, header.body_bytes), (1, 0, 0));
+        assert_eq!(BatchHeader::decode(BlockKind::Head, &buffer), None);
+        assert_eq!(StreamReader::of_batch(&buffer, &header).next_header(), Ok(None));
+    }
+
+    #[test]
+    fn a_batch_fits_exactly_where_it_should() {
+        assert_eq!(blocks_for(capacity_bytes(3)), 3);
+        assert_eq!(blocks_for(capacity_bytes(3) + 1), 4);
+        assert_eq!((capacity_bytes(0), blocks_for(0)), (0, 1));
+    }
+}

@@ -127,3 +127,65 @@ pub(crate) fn read_u32(bytes: &[u8], offset: usize) -> u32 {
 pub(crate) fn read_u64(bytes: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(bytes[offset..offset + 8].try_into().expect("8 bytes were taken"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_header() -> impl Strategy<Value = BlockHeader> {
+        let kinds = prop_oneof![Just(BlockKind::Head), Just(BlockKind::Mark), Just(BlockKind::Continuation)];
+        (kinds, any::<u64>(), any::<u64>(), any::<u32>(), 1..u32::MAX).prop_map(
+            |(kind, generation, sequence, place, part)| {
+                let part = if kind == BlockKind::Continuation { part } else { 0 };
+                BlockHeader { kind, generation, sequence, place, part }
+            },
+        )
+    }
+
+    fn resealed(mut block: [u8; BLOCK_BYTES], offset: usize, byte: u8) -> Block {
+        block[offset] = byte;
+        let checksum = crc32c::crc32c(&block[4..]);
+        block[..4].copy_from_slice(&checksum.to_le_bytes());
+        classify(&block)
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_survives_its_sealing_and_no_flipped_bit(
+            header in any_header(), fill: u8, bit in 0..BLOCK_BYTES * 8,
+        ) {
+            let mut block = [fill; BLOCK_BYTES];
+            prop_assert_eq!(header.seal(&mut block), checksum(&block));
+            prop_assert_eq!(classify(&block), Block::Valid(header));
+            block[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(classify(&block), Block::Rotten);
+        }
+
+        #[test]
+        fn random_bytes_are_rotten(bytes in proptest::collection::vec(any::<u8>(), BLOCK_BYTES)) {
+            prop_assert_eq!(classify(&bytes), Block::Rotten);
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_header_is_checked() {
+        let header = BlockHeader { kind: BlockKind::Head, generation: 1, sequence: 2, place: 3, part: 0 };
+        let mut block = [0; BLOCK_BYTES];
+        header.seal(&mut block);
+        assert_eq!(resealed(block, 4, 2), Block::UnknownVersion(2));
+        assert_eq!(resealed(block, 4, 0), Block::UnknownVersion(0));
+        for (what, offset, byte) in [
+            ("kind", 5, 0),
+            ("kind", 5, 4),
+            ("reserved", 6, 1),
+            ("reserved", 7, 1),
+            ("part of a head", 28, 1),
+        ] {
+            assert_eq!(resealed(block, offset, byte), Block::Rotten, "{what}");
+        }
+        assert_eq!(resealed(block, 5, 2), Block::Rotten, "a continuation with part 0");
+        assert_eq!(classify(&[0; BLOCK_BYTES]), Block::Zero);
+    }
+}

@@ -188,3 +188,110 @@ impl<'a> Lines<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn member(id: u64) -> FoundingMember {
+        FoundingMember {
+            node: NodeId(id),
+            peer_address: format!("host-{id}.example:7001"),
+            client_address: format!("[fd00::{id}]:7000"),
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity::new(0xFACE, NodeId(2), 0xBEEF, vec![member(3), member(1), member(2)]).unwrap()
+    }
+
+    #[test]
+    fn the_text_can_be_read_by_a_person() {
+        let text = identity().to_text();
+        let (body, checksum) = text.split_at(text.rfind("checksum").unwrap());
+        assert_eq!(
+            body,
+            "# Who this raftmap server is. Written once by `raftmap init`; do not change it.\n\
+             version = 1\n\
+             cluster = 0000000000000000000000000000face\n\
+             node = 2\n\
+             incarnation = 000000000000beef\n\
+             member = 1 host-1.example:7001 [fd00::1]:7000\n\
+             member = 2 host-2.example:7001 [fd00::2]:7000\n\
+             member = 3 host-3.example:7001 [fd00::3]:7000\n"
+        );
+        assert_eq!(checksum, format!("checksum = {:08x}\n", crc32c::crc32c(body.as_bytes())));
+        assert_eq!(Identity::parse(&text), Ok(identity()));
+    }
+
+    #[test]
+    fn the_founding_hash_is_that_of_the_members_alone() {
+        let hash = identity().founding_hash();
+        let other = |members| Identity::new(1, NodeId(9), 1, members).unwrap().founding_hash();
+        assert_eq!(other(vec![member(1), member(2), member(3)]), hash);
+        assert_ne!(other(vec![member(1), member(2)]), hash);
+        let moved = FoundingMember { peer_address: "host-9.example:7001".to_owned(), ..member(3) };
+        assert_ne!(other(vec![member(1), member(2), moved]), hash);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let new = |node, members| Identity::new(1, NodeId(node), 1, members);
+        assert_eq!(new(1, vec![]), Err(IdentityError::MemberCount(0)));
+        assert_eq!(new(1, (1..=1001).map(member).collect()), Err(IdentityError::MemberCount(1001)));
+        assert_eq!(new(1, vec![member(1), member(2), member(1)]), Err(IdentityError::MemberTwice(NodeId(1))));
+        assert_eq!(new(0, vec![member(1)]), Err(IdentityError::NodeZero));
+        assert_eq!(new(1, vec![member(0)]), Err(IdentityError::NodeZero));
+        for address in ["", "a b", "a\n", "\"a\"", "ä", &"a".repeat(301)] {
+            let bad = FoundingMember { client_address: address.to_owned(), ..member(1) };
+            assert!(matches!(new(1, vec![bad]), Err(IdentityError::Address { .. })), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_very_text_is_taken() {
+        let resealed = |change: &dyn Fn(&str) -> String| {
+            let text = identity().to_text();
+            let mut body = change(&text[..text.rfind("checksum").unwrap()]);
+            let checksum = crc32c::crc32c(body.as_bytes());
+            body.push_str(&format!("checksum = {checksum:08x}\n"));
+            Identity::parse(&body)
+        };
+        assert_eq!(resealed(&str::to_owned), Ok(identity()));
+        assert_eq!(
+            resealed(&|text| text.replace("version = 1", "version = 2")),
+            Err(IdentityError::UnknownVersion(2))
+        );
+        let malformed: [&dyn Fn(&str) -> String; 6] = [
+            &|text| text.replace("# Who", "# who"),
+            &|text| text.replace("node = 2", "node = +2"),
+            &|text| text.replace("node = 2", "node = 02"),
+            &|text| text.replace("0000face", "0000FACE"),
+            &|text| format!("{text}member = 4 a\n"),
+            &|text| format!("{text}extra = 1\n"),
+        ];
+        for (nth, change) in malformed.into_iter().enumerate() {
+            assert!(matches!(resealed(change), Err(IdentityError::Malformed(_))), "change {nth}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_byte_is_taken(at in 0usize..300, byte: u8) {
+            let mut text = identity().to_text().into_bytes();
+            let at = at % text.len();
+            prop_assume!(text[at] != byte);
+            text[at] = byte;
+            if let Ok(text) = String::from_utf8(text) {
+                prop_assert_eq!(Identity::parse(&text), Err(IdentityError::Checksum));
+            }
+        }
+
+        #[test]
+        fn random_text_never_panics(text in "[ -~\n]{0,400}") {
+            prop_assert!(Identity::parse(&text).is_err());
+        }
+    }
+}

@@ -102,3 +102,59 @@ impl Index {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(first: u64, sequence: u64, start: u32, end: u32) -> Span {
+        Span { first: LogIndex(first), segment: 1, sequence, place: 0, start, end }
+    }
+
+    fn found(index: &Index, from: u64, to: u64) -> Vec<(u64, u64)> {
+        index.spans(LogIndex(from), LogIndex(to)).map(|(span, last)| (span.first.0, last.0)).collect()
+    }
+
+    #[test]
+    fn entries_that_stand_together_share_a_span_until_it_is_large() {
+        let mut index = Index::default();
+        index.append(span(1, 1, 56, 100), Term(1)).unwrap();
+        index.append(span(2, 1, 100, 200), Term(1)).unwrap();
+        index.append(span(3, 1, 200, 100_000), Term(1)).unwrap();
+        index.append(span(4, 1, 100_000, 100_100), Term(1)).unwrap();
+        index.append(span(5, 2, 56, 100), Term(2)).unwrap();
+        assert_eq!(found(&index, 1, 5), [(1, 3), (4, 4), (5, 5)]);
+        assert_eq!(found(&index, 2, 4), [(1, 3), (4, 4)]);
+        assert_eq!(found(&index, 5, 5), [(5, 5)]);
+    }
+
+    #[test]
+    fn a_cut_leaves_the_terms_and_spans_before_it() {
+        let mut index = Index::default();
+        for (first, term) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 4)] {
+            index.append(span(first, first, 56, 80), Term(term)).unwrap();
+        }
+        let terms = [0, 1, 1, 3, 3, 4].map(Term);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|at| index.term_at(LogIndex(at))), terms);
+        index.truncate(LogIndex(3)).unwrap();
+        assert_eq!(index.last(), LogPosition { term: Term(3), index: LogIndex(3) });
+        assert_eq!(found(&index, 1, 3), [(1, 1), (2, 2), (3, 3)]);
+        index.truncate(LogIndex(2)).unwrap();
+        assert_eq!(index.terms(), [TermRun { first: LogIndex(1), term: Term(1) }]);
+        index.append(span(3, 9, 56, 80), Term(9)).unwrap();
+        assert_eq!(index.last(), LogPosition { term: Term(9), index: LogIndex(3) });
+        index.truncate(LogIndex(0)).unwrap();
+        assert_eq!(index.last(), LogPosition::default());
+    }
+
+    #[test]
+    fn what_does_not_follow_is_refused() {
+        let mut index = Index::default();
+        index.append(span(1, 1, 56, 80), Term(2)).unwrap();
+        for (first, term) in [(1, 2), (3, 2), (2, 1), (2, 0)] {
+            assert!(index.append(span(first, 2, 56, 80), Term(term)).is_err(), "{first} {term}");
+        }
+        assert!(index.truncate(LogIndex(2)).is_err());
+        assert_eq!(index.last(), LogPosition { term: Term(2), index: LogIndex(1) });
+    }
+}

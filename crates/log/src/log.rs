@@ -53,7 +53,7 @@ pub struct Preparation<D: Disk> {
     bytes: u64,
     done: SyncSender<Segment<D>>,
     /// Until the file has its name nobody else may open the log, and make one of the same name.
-    _lock: Arc<D::Lock>,
+    lock: Arc<D::Lock>,
 }
 
 impl<D: Disk> Log<D> {
@@ -181,7 +181,7 @@ impl<D: Disk> Log<D> {
                 number: log.segment.number + 1,
                 bytes: log.options.segment_bytes,
                 done,
-                _lock: log.lock.clone(),
+                lock: log.lock.clone(),
             }))
         })
     }
@@ -440,11 +440,13 @@ impl<D: Disk> Preparation<D> {
     /// # Errors
     /// If the disk fails, or failed before. It is final for the log, too.
     pub fn run(self) -> Result<(), LogError> {
-        self.shared.check()?;
-        let made = self.shared.folder.make(self.number, self.bytes, &[]);
-        let segment = made.map_err(|error| self.shared.fail(error))?;
+        let Self { shared, number, bytes, done, lock } = self;
+        shared.check()?;
+        let made = shared.folder.make(number, bytes, &[]);
+        let segment = made.map_err(|error| shared.fail(error))?;
+        drop(lock);
         // A log that is closed meanwhile needs no segment; the file stays for the next start.
-        drop(self.done.send(segment));
+        drop(done.send(segment));
         Ok(())
     }
 }

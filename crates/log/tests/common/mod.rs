@@ -98,3 +98,18 @@ pub(crate) fn flip_real(path: &Path, bit: usize) {
     bytes[bit / 8] ^= 1 << (bit % 8);
     std::fs::write(path, bytes).unwrap();
 }
+
+/// What a log may hold while `write` is under way from `before`: a write that does not fit its segment is divided.
+pub(crate) fn steps(before: &[Entry], write: &Write) -> Vec<Vec<Entry>> {
+    let mut log = before.to_vec();
+    let mut steps = vec![log.clone()];
+    if let Some(to) = write.truncate_to {
+        log.retain(|entry| entry.index <= to);
+        steps.push(log.clone());
+    }
+    for entry in &write.entries {
+        log.push(entry.clone());
+        steps.push(log.clone());
+    }
+    steps
+}
