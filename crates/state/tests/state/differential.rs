@@ -309,6 +309,9 @@ proptest! {
             if stretch.crash_seed.is_some() {
                 drop(fjall.machine);
                 fjall.machine = open_fjall();
+                let from = usize::try_from(fjall.machine.applied().index.0).unwrap();
+                prop_assert!(!stretch.persists || from == log.len());
+                prop_assert_eq!(&results(&mut fjall, stretch.batch_max)[..], &scribe.expected[from..]);
             }
             assert_same_state(&fjall.machine, &scribe.model);
             prop_assert_eq!(fjall.machine.applied(), memory.machine.applied());

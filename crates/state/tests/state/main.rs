@@ -1,5 +1,8 @@
 //! Behaviour of the state machine, through its public interface.
 
+// Clippy allows it in test functions, not in what they share.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 mod crash;
 mod differential;
