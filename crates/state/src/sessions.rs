@@ -107,7 +107,7 @@ impl Sessions {
         log_time_ms: u64,
     ) -> SessionOpened {
         while self.open.len() >= limits.sessions_max as usize
-            && let Some(&(_, id)) = self.by_use.first()
+            && let Some(id) = self.least_needed(log_time_ms)
         {
             self.close(overlay, id);
         }
@@ -127,6 +127,12 @@ impl Sessions {
             idle_expiry_ms: limits.idle_expiry_ms,
             in_flight_max: limits.in_flight_max,
         }
+    }
+
+    /// One that expired, if there is one; else the one that was unused for longest.
+    fn least_needed(&self, log_time_ms: u64) -> Option<SessionId> {
+        let expired = self.by_deadline.first().filter(|(deadline_ms, _)| *deadline_ms <= log_time_ms);
+        expired.map(|(_, id)| *id).or_else(|| self.by_use.first().map(|(_, id)| *id))
     }
 
     /// Decides about a write with a tag; steps 1 to 4 above.
