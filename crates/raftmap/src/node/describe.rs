@@ -23,9 +23,9 @@ impl Node {
             version: if *id == status.raft.id { VERSION.to_owned() } else { String::new() },
         };
         v1::MembersResponse {
-            request_id: String::new(),
             term: status.raft.term.0,
             members: status.voters.iter().map(member).collect(),
+            ..v1::MembersResponse::default()
         }
     }
 
