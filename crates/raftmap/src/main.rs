@@ -1,0 +1,3 @@
+//! The `raftmap` binary.
+
+fn main() {}
