@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::engine::{EngineError, Row, RowChange, Snapshot};
+use crate::format::table::Span;
 
 /// See the module.
 pub(crate) struct Overlay<S> {
@@ -114,6 +115,11 @@ impl<S: Snapshot> Overlay<S> {
             }
         }
         Ok(found)
+    }
+
+    /// Whether a row from `start` (inclusive) to `end` (exclusive) was changed.
+    pub(crate) fn changes_any(&self, (start, end): Span) -> bool {
+        self.rows.range::<[u8], _>(range_of(&start, &end)).next().is_some()
     }
 
     /// All changes, each key once, in order.
