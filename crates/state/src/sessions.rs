@@ -24,7 +24,7 @@ use crate::command::SessionLimits;
 use crate::engine::Snapshot;
 use crate::error::StateError;
 use crate::format::{Decoder, SessionRow, decode_result, table};
-use crate::limits::EXPIRED_ROWS_PER_ENTRY_MAX;
+use crate::limits::EXPIRED_SESSION_ROWS_PER_ENTRY;
 use crate::overlay::Overlay;
 use crate::request::{SessionId, SessionTag};
 
@@ -208,7 +208,7 @@ impl Sessions {
     /// session.
     pub(crate) fn remove_expired<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, log_time_ms: u64) {
         let mut rows = 0;
-        while rows < EXPIRED_ROWS_PER_ENTRY_MAX
+        while rows < EXPIRED_SESSION_ROWS_PER_ENTRY
             && let Some(&(deadline_ms, id)) = self.by_deadline.first()
             && deadline_ms <= log_time_ms
         {

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use raftmap_raft::{LogIndex, Payload};
+use raftmap_raft::{LogIndex, NodeId, Payload};
 use raftmap_state::{
-    Damage, Digest, Engine, FjallEngine, FjallOptions, MemoryEngine, SessionTag, StateError, StateMachine,
+    Damage, Digest, Engine, FjallEngine, FjallOptions, Member, MemoryEngine, SessionTag, StateError,
+    StateMachine,
 };
 
 use crate::common::{
@@ -220,6 +221,36 @@ fn an_engine_in_memory_keeps_what_was_persisted_and_loses_a_random_rest() {
     }
     assert!(came_back.first() >= Some(&61), "{came_back:?}");
     assert!(came_back.len() > 15, "{came_back:?}");
+}
+
+fn three_members_are_recorded_among_writes(engine: impl Engine) {
+    let mut server = Server::on(engine);
+    for id in 1..=3 {
+        let member = Member { node_id: NodeId(id), incarnation: u128::from(id), founding_hash: 7 };
+        server.append_command(&timeless(write(put("a", "before"))));
+        server.append_command(&timeless(Body::RecordMember(member)));
+        server.append_command(&timeless(write(put("a", "after"))));
+        server.catch_up(2);
+    }
+}
+
+/// Else a wiped disk could come back under a known id and vote, while a server that restarted applies its log again.
+#[test]
+fn members_are_known_after_any_crash_before_the_log_is_applied_again() {
+    let ids = |machine: &StateMachine<_>| -> Vec<u64> {
+        machine.reader().members().unwrap().iter().map(|member| member.node_id.0).collect()
+    };
+    let engine = MemoryEngine::new();
+    three_members_are_recorded_among_writes(engine.clone());
+    for seed in 0..20 {
+        assert_eq!(ids(&open(engine.crash(seed, Damage::None))), [1, 2, 3]);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    three_members_are_recorded_among_writes(
+        FjallEngine::open(directory.path(), FjallOptions::default()).unwrap(),
+    );
+    let members = open_fjall(directory.path()).unwrap().reader().members().unwrap();
+    assert_eq!(members.len(), 3);
 }
 
 #[test]

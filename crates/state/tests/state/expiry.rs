@@ -135,6 +135,20 @@ fn rows_of_expired_keys_are_removed_a_bounded_number_at_an_entry() {
     assert_eq!(server.machine.next_deadline_ms(), None);
 }
 
+/// Else rows would pile up under writes that each set more keys than one entry removes.
+#[test]
+fn an_entry_removes_as_many_rows_as_it_changes() {
+    let engine = MemoryEngine::new();
+    let mut server = Server::on(engine.clone());
+    for round in 0..10 {
+        let entries = (0..1000).map(|n| entry_with_ttl(&format!("k{round}-{n:04}"), "1", 50)).collect();
+        server
+            .run(&at(100 * round, write(WriteRequest::Put(Put { entries, return_previous: false }))))
+            .unwrap();
+        assert_eq!(rows(&engine), (1000, 1000), "round {round}");
+    }
+}
+
 #[test]
 fn a_key_set_again_after_it_expired_is_not_removed_with_the_old_one() {
     let engine = MemoryEngine::new();
