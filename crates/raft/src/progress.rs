@@ -29,8 +29,8 @@ pub(crate) struct Progress {
     pub(crate) active: bool,
     /// An append was answered since the follower was last checked for lost ones.
     answered: bool,
-    /// The round by which it was last checked for lost appends.
-    checked_round: u64,
+    /// The round of the clock whose answer is the next occasion to check it for lost appends.
+    check_at: Option<u64>,
     /// The latest round that it answered.
     acked_round: u64,
     /// The commit index that it was last told.
@@ -79,7 +79,7 @@ impl Progress {
             fetching: false,
             active: true,
             answered: false,
-            checked_round: 0,
+            check_at: None,
             acked_round: 0,
             told_commit: LogIndex(0),
             damage: None,
@@ -137,6 +137,11 @@ impl Progress {
 
     /// Takes note of an append that was sent, up to `last`.
     pub(crate) fn sent(&mut self, last: LogIndex, size_bytes: usize) {
+        if self.awaits_nothing() {
+            // Heartbeats that are on their way were sent before this one: their answers say nothing of it.
+            self.check_at = None;
+            self.answered = false;
+        }
         match &mut self.mode {
             Mode::Probe { waiting } => *waiting = true,
             Mode::Replicate { inflight, bytes } => {
@@ -185,15 +190,28 @@ impl Progress {
         self.mode = Mode::Probe { waiting: false };
     }
 
+    fn awaits_nothing(&self) -> bool {
+        match &self.mode {
+            Mode::Probe { .. } => true,
+            Mode::Replicate { inflight, .. } => inflight.is_empty(),
+        }
+    }
+
+    /// Takes note that the clock began `round`. Lost appends are looked for by the rounds of the clock alone: those for
+    /// reads come far more often.
+    pub(crate) fn clock_began(&mut self, round: u64) {
+        self.check_at.get_or_insert(round);
+    }
+
     /// Takes note of an answered heartbeat. Answers whether appends seem to be lost: some are on their way, and none was
-    /// answered since it was checked before. It is checked once for each round that the clock began, at `clock_round` for
-    /// the last time; rounds for reads come far more often.
-    pub(crate) fn heartbeat_answered(&mut self, round: u64, clock_round: u64) -> bool {
+    /// answered since it was checked before. The answer may be to an earlier round than the clock's latest: on a link
+    /// slower than the clock it always is.
+    pub(crate) fn heartbeat_answered(&mut self, round: u64) -> bool {
         self.acked_round = self.acked_round.max(round);
-        if round < clock_round || self.checked_round >= clock_round {
+        if self.check_at.is_none_or(|at| round < at) {
             return false;
         }
-        self.checked_round = clock_round;
+        self.check_at = None;
         let answered = std::mem::take(&mut self.answered);
         match &mut self.mode {
             Mode::Probe { waiting } => {

@@ -46,4 +46,7 @@ scripts! {
     damage_strikes_twice_in_a_term,
     damaged_node_neither_votes_nor_campaigns,
     election_by_quorum,
+    lost_append_is_noticed_on_a_slow_link,
+    lost_probe_is_sent_again_on_a_slow_link,
+    probe_waits_for_a_slow_disk,
 }
