@@ -177,6 +177,15 @@ pub enum Event {
         /// The last index that was kept.
         to: LogIndex,
     },
+    /// At a leader: a follower has not got any more what it acknowledged, and knows of no damage. Its disk lied about a
+    /// sync, or an older state of it was put back. It is sent all of it again; but what rested on that acknowledgement was
+    /// at risk meanwhile (see docs/safety.md).
+    AcknowledgedLost {
+        /// The follower.
+        by: NodeId,
+        /// The last index that it had acknowledged.
+        acknowledged: LogIndex,
+    },
     /// What this damaged node had lost was re-sent: it votes and counts again.
     Repaired {
         /// The index up to which it equals its leader.

@@ -170,10 +170,14 @@ impl Leader {
                     matched <= core.log.last_index(),
                     "{from} acknowledged {matched}, which was never sent"
                 );
-                progress.accepted(matched);
+                progress.accepted(matched, self.round);
                 self.advance_commit(core);
             }
-            AppendResult::Rejected { prev, hint } => progress.rejected(prev, hint, &core.log),
+            AppendResult::Rejected { prev, hint } => {
+                if let Some(acknowledged) = progress.rejected(prev, hint, reply.round, &core.log) {
+                    core.outbox.event(Event::AcknowledgedLost { by: from, acknowledged });
+                }
+            }
         }
     }
 

@@ -49,4 +49,5 @@ scripts! {
     lost_append_is_noticed_on_a_slow_link,
     lost_probe_is_sent_again_on_a_slow_link,
     probe_waits_for_a_slow_disk,
+    unnoticed_loss_is_found_by_the_leader,
 }

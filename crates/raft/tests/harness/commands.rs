@@ -110,11 +110,13 @@ pub(crate) enum Command {
     },
     /// Starts a node that is down.
     Restart(u64),
-    /// Loses what a node that is down has on disk from this index on.
+    /// Loses what a node that is down has on disk from this index on. With `unnoticed=true` the node does not find out.
     Damage {
         id: u64,
         #[arg(key)]
         from: u64,
+        #[arg(key)]
+        unnoticed: Option<bool>,
     },
     /// How nodes stand: all, or one.
     Status(Option<u64>),
@@ -256,7 +258,9 @@ fn run(
             cluster.crash(NodeId(*id), kept.unwrap_or(0), applied);
         }
         Command::Restart(id) => cluster.start(NodeId(*id)),
-        Command::Damage { id, from } => cluster.node(NodeId(*id)).disk.damage(LogIndex(*from)),
+        Command::Damage { id, from, unnoticed } => {
+            cluster.node(NodeId(*id)).disk.damage(LogIndex(*from), !unnoticed.unwrap_or(false));
+        }
         Command::Status(id) => {
             let wanted = cluster.ids().into_iter().filter(|each| id.is_none_or(|id| *each == NodeId(id)));
             return Ok(wanted.map(|id| draw_status(cluster, id)).collect());

@@ -60,11 +60,12 @@ impl Disk {
         self.unsynced.clear();
     }
 
-    /// Loses the record that holds the entry at `index`, and all after it; the flag is durable before that.
-    pub(crate) fn damage(&mut self, index: LogIndex) {
+    /// Loses the record that holds the entry at `index`, and all after it. If the node notices, the flag is durable before
+    /// anything is cut.
+    pub(crate) fn damage(&mut self, index: LogIndex, noticed: bool) {
         let holds = |record: &Record| record.entries.iter().any(|entry| entry.index == index);
         if let Some(lost) = self.records.iter().rposition(holds) {
-            self.hard_state.damaged = true;
+            self.hard_state.damaged |= noticed;
             self.records.truncate(lost);
             self.log.clear();
             for record in &self.records {
