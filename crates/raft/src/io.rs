@@ -65,7 +65,9 @@ pub enum Action {
         /// Those of them that were proposed here, in order: each ends with this.
         proposals: Vec<(LogIndex, Ctx)>,
     },
-    /// Read entries from the log on disk, from this index on, and hand them in with [`Input::Fetched`].
+    /// Read entries from the log on disk, from this index on, and hand them in with [`Input::Fetched`]. They are durable when
+    /// this is asked. Entries to be sent may have been cut off by the time they are read, when this node does not lead any
+    /// more: then there is nothing to hand in, and nobody waits for it. Entries to be applied are always there.
     Fetch {
         /// For what.
         purpose: FetchPurpose,

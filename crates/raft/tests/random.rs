@@ -254,6 +254,11 @@ impl History {
             self.cluster.network.remove(at);
             return;
         }
+        if self.chance(50) {
+            let to = self.cluster.network[at].to;
+            self.cluster.deliver_together(to);
+            return;
+        }
         if self.chance(self.climate.double) {
             let again = self.cluster.network[at].clone();
             self.cluster.network.push(again);
