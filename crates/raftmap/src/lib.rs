@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod front;
+pub mod local_cluster;
 pub mod node;
 mod runtime;
+pub mod survey;
 pub mod tls;
 
 pub use api::ReadAndWrite;
