@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod front;
+pub mod observe;
 pub mod tls;
