@@ -2,8 +2,12 @@
 
 pub mod api;
 pub mod front;
+<<<<<<< HEAD
 pub mod node;
 mod runtime;
+=======
+pub mod observe;
+>>>>>>> front
 pub mod tls;
 
 pub use api::ReadAndWrite;
