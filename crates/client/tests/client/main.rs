@@ -1,6 +1,6 @@
 //! The client against real servers on real sockets, whose answers are scripted.
 
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod calls;
 mod discovery;
