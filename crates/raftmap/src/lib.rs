@@ -4,6 +4,7 @@ pub mod api;
 pub mod front;
 pub mod local_cluster;
 pub mod node;
+pub mod observe;
 mod runtime;
 pub mod survey;
 pub mod tls;

@@ -194,6 +194,9 @@ fn tell(notice: &Notice) {
         Notice::Raft(Raft::Truncated { to }) => {
             tracing::info!(%to, "entries that were never committed are replaced");
         }
+        Notice::Raft(Raft::AcknowledgedLost { by, acknowledged }) => {
+            tracing::error!(%by, %acknowledged, "that server has lost entries that it had acknowledged, and knows of no damage");
+        }
         Notice::Raft(Raft::Repaired { up_to }) => {
             tracing::info!(%up_to, "what was lost on this disk is there again: this server votes and counts");
         }
