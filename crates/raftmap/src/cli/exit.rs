@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use raftmap::local_cluster::LocalClusterError;
 use raftmap::node::{InitFailure, NodeError, StartFailure};
 use raftmap::tls::certs::CertsError;
-use raftmap_client::{Error, SetupError};
+use raftmap_client::{Cause, Code, Error, SetupError};
 
 /// The exit codes, for `--help` and README.
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0    done
   1    failed; what was to be written certainly was not applied
-  2    the arguments or the input are malformed
+  2    the arguments or the input are malformed, and would be refused again; nothing was applied
   3    the outcome is unknown: what was to be written may have been applied, or may be later
   4    no such key (get); the key was not as expected (cas)
   5    a running server ended itself: its disk failed or an invariant broke
@@ -57,6 +57,13 @@ impl Failure {
         Self::Failed(format!("cannot {operation} {}: {error}", path.display()))
     }
 
+    /// A read changes nothing: that is not worth a word.
+    pub(crate) fn of_read(error: Error) -> Self {
+        let cause = error.cause();
+        let message = format!("the read failed: {cause}");
+        if is_malformed(cause) { Self::Usage(message) } else { Self::Failed(message) }
+    }
+
     /// Says what happened, and with which code to exit.
     pub(crate) fn report(&self) -> ExitCode {
         let code = match self {
@@ -76,12 +83,18 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
+            Error::NotApplied(cause) if is_malformed(cause) => Self::Usage(error.to_string()),
             Error::NotApplied(_) => Self::Failed(error.to_string()),
             Error::OutcomeUnknown(_) => Self::OutcomeUnknown(format!(
                 "{error}\nThe write may have been applied, or may be later: read before you write again."
             )),
         }
     }
+}
+
+/// Whether the same request would be refused again, by any server.
+fn is_malformed(cause: &Cause) -> bool {
+    matches!(cause.code, Some(Code::INVALID | Code::TOO_LARGE | Code::UNSUPPORTED))
 }
 
 impl From<SetupError> for Failure {
@@ -91,7 +104,7 @@ impl From<SetupError> for Failure {
             SetupError::NoEndpoint | SetupError::BadEndpoint { .. } => Self::Usage(message),
             SetupError::Tls(_) => Self::Failed(message),
             SetupError::Unreachable(_) => Self::Failed(format!(
-                "not applied: {message}\nDo the servers run, are these their addresses for clients, and does the \
+                "{message}\nDo the servers run, are these their addresses for clients, and does the \
                  certificate belong to their cluster?"
             )),
         }

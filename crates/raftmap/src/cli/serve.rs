@@ -5,12 +5,13 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use raftmap::front::{Admission, FrontDoor, FrontDoorConfig, Security};
 use raftmap::node::{Node, NodeConfig, StartFailure, cluster_id};
-use raftmap::observe::http::Observation;
+use raftmap::observe::http::{Observation, Readiness};
 use raftmap::observe::logs::{self, LogFormat};
 use raftmap::observe::metrics;
 use raftmap::tls::config::{ClientAuth, Credentials, TlsFiles};
@@ -302,7 +303,7 @@ impl Server {
             .map_err(unusable)?;
         let observation = match metrics_listener {
             Some(listener) => {
-                Some(Observation::open(listener, recorder, node.readiness()).map_err(unusable)?)
+                Some(Observation::open(listener, recorder, readiness(node.clone())).map_err(unusable)?)
             }
             None => None,
         };
@@ -405,6 +406,25 @@ impl Stop {
             () = self.stdin_ended.notified() => "standard input ended",
         }
     }
+}
+
+/// How often a node is asked whether it is ready, while somebody may want to know.
+const READINESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether the node can do its work, as of half a second ago at most.
+fn readiness(node: Node) -> Readiness {
+    let ready = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ready);
+    tokio::spawn(async move {
+        loop {
+            seen.store(node.is_ready().await, Ordering::Relaxed);
+            tokio::time::sleep(READINESS_INTERVAL).await;
+        }
+    });
+    Arc::new(move || match ready.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err("no leader is known".to_owned()),
+    })
 }
 
 /// Who a data directory belongs to.

@@ -444,8 +444,10 @@ impl LocalCluster {
     pub async fn leader(&self) -> Result<NodeId, LocalClusterError> {
         let deadline = Instant::now() + PATIENCE;
         let tls = self.tls(CLIENT)?;
+        let started = self.plan.members.iter().zip(&self.processes).filter(|(_, process)| process.is_some());
+        let endpoints: Vec<String> = started.map(|(member, _)| member.client_listen.to_string()).collect();
         while Instant::now() < deadline {
-            let view = survey::ask(&self.endpoints(), &tls.clone().into(), SURVEY_TIMEOUT).await;
+            let view = survey::ask(&endpoints, &tls.clone().into(), SURVEY_TIMEOUT).await;
             if let Some(leader) = view.leader {
                 return Ok(leader);
             }
