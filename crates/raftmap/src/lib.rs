@@ -2,12 +2,10 @@
 
 pub mod api;
 pub mod front;
-<<<<<<< HEAD
 pub mod node;
-mod runtime;
-=======
 pub mod observe;
->>>>>>> front
+pub mod peers;
+mod runtime;
 pub mod tls;
 
 pub use api::ReadAndWrite;
