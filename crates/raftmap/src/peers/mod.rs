@@ -1,0 +1,4 @@
+//! How servers talk to each other.
+
+mod hello;
+mod wire;
