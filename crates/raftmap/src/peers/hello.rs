@@ -57,7 +57,7 @@ pub(super) enum Direction {
 
 /// Why a server is not the one that is wanted here.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Unwelcome {
+pub(super) enum Unwelcome {
     /// Its certificate names nobody of this cluster.
     #[error(transparent)]
     Certificate(#[from] IdentityError),

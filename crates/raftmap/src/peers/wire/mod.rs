@@ -40,7 +40,7 @@ pub(super) enum Frame {
 
 /// Bytes that no correct peer of this version sends.
 #[derive(Debug, thiserror::Error, PartialEq)]
-pub enum WireError {
+pub(super) enum WireError {
     /// They are not protobuf, or expand to too much memory.
     #[error("a frame is malformed: {0}")]
     Protobuf(#[from] buffa::DecodeError),
