@@ -5,6 +5,7 @@ pub mod front;
 pub mod local_cluster;
 pub mod node;
 pub mod observe;
+pub mod peers;
 mod runtime;
 pub mod survey;
 pub mod tls;

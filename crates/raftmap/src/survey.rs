@@ -163,11 +163,8 @@ mod tests {
 
     #[test]
     fn of_two_leaders_the_one_of_the_later_term_leads() {
-        let answers = [
-            answer(1, State::LEADER, 3),
-            answer(2, State::LEADER, 4),
-            answer(3, State::FOLLOWER, 4),
-        ];
+        let answers =
+            [answer(1, State::LEADER, 3), answer(2, State::LEADER, 4), answer(3, State::FOLLOWER, 4)];
         let view = put_together(&answers, Vec::new());
         assert_eq!((view.leader, view.term), (Some(NodeId(2)), 4));
         assert!(view.members[0].says_leader() && !view.members[2].says_leader());

@@ -98,7 +98,10 @@ impl ConnectArgs {
             let names = self.certs.as_deref().map(holders).unwrap_or_default();
             let hint = match error.kind() {
                 io::ErrorKind::NotFound if !names.is_empty() => {
-                    format!("\nThe folder has certificates of {}: choose by --as or RAFTMAP_AS.", names.join(", "))
+                    format!(
+                        "\nThe folder has certificates of {}: choose by --as or RAFTMAP_AS.",
+                        names.join(", ")
+                    )
                 }
                 _ => String::new(),
             };
@@ -110,7 +113,9 @@ impl ConnectArgs {
 /// The clients and operators that a folder of certificates has keys of.
 fn holders(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let stem = |name: std::ffi::OsString| name.to_str().and_then(|name| name.strip_suffix(".key").map(str::to_owned));
+    let stem = |name: std::ffi::OsString| {
+        name.to_str().and_then(|name| name.strip_suffix(".key").map(str::to_owned))
+    };
     let mut holders: Vec<String> =
         names.filter_map(stem).filter(|stem| stem != "ca" && !stem.starts_with("node-")).collect();
     holders.sort();

@@ -206,17 +206,14 @@ impl Serve {
         let stop = Stop::listen(self.stop_with_stdin)?;
         let server = Server::open(&self, &identity).await?;
         self.announce(&server)?;
+        let (id, node) = (server.id, server.node.clone());
         tokio::select! {
-            reason = server.node.failed() => {
-                return Err(Failure::ServerEnded { id: identity.node().0, reason });
-            }
+            reason = node.failed() => return Err(Failure::ServerEnded { id, reason }),
             why = stop.wait() => tracing::info!(why, "this server ends in good order"),
         }
         // A disk that fails meanwhile is a failure still.
         tokio::select! {
-            reason = server.node.failed() => {
-                Err(Failure::ServerEnded { id: identity.node().0, reason })
-            }
+            reason = node.failed() => Err(Failure::ServerEnded { id, reason }),
             () = server.close(Duration::from_millis(self.timing.shutdown_timeout_ms)) => {
                 tracing::info!("ended");
                 Ok(())
@@ -342,7 +339,9 @@ impl SecurityArgs {
         let (auth, admission) = match self.client_auth {
             ClientCertificates::Required => (ClientAuth::Required, Admission::Certificates(own.cluster)),
             ClientCertificates::None => {
-                tracing::warn!("--client-auth none: whoever reaches the port for clients may read and write the map");
+                tracing::warn!(
+                    "--client-auth none: whoever reaches the port for clients may read and write the map"
+                );
                 (ClientAuth::None, Admission::Everyone)
             }
         };
@@ -356,7 +355,8 @@ impl SecurityArgs {
             let in_folder = || self.certs.as_ref().map(|folder| folder.join(name));
             given.clone().or_else(in_folder).ok_or_else(|| {
                 Failure::Usage(
-                    "which certificates? --certs DIR, or --ca, --cert and --key; `raftmap certs` makes them".to_owned(),
+                    "which certificates? --certs DIR, or --ca, --cert and --key; `raftmap certs` makes them"
+                        .to_owned(),
                 )
             })
         };
@@ -461,7 +461,9 @@ fn listen_address(told: Option<SocketAddr>, advertised: &str) -> Result<SocketAd
     }
     let port = advertised.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.ok_or_else(|| {
-        Failure::Failed(format!("the data directory names {advertised:?}, which has no port: say where to listen"))
+        Failure::Failed(format!(
+            "the data directory names {advertised:?}, which has no port: say where to listen"
+        ))
     })?;
     Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
 }

@@ -182,7 +182,9 @@ fn role(status: &MemberStatus) -> &'static str {
 fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
     let mut notes = Vec::new();
     if member.damaged() {
-        notes.push("damaged: it neither votes nor counts until the leader has re-sent what its disk lost".to_owned());
+        notes.push(
+            "damaged: it neither votes nor counts until the leader has re-sent what its disk lost".to_owned(),
+        );
     }
     if member.says_leader() && view.leader != Some(member.id) {
         notes.push("takes itself for the leader, of an earlier term".to_owned());
@@ -237,7 +239,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_stands_in_the_notes() {
-        let reachable = |id, reachable| Some(MemberStatus { reachable, ..status(id, State::STATE_UNSPECIFIED, 0) });
+        let reachable =
+            |id, reachable| Some(MemberStatus { reachable, ..status(id, State::STATE_UNSPECIFIED, 0) });
         let damaged = MemberStatus { damaged: true, ..status(4, State::FOLLOWER, 7) };
         let mut silent = member(5, None, reachable(5, false));
         silent.silence = Some("connection refused".to_owned());

@@ -320,11 +320,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// If it runs, or the program is not there.
-    pub fn spawn(
-        &mut self,
-        id: NodeId,
-        change: impl FnOnce(&mut Command),
-    ) -> Result<(), LocalClusterError> {
+    pub fn spawn(&mut self, id: NodeId, change: impl FnOnce(&mut Command)) -> Result<(), LocalClusterError> {
         let place = self.place(id)?;
         if self.is_running(id) {
             return Err(LocalClusterError::Running(id));

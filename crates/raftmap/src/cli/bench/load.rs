@@ -74,7 +74,11 @@ impl Load {
         let end = begin + self.measured;
         let clients = connections.iter().cycle().take(usize::from(self.clients));
         let tasks: Vec<_> = clients
-            .map(|client| tokio::spawn(Worker { load: self, client: client.clone(), pool: pool.clone() }.run(begin, end)))
+            .map(|client| {
+                tokio::spawn(
+                    Worker { load: self, client: client.clone(), pool: pool.clone() }.run(begin, end),
+                )
+            })
             .collect();
         let mut report = Report::new(self);
         for task in tasks {

@@ -53,7 +53,8 @@ impl Calls {
             "max_us": self.latency_us.max(),
         });
         for (name, percentile) in PERCENTILES {
-            object[format!("{}_us", name.replace('.', "_"))] = self.latency_us.value_at_percentile(percentile).into();
+            object[format!("{}_us", name.replace('.', "_"))] =
+                self.latency_us.value_at_percentile(percentile).into();
         }
         object
     }
@@ -65,7 +66,8 @@ impl Calls {
 
     fn row(&self, name: &str, measured: Duration) -> String {
         let mut row = format!("{name:<5}{:>12.0}", self.per_second(measured));
-        let values = PERCENTILES.iter().map(|(_, percentile)| self.latency_us.value_at_percentile(*percentile));
+        let values =
+            PERCENTILES.iter().map(|(_, percentile)| self.latency_us.value_at_percentile(*percentile));
         for value in values.chain([self.latency_us.max()]) {
             write!(row, "{:>10}", ms(value)).expect("writing to a string cannot fail");
         }
@@ -154,8 +156,15 @@ mod tests {
     fn report() -> Report {
         let second = Duration::from_secs(1);
         let mix = Mix { gets_percent: 50 };
-        let load =
-            Load { clients: 2, connections: 1, warm_up: second, measured: 2 * second, value_bytes: 128, keys: 10, mix };
+        let load = Load {
+            clients: 2,
+            connections: 1,
+            warm_up: second,
+            measured: 2 * second,
+            value_bytes: 128,
+            keys: 10,
+            mix,
+        };
         let mut report = Report::new(load);
         for us in 1..=1000 {
             let mut worked = Worked { puts: Calls::new(), gets: Calls::new() };
@@ -170,8 +179,14 @@ mod tests {
         let json = report().json();
         assert_eq!(json["puts"]["count"], 1000);
         assert_eq!(json["puts"]["per_second"], 500.0);
-        assert_eq!((json["puts"]["p50_us"].as_u64(), json["puts"]["p99_us"].as_u64()), (Some(500), Some(990)));
-        assert_eq!((json["puts"]["p99_9_us"].as_u64(), json["puts"]["max_us"].as_u64()), (Some(999), Some(1000)));
+        assert_eq!(
+            (json["puts"]["p50_us"].as_u64(), json["puts"]["p99_us"].as_u64()),
+            (Some(500), Some(990))
+        );
+        assert_eq!(
+            (json["puts"]["p99_9_us"].as_u64(), json["puts"]["max_us"].as_u64()),
+            (Some(999), Some(1000))
+        );
         assert_eq!(json["gets"], Value::Null);
     }
 

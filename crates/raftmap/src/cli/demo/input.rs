@@ -26,8 +26,11 @@ pub(super) struct Line {
 /// The lines of a file.
 pub(super) fn of_file(path: &Path) -> Result<Vec<Line>, Failure> {
     let content = Bytes::from(fs::read(path).map_err(|error| Failure::io("read", path, &error))?);
-    let lines: Vec<Line> =
-        content.split(|byte| *byte == b'\n').zip(1..).map(|(text, number)| line(number, content.slice_ref(text))).collect();
+    let lines: Vec<Line> = content
+        .split(|byte| *byte == b'\n')
+        .zip(1..)
+        .map(|(text, number)| line(number, content.slice_ref(text)))
+        .collect();
     // Behind the last line end nothing is left.
     let lines = match lines.split_last() {
         Some((last, rest)) if last.value.is_empty() => rest.to_vec(),

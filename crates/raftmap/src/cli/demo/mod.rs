@@ -94,7 +94,8 @@ impl Demo {
         let leader = cluster.leader().await?;
         story.line(&format!("server {leader} is elected leader"))?;
 
-        let client = Client::builder(cluster.endpoints(), cluster.tls(CLIENT)?).timeout(TIMEOUT).connect().await?;
+        let client =
+            Client::builder(cluster.endpoints(), cluster.tls(CLIENT)?).timeout(TIMEOUT).connect().await?;
         let (tally, killed) = self.write(&story, &mut cluster, &client, lines).await?;
         cluster.wait_ready(killed).await?;
         story.line(&caught_up(&cluster, killed).await?)?;
@@ -129,7 +130,10 @@ impl Demo {
         let mut killed = None;
         let mut revived = None;
         // Tasks of their own, so that acknowledgements have their true times whatever happens here.
-        let writes = lines.iter().enumerate().map(|(place, line)| tokio::spawn(write(client.clone(), place, line.clone())));
+        let writes = lines
+            .iter()
+            .enumerate()
+            .map(|(place, line)| tokio::spawn(write(client.clone(), place, line.clone())));
         let mut writes = stream::iter(writes).buffer_unordered(usize::from(self.writers));
         while let Some(written) = writes.next().await {
             match written.map_err(|error| Failure::Failed(format!("a writer failed: {error}")))? {
@@ -140,14 +144,18 @@ impl Demo {
                 let leader = cluster.leader().await?;
                 cluster.kill(leader)?;
                 killed = Some(leader);
-                story.line(&format!("{half} lines are acknowledged: the leader, server {leader}, is killed (SIGKILL)"))?;
+                story.line(&format!(
+                    "{half} lines are acknowledged: the leader, server {leader}, is killed (SIGKILL)"
+                ))?;
             }
             if let (Some(server), None) = (killed, revived)
                 && tally.acked() >= three_quarters
             {
                 cluster.spawn(server, |_| {})?;
                 revived = Some(server);
-                story.line(&format!("{three_quarters} lines are acknowledged: server {server} starts again"))?;
+                story.line(&format!(
+                    "{three_quarters} lines are acknowledged: server {server} starts again"
+                ))?;
             }
         }
         story.line(&format!("{} of {} lines are acknowledged", tally.acked(), lines.len()))?;
@@ -235,7 +243,8 @@ async fn read_back(client: &Client, lines: &[Line], mut tally: Tally) -> Result<
         };
         let count = lines[place..].iter().take(READ_KEYS).take_while(fits).count().max(1);
         let some = &lines[place..place + count];
-        let values = client.get_many(some.iter().map(|line| line.key.clone())).await.map_err(Failure::of_read)?;
+        let values =
+            client.get_many(some.iter().map(|line| line.key.clone())).await.map_err(Failure::of_read)?;
         for (line, entry) in some.iter().zip(values.entries) {
             tally.check(place, &line.value, entry.as_ref().map(|entry| &entry.value));
             place += 1;

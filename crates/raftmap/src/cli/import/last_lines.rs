@@ -83,7 +83,8 @@ mod tests {
     fn import(first: &str, again: &str) -> (Vec<u64>, bool) {
         let last_lines = LastLines::read(lines(first), 7).unwrap();
         let mut check = last_lines.check();
-        let numbers = lines(again).filter(|line| check.is_last(line)).map(|line| line.unwrap().number).collect();
+        let numbers =
+            lines(again).filter(|line| check.is_last(line)).map(|line| line.unwrap().number).collect();
         (numbers, check.is_complete())
     }
 
@@ -98,7 +99,8 @@ mod tests {
     #[test]
     fn a_file_that_changed_meanwhile_is_noticed() {
         let text = "a\t1\nb\t1\n";
-        for changed in ["a\t1\n", "a\t1\nb\t1\nc\t1\n", "a\t1\nb\t1\na\t2\n", "b\t1\na\t1\n", "c\t1\nd\t1\n"] {
+        for changed in ["a\t1\n", "a\t1\nb\t1\nc\t1\n", "a\t1\nb\t1\na\t2\n", "b\t1\na\t1\n", "c\t1\nd\t1\n"]
+        {
             assert!(!import(text, changed).1, "{changed}");
         }
     }

@@ -181,7 +181,9 @@ fn decode(
     match (text, base64, hex) {
         (Some(text), None, None) => Ok(text.into()),
         (None, Some(text), None) => Ok(BASE64.decode(text.as_bytes()).map_err(malformed)?.into()),
-        (None, None, Some(text)) => Ok(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(malformed)?.into()),
+        (None, None, Some(text)) => {
+            Ok(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(malformed)?.into())
+        }
         _ => Err(Reason::OneOf(name)),
     }
 }
@@ -204,8 +206,12 @@ mod tests {
     #[test]
     fn tab_separated_lines_are_taken_byte_for_byte() {
         let text = b"a\t1\n\nb\t\r\nc\xff\tx\\n\ty \nd\tlast";
-        let expected =
-            vec![line(1, b"a", b"1"), line(3, b"b", b""), line(4, b"c\xff", b"x\\n\ty "), line(5, b"d", b"last")];
+        let expected = vec![
+            line(1, b"a", b"1"),
+            line(3, b"b", b""),
+            line(4, b"c\xff", b"x\\n\ty "),
+            line(5, b"d", b"last"),
+        ];
         assert_eq!(read(text, Format::Tsv), Ok(expected));
     }
 
@@ -219,10 +225,7 @@ mod tests {
 
     #[test]
     fn a_malformed_line_is_named_with_what_is_wrong() {
-        for (text, part) in [
-            ("a\t1\nb 2\n", "line 2: no tab"),
-            ("\n\t1\n", "line 2: the key is empty"),
-        ] {
+        for (text, part) in [("a\t1\nb 2\n", "line 2: no tab"), ("\n\t1\n", "line 2: the key is empty")] {
             let error = read(text.as_bytes(), Format::Tsv).unwrap_err();
             assert!(error.starts_with(part), "{text}: {error}");
         }

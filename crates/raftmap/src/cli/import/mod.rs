@@ -144,7 +144,8 @@ fn open(path: &Path) -> Result<File, Failure> {
 }
 
 fn progress_bar(keys: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} keys, {per_sec}, {eta} left");
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} keys, {per_sec}, {eta} left");
     ProgressBar::new(keys).with_style(style.expect("the template is well-formed"))
 }
 
@@ -200,12 +201,12 @@ async fn write_batch(client: &Client, batch: Vec<Line>) -> Result<u64, Failure> 
 fn failure(error: &Error, line: &Line) -> Failure {
     let message = format!("line {}: {error}", line.number);
     match Failure::from(error.clone()) {
-        Failure::Usage(_) => {
-            Failure::Usage(format!("{message}\nOther lines were written: correct this one and run the import again."))
-        }
-        Failure::OutcomeUnknown(_) => {
-            Failure::OutcomeUnknown(format!("{message}\nRun the import again: it may write a line twice without harm."))
-        }
+        Failure::Usage(_) => Failure::Usage(format!(
+            "{message}\nOther lines were written: correct this one and run the import again."
+        )),
+        Failure::OutcomeUnknown(_) => Failure::OutcomeUnknown(format!(
+            "{message}\nRun the import again: it may write a line twice without harm."
+        )),
         _ => Failure::Failed(format!("{message}\nSome lines were written: run the import again.")),
     }
 }
