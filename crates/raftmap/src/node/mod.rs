@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raftmap_log::{FoundingMember, Identity, Log, LogOptions, RealDisk, Repair};
-use raftmap_raft::NodeId;
+use raftmap_log::{Identity, Log, LogOptions, RealDisk, Repair};
 use raftmap_replica::{Event, Replica, ReplicaConfig, StateWorker, member_of, restore};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{FjallEngine, Reader, StateMachine};
@@ -24,6 +23,8 @@ use crate::tls::identity::ClusterName;
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
 pub use crate::runtime::NodeError;
+pub use raftmap_log::FoundingMember;
+pub use raftmap_raft::NodeId;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
