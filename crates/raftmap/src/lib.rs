@@ -2,10 +2,12 @@
 
 pub mod api;
 pub mod front;
+pub mod local_cluster;
 pub mod node;
 pub mod observe;
 pub mod peers;
 mod runtime;
+pub mod survey;
 pub mod tls;
 
 pub use api::ReadAndWrite;
