@@ -226,6 +226,68 @@ fn a_lost_last_batch_is_found_only_after_its_mark() {
     assert_eq!((found.first_lost, found.reason), (LogIndex(2), DamageReason::Missing));
 }
 
+/// What disks do most often: a sector that they cannot read any more.
+#[test]
+fn a_bad_sector_is_damage_with_a_place_and_not_the_end_of_the_node() {
+    for options in [true, false].map(|direct_reads| MemDiskOptions { direct_reads, ..Default::default() }) {
+        let disk = MemDisk::new(options);
+        let (log, states) = written(&disk);
+        drop(log);
+        disk.drop_caches();
+        disk.make_bad_sector(&segment(2), 3 * BLOCK).unwrap();
+        disk.make_bad_sector(&common::hard_state_file(), 0).unwrap();
+        let disk = disk.restart();
+        let (log, recovered) = reopen(&disk).unwrap();
+        let damage = damage(recovered.repair);
+        assert_eq!((damage.segment, damage.offset), (2, 3 * BLOCK));
+        assert_eq!(damage.reason, DamageReason::Checksum);
+        assert_eq!((recovered.hard_state.term, recovered.hard_state.damaged), (Term(16), true));
+        assert!(states.contains(&entries(&log)));
+        drop(log);
+        disk.cut_power();
+        assert_eq!(reopen(&disk.restart()).unwrap().1.repair, Repair::Clean);
+    }
+}
+
+/// A disk that reads nothing is broken, and not a log that lost everything.
+#[test]
+fn a_disk_that_cannot_read_is_an_error() {
+    for path in [segment(1), common::hard_state_file()] {
+        let disk = mem_disk(0);
+        drop(fresh(&disk));
+        for block in 0..8 {
+            disk.make_bad_sector(&path, block * BLOCK).unwrap();
+        }
+        let error = reopen(&disk.restart()).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Log(LogError::Io { operation: "read", .. })), "{error}");
+    }
+}
+
+/// Without a way past the page cache, both slots are written anew: what is equal there may differ on the disk.
+#[test]
+fn both_slots_are_mended_after_a_failed_sync_without_direct_reads() {
+    let mut differed = 0;
+    for seed in 0..20 {
+        let options = MemDiskOptions { seed, direct_reads: false, ..MemDiskOptions::default() };
+        let disk = MemDisk::new(options);
+        let mut log = fresh(&disk);
+        disk.set_fault(disk.operations() + 3, Fault::Error(ErrorKind::Other));
+        log.write(&[term(1, 1)]).unwrap_err();
+        let slots = |disk: &MemDisk| {
+            let bytes = disk.disk_bytes(&common::hard_state_file()).unwrap();
+            (bytes[..4096].to_vec(), bytes[4096..].to_vec())
+        };
+        let (a, b) = slots(&disk);
+        differed += u32::from(a != b);
+        let (log, recovered) = reopen(&disk.restart()).unwrap();
+        assert_eq!(recovered.hard_state.term, Term(1), "both slots look new");
+        drop(log);
+        let (a, b) = slots(&disk);
+        assert_eq!(a, b);
+    }
+    assert!(differed > 5);
+}
+
 /// Scenario 49, the simplest form: a batch in the middle is not there any more.
 #[test]
 fn a_lost_batch_in_the_middle_is_named() {
