@@ -326,6 +326,7 @@ fn other_segment_sizes_do_not_disturb_older_segments<D: Disk>(place: &Place<D>) 
     assert_eq!(indexes(&place.open().0), (1..=index).collect::<Vec<_>>());
 }
 
+/// Among them scenario 22, a write id that comes again, and scenario 3, a vote that changes in its term.
 fn nothing_is_written_that_breaks_the_rules<D: Disk>(place: &Place<D>) {
     drop(place.init());
     let vote = |term, vote| HardState { term: Term(term), vote: Some(NodeId(vote)), damaged: false };
@@ -350,6 +351,7 @@ fn nothing_is_written_that_breaks_the_rules<D: Disk>(place: &Place<D>) {
         ("a term that goes back after a cut", Write { entries: vec![entry(3, 1, "")], ..cut(2, 2) }),
         ("a hard state that goes back", state(2, vote(1, 1))),
         ("a second vote in a term", state(2, vote(2, 2))),
+        ("a vote taken back", state(2, HardState { vote: None, ..vote(2, 1) })),
         ("a write id twice", append(1, vec![])),
     ];
     for (what, write) in broken {

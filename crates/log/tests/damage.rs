@@ -572,3 +572,29 @@ fn rot_is_found_on_a_real_disk() {
         assert!(path(aside).is_file(), "{aside}");
     }
 }
+
+/// Scenario 50 on a real disk.
+#[test]
+fn a_torn_tail_is_cut_on_a_real_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let open = || Log::open(raftmap_log::RealDisk, &data, &tiny()).unwrap();
+    Log::init(&raftmap_log::RealDisk, &data, &identity(3), &tiny()).unwrap();
+    let (mut log, _) = open();
+    log.write(&[Write { entries: vec![entry(1, 1, "a")], ..term(1, 1) }]).unwrap();
+    log.write(&[append(2, vec![large(2, 1, 14_000)])]).unwrap();
+    drop(log);
+    let path = data.join("group-1/segment-000000000001");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3 * 4096..4 * 4096].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let (mut log, recovered) = open();
+    let Repair::TornTailCut { segment: 1, offset: BLOCK, aside } = recovered.repair else {
+        panic!("{:?}", recovered.repair)
+    };
+    assert_eq!(std::fs::read(data.join("group-1/aside").join(aside)).unwrap().len(), 4 * 4096);
+    assert!(!recovered.hard_state.damaged);
+    log.write(&[append(1, vec![entry(2, 1, "b")])]).unwrap();
+    drop(log);
+    assert_eq!(entries(&open().0), [entry(1, 1, "a"), entry(2, 1, "b")]);
+}
