@@ -254,21 +254,18 @@ impl State {
     }
 
     fn cut_power(&mut self) {
-        if self.down {
-            return;
-        }
         self.kill();
         let rng = &mut self.rng;
         self.names.cut_power(|| rng.bool());
         for content in self.files.values_mut() {
             content.cut_power(self.options.atomic_bytes, || rng.bool());
         }
-        let named: Vec<u64> = self.names.files().collect();
+        let named = self.names.files();
         self.files.retain(|number, _| named.contains(number));
     }
 
     fn used_bytes(&self) -> u64 {
-        self.files.values().map(Content::len).sum()
+        self.names.files().iter().map(|number| self.files[number].len()).sum()
     }
 }
 

@@ -77,6 +77,19 @@ fn a_kill_loses_nothing_but_the_handles() {
     third.lock(path()).unwrap();
 }
 
+#[test]
+fn power_may_fail_after_the_process_was_killed() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..20 {
+        let disk = with_file(MemDiskOptions { seed, ..MemDiskOptions::default() }, 1);
+        disk.open(path()).unwrap().write_at(&[1; 4096], 0).unwrap();
+        disk.kill();
+        disk.cut_power();
+        seen.insert(read(&disk.restart(), 1));
+    }
+    assert_eq!(seen.len(), 2, "lost or kept");
+}
+
 /// Scenario 48: the page cache looks as if the sync had worked, and a later sync "succeeds".
 #[test]
 fn a_failed_sync_leaves_a_cache_that_differs_from_the_disk() {
@@ -184,4 +197,7 @@ fn errors_short_writes_and_the_end_of_a_file_are_reported() {
     assert_eq!(kind(disk.create(Path::new("/large"), 4096).map(drop)), ErrorKind::StorageFull);
     assert_eq!(kind(disk.open(Path::new("/missing")).map(drop)), ErrorKind::NotFound);
     assert_eq!(disk.space(path()).unwrap().free_bytes, 10_000 - 8192);
+    disk.remove(path()).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    assert_eq!(disk.space(path()).unwrap().free_bytes, 10_000);
 }
