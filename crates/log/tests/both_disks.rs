@@ -75,6 +75,7 @@ on_every_disk! {
     a_reader_reads_while_the_log_is_written
     segments_prepared_elsewhere_are_used
     other_segment_sizes_do_not_disturb_older_segments
+    a_prepared_segment_that_became_too_small_is_not_used
     nothing_is_written_that_breaks_the_rules
 }
 
@@ -324,6 +325,29 @@ fn other_segment_sizes_do_not_disturb_older_segments<D: Disk>(place: &Place<D>) 
         }
     }
     assert_eq!(indexes(&place.open().0), (1..=index).collect::<Vec<_>>());
+}
+
+fn a_prepared_segment_that_became_too_small_is_not_used<D: Disk>(place: &Place<D>) {
+    let open = |blocks: u64, entry_bytes_max| {
+        let options = LogOptions { segment_bytes: blocks * common::BLOCK, entry_bytes_max, ..tiny() };
+        let (mut log, recovered) = Log::open(place.disk.clone(), &place.data(), &options).unwrap();
+        assert_eq!(recovered.repair, Repair::Clean);
+        if let Some(preparation) = log.prepare().unwrap() {
+            preparation.run().unwrap();
+        }
+        log
+    };
+    drop(place.init());
+    // First the segment in use is empty and too small, then the one after it is.
+    drop(open(2, 4000));
+    let mut log = open(8, 20_000);
+    log.write(&[Write { entries: vec![large(1, 1, 20_000)], ..term(1, 1) }]).unwrap();
+    drop(log);
+    drop(open(2, 4000));
+    let mut log = open(8, 20_000);
+    log.write(&[append(1, vec![large(2, 1, 20_000)])]).unwrap();
+    drop(log);
+    assert_eq!(indexes(&open(8, 20_000)), [1, 2]);
 }
 
 /// Among them scenario 22, a write id that comes again, and scenario 3, a vote that changes in its term.

@@ -284,6 +284,24 @@ fn a_lost_batch_in_the_middle_is_named() {
     assert_eq!(entries(&log).len(), 1);
 }
 
+/// What stands behind the damage may have replaced entries before it.
+#[test]
+fn the_first_lost_entry_may_stand_before_the_damage() {
+    let disk = mem_disk(0);
+    let mut log = fresh(&disk);
+    let five = (1..=5).map(|index| entry(index, 1, "old")).collect();
+    log.write(&[Write { entries: five, ..term(1, 1) }]).unwrap();
+    log.write(&[append(2, vec![entry(6, 1, "old")])]).unwrap();
+    let cut = Write { truncate_to: Some(LogIndex(2)), entries: vec![entry(3, 2, "new")], ..term(3, 2) };
+    log.write(&[cut]).unwrap();
+    drop(log);
+    disk.flip_bit(&segment(1), BLOCK * 8 + 700).unwrap();
+    let (log, recovered) = reopen(&disk.restart()).unwrap();
+    let damage = damage(recovered.repair);
+    assert_eq!((damage.first_lost, damage.reached), (LogIndex(3), Some(LogIndex(3))));
+    assert_eq!((log.last().index, recovered.reached), (LogIndex(5), Some(LogIndex(5))));
+}
+
 /// A crash at any step of the repair: the node never starts with less than it acknowledged and without the flag.
 #[test]
 fn the_flag_is_durable_before_anything_is_cut() {
