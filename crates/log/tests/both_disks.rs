@@ -337,9 +337,9 @@ fn a_prepared_segment_that_became_too_small_is_not_used<D: Disk>(place: &Place<D
         }
         log
     };
-    drop(place.init());
     // First the segment in use is empty and too small, then the one after it is.
-    drop(open(2, 4000));
+    let small = LogOptions { segment_bytes: 2 * common::BLOCK, entry_bytes_max: 4000, ..tiny() };
+    Log::init(&place.disk, &place.data(), &identity(3), &small).unwrap();
     let mut log = open(8, 20_000);
     log.write(&[Write { entries: vec![large(1, 1, 20_000)], ..term(1, 1) }]).unwrap();
     drop(log);
