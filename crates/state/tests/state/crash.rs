@@ -11,7 +11,7 @@ use raftmap_state::{
 };
 
 use crate::common::{
-    SMALL_SESSIONS, Server, at, bytes, content_digest, delete, entry, entry_with_ttl, open, put,
+    Done, SMALL_SESSIONS, Server, at, bytes, content_digest, delete, entry, entry_with_ttl, open, put,
     put_with_ttl, tag, tagged, timeless, txn, write,
 };
 use raftmap_state::{Body, Operation, SessionId};
@@ -114,10 +114,13 @@ fn the_applied_index_that_comes_back_is_that_of_the_rows() {
                     engine.persist().unwrap();
                 }
             });
-            for batch in log.log[from..].chunks(3).take(100) {
+            let _done = Done(&done);
+            for (at, batch) in log.log[from..].chunks(3).take(100).enumerate() {
                 machine.apply(batch).unwrap();
+                if at == 50 {
+                    engine.persist().unwrap();
+                }
             }
-            done.store(true, Ordering::Relaxed);
         });
     }
     assert!(came_back.len() > 3, "{came_back:?}");
