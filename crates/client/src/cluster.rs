@@ -131,6 +131,10 @@ impl Cluster {
                     links.extend(self.link_to(&servers, server));
                 }
             }
+            // A server that is new here may know of others that are newer.
+            if links.iter().any(|link| servers.links.iter().all(|known| !Arc::ptr_eq(known, link))) {
+                self.stale.notify_one();
+            }
             servers.links = links;
             servers.membership_index = response.membership_index;
         }
@@ -210,5 +214,108 @@ async fn members(link: &Link) -> Result<MembersResponse, Failed> {
     match tokio::time::timeout(REFRESH_TIMEOUT, ask).await {
         Ok(answer) => Ok(answer?.into_owned()),
         Err(_) => Err(Failed::timed_out(link.server(), true, REFRESH_TIMEOUT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftmap_proto::v1::{Failure, Member};
+
+    use super::*;
+
+    fn cluster(seeds: &[&str], discover: bool) -> Cluster {
+        let seeds = seeds.iter().map(|seed| Endpoint::parse(seed).unwrap()).collect();
+        let timeout = Duration::from_secs(1);
+        Cluster::new(Config { seeds, tls: None, timeout, attempt_timeout: timeout, discover })
+    }
+
+    fn members(term: u64, index: u64, addresses: &[&str], leader: Option<&str>) -> MembersResponse {
+        let member = |address: &&str| Member {
+            client_address: (*address).to_owned(),
+            leader: leader == Some(*address),
+            ..Member::default()
+        };
+        let members = addresses.iter().map(member).collect();
+        MembersResponse { term, membership_index: index, members, ..MembersResponse::default() }
+    }
+
+    fn known(cluster: &Cluster) -> Vec<String> {
+        cluster.servers().links.iter().map(|link| link.server().to_owned()).collect()
+    }
+
+    fn leader(cluster: &Cluster) -> Option<String> {
+        cluster.servers().leader.as_ref().map(|link| link.server().to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_newer_members_and_the_leader_of_the_later_term_count() {
+        let cluster = cluster(&["a:1"], true);
+        cluster.adopt(&members(5, 20, &["b:1", "c:1"], Some("b:1")));
+        assert_eq!(known(&cluster), ["b:1", "c:1", "a:1"]);
+        assert_eq!(leader(&cluster).as_deref(), Some("b:1"));
+        cluster.adopt(&members(4, 10, &["a:1"], Some("a:1")));
+        assert_eq!(known(&cluster), ["b:1", "c:1", "a:1"], "an older list");
+        assert_eq!(leader(&cluster).as_deref(), Some("b:1"), "a leader of an older term");
+        cluster.adopt(&members(5, 20, &["b:1", "c:1"], None));
+        assert_eq!(leader(&cluster).as_deref(), Some("b:1"), "from before the election of this term was won");
+        cluster.adopt(&members(6, 20, &["b:1", "c:1"], None));
+        assert_eq!(leader(&cluster), None, "a new term, in which nobody is known to have won");
+    }
+
+    #[tokio::test]
+    async fn a_link_stays_while_its_server_is_a_member() {
+        let cluster = cluster(&["a:1"], true);
+        let before = Arc::clone(&cluster.servers().links[0]);
+        cluster.adopt(&members(1, 1, &["b:1", "a:1"], None));
+        assert!(Arc::ptr_eq(&before, &cluster.servers().links[1]), "its connection was lost");
+    }
+
+    #[tokio::test]
+    async fn without_discovery_the_given_servers_stay_and_one_of_them_may_lead() {
+        let cluster = cluster(&["a:1", "b:1"], false);
+        cluster.adopt(&members(1, 1, &["c:1"], Some("c:1")));
+        assert_eq!((known(&cluster), leader(&cluster)), (vec!["a:1".to_owned(), "b:1".to_owned()], None));
+        cluster.adopt(&members(1, 1, &["c:1", "b:1"], Some("b:1")));
+        assert_eq!(leader(&cluster).as_deref(), Some("b:1"));
+    }
+
+    #[tokio::test]
+    async fn addresses_that_are_none_and_too_many_are_left_out() {
+        let cluster = cluster(&["a:1"], true);
+        let many: Vec<String> = (0..100).map(|n| format!("m{n}:1")).collect();
+        let mut addresses = vec!["", "no port", "m0:1"];
+        addresses.extend(many.iter().map(String::as_str));
+        cluster.adopt(&members(1, 1, &addresses, Some("no port")));
+        assert!(known(&cluster).len() <= SERVERS_MAX);
+        assert_eq!(known(&cluster)[0], "m0:1");
+        assert_eq!(leader(&cluster), None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_failed_is_asked_last() {
+        let cluster = cluster(&["a:1", "b:1"], true);
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], Some("a:1")));
+        let asked = cluster.pick(Whom::Leader);
+        assert_eq!(asked.server(), "a:1");
+        cluster.learn(&asked, &Failed::lost("a:1", "the connection broke"));
+        for _ in 0..3 {
+            assert_eq!(cluster.pick(Whom::Leader).server(), "b:1");
+        }
+        // Another server may still take it for the leader.
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], Some("a:1")));
+        assert_eq!(cluster.pick(Whom::Leader).server(), "b:1");
+        cluster.learn(&cluster.pick(Whom::Any), &Failed::lost("b:1", "the connection broke"));
+        let picked: Vec<String> = (0..2).map(|_| cluster.pick(Whom::Any).server().to_owned()).collect();
+        assert!(picked.contains(&"a:1".to_owned()) && picked.contains(&"b:1".to_owned()), "{picked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_the_request_says_nothing_against_the_server() {
+        let cluster = cluster(&["a:1", "b:1"], true);
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], Some("a:1")));
+        let invalid =
+            Failure { code: raftmap_proto::v1::failure::Code::INVALID.into(), ..Failure::default() };
+        cluster.learn(&cluster.pick(Whom::Leader), &Failed::refused("a:1", invalid));
+        assert_eq!(cluster.pick(Whom::Leader).server(), "a:1");
     }
 }

@@ -1,6 +1,7 @@
 //! Where a server answers clients.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use hyper::Uri;
 use hyper::http::uri::{Authority, Scheme};
@@ -28,7 +29,11 @@ impl Endpoint {
         let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("it has no port"))?;
         let port = port.parse().map_err(|_| bad("the port is not a number up to 65535"))?;
         let host = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').ok_or_else(|| bad("a bracket is not closed"))?,
+            Some(rest) => {
+                let host = rest.strip_suffix(']').ok_or_else(|| bad("a bracket is not closed"))?;
+                host.parse::<Ipv6Addr>().map_err(|_| bad("no IPv6 address stands in the brackets"))?;
+                host
+            }
             None if host.contains(':') => return Err(bad("an IPv6 address stands without brackets")),
             None => host,
         };
@@ -99,7 +104,7 @@ mod tests {
             ("a b:1", "neither"),
             (":1", "neither"),
             ("https://localhost:1", "scheme"),
-            ("[127.0.0.1]:1", "URI"),
+            ("[127.0.0.1]:1", "no IPv6"),
         ] {
             let error = Endpoint::parse(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -225,3 +225,159 @@ impl History {
         self.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use connectrpc::ErrorDetail;
+
+    use super::*;
+
+    fn refused(code: Code, outcome: Outcome) -> Failed {
+        Failed::refused("a:1", Failure { code: code.into(), outcome: outcome.into(), ..Failure::default() })
+    }
+
+    fn history(attempts: &[Failed]) -> History {
+        let mut history = History::default();
+        for failed in attempts {
+            history.record(failed);
+        }
+        history
+    }
+
+    #[test]
+    fn what_another_server_or_a_later_moment_can_change_is_tried_again() {
+        for (code, next) in [
+            (Code::OVERLOADED, Next::Again),
+            (Code::NO_LEADER, Next::Elsewhere),
+            (Code::NO_QUORUM, Next::Elsewhere),
+            (Code::DEADLINE, Next::Elsewhere),
+            (Code::LEADERSHIP_LOST, Next::Elsewhere),
+            (Code::NODE_UNFIT, Next::Elsewhere),
+            (Code::SHUTTING_DOWN, Next::Elsewhere),
+            (Code::BEHIND, Next::Elsewhere),
+            (Code::SESSION_UNKNOWN, Next::NewSession),
+            (Code::CODE_UNSPECIFIED, Next::End),
+            (Code::INVALID, Next::End),
+            (Code::TOO_LARGE, Next::End),
+            (Code::DISK_FULL, Next::End),
+            (Code::UNAUTHENTICATED, Next::End),
+            (Code::DENIED, Next::End),
+            (Code::SEQUENCE_FORGOTTEN, Next::End),
+            (Code::SEQUENCE_REUSED, Next::End),
+            (Code::SCAN_LOST, Next::End),
+            (Code::UNSUPPORTED, Next::End),
+        ] {
+            assert_eq!(refused(code, Outcome::NOT_APPLIED).next, next, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_not_applied_only_if_every_attempt_was() {
+        let certain = refused(Code::NO_LEADER, Outcome::NOT_APPLIED);
+        let uncertain = refused(Code::LEADERSHIP_LOST, Outcome::UNKNOWN);
+        assert!(!history(&[certain.clone(), certain.clone()]).end().maybe_applied());
+        assert!(history(&[uncertain.clone(), certain.clone()]).end().maybe_applied());
+        assert!(history(&[certain, uncertain]).end().maybe_applied());
+        assert!(!history(&[]).give_up(PAUSE_MAX).maybe_applied());
+    }
+
+    #[test]
+    fn an_outcome_that_this_version_does_not_know_is_unknown() {
+        let failure =
+            Failure { outcome: EnumValue::Unknown(9), code: EnumValue::Unknown(99), ..Failure::default() };
+        let failed = Failed::refused("a:1", failure);
+        assert!(failed.maybe_applied);
+        assert_eq!(failed.next, Next::End);
+    }
+
+    #[test]
+    fn a_write_moves_to_a_new_session_only_if_it_cannot_have_been_applied_in_the_old_one() {
+        let forgotten = refused(Code::SESSION_UNKNOWN, Outcome::UNKNOWN);
+        assert_eq!(History::default().record(&forgotten), Next::NewSession);
+        let mut lost_before = history(&[Failed::lost("a:1", "the connection broke")]);
+        assert_eq!(lost_before.record(&forgotten), Next::End);
+        assert!(lost_before.end().maybe_applied());
+    }
+
+    #[test]
+    fn a_hint_that_names_the_server_itself_is_none() {
+        let hint = |leader: &str| {
+            Failed::refused("a:1", Failure { leader: leader.to_owned(), ..Failure::default() }).leader
+        };
+        assert_eq!(hint("b:1").as_deref(), Some("b:1"));
+        assert_eq!(hint("a:1"), None);
+        assert_eq!(hint(""), None);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_heed_the_server() {
+        let failed = Failed::not_sent("a:1", "refused");
+        let pause =
+            |attempts: usize, failed: &Failed| history(&vec![failed.clone(); attempts]).pause(failed, 1.0);
+        assert_eq!(pause(1, &failed), Duration::ZERO, "the first failure turns to another server at once");
+        assert_eq!(pause(2, &failed), Duration::from_millis(20));
+        assert_eq!(pause(3, &failed), Duration::from_millis(40));
+        assert_eq!(pause(100, &failed), PAUSE_MAX);
+        let busy = |ms| Failed {
+            retry_after: Duration::from_millis(ms),
+            ..refused(Code::OVERLOADED, Outcome::NOT_APPLIED)
+        };
+        assert_eq!(pause(1, &busy(0)), PAUSE_FIRST, "a server that has too much to do is not asked at once");
+        assert_eq!(pause(1, &busy(70)), Duration::from_millis(80));
+        let wild = Failure { retry_after_ms: u32::MAX, ..Failure::default() };
+        assert_eq!(Failed::refused("a:1", wild).retry_after, RETRY_AFTER_MAX);
+    }
+
+    #[test]
+    fn what_a_server_said_is_told_rather_than_that_time_ran_out() {
+        let mut history = history(&[refused(Code::NO_QUORUM, Outcome::NOT_APPLIED)]);
+        history.record_cut(&Failed::timed_out("b:1", true, PAUSE_FIRST));
+        let error = history.give_up(Duration::from_secs(1));
+        assert!(error.maybe_applied(), "the attempt that was cut short may have been applied");
+        assert_eq!(error.cause().code, Some(Code::NO_QUORUM));
+        assert_eq!(error.cause().attempts, 2);
+    }
+
+    fn from_server(error: ConnectError) -> ConnectError {
+        let mut headers = hyper::HeaderMap::new();
+        headers.insert("grpc-status", hyper::header::HeaderValue::from_static("3"));
+        error.with_headers(headers)
+    }
+
+    #[test]
+    fn a_status_is_read_from_its_detail() {
+        let failure = Failure {
+            reason: "the key is empty".to_owned(),
+            code: Code::INVALID.into(),
+            outcome: Outcome::NOT_APPLIED.into(),
+            field: "keys[0]".to_owned(),
+            ..Failure::default()
+        };
+        for name in ["raftmap.v1.Failure", "type.googleapis.com/raftmap.v1.Failure"] {
+            let error = ConnectError::internal("?").with_detail(ErrorDetail::from_message(name, &failure));
+            assert_eq!(Failed::status("a:1", &error), Failed::refused("a:1", failure.clone()));
+        }
+    }
+
+    #[test]
+    fn a_status_without_a_detail_is_certain_only_if_it_came_from_the_server() {
+        let local = Failed::status("a:1", &ConnectError::invalid_argument("the answer does not decode"));
+        assert!(local.maybe_applied);
+        let remote = Failed::status("a:1", &from_server(ConnectError::invalid_argument("bad protobuf")));
+        assert!(!remote.maybe_applied);
+        assert_eq!((remote.next, remote.cause.code), (Next::End, Some(Code::INVALID)));
+        let lost = Failed::status("a:1", &from_server(ConnectError::internal("the connection broke")));
+        assert!(lost.maybe_applied);
+        assert_eq!(lost.next, Next::Elsewhere);
+    }
+
+    #[test]
+    fn the_end_of_a_stream_says_nothing_of_what_it_carried_unless_it_never_began() {
+        let denied = from_server(ConnectError::permission_denied("not a client"));
+        assert!(!Failed::stream_status("a:1", false, &denied).maybe_applied);
+        assert!(Failed::stream_status("a:1", true, &denied).maybe_applied);
+        let invalid = from_server(ConnectError::invalid_argument("another request of the stream"));
+        let ended = Failed::stream_status("a:1", false, &invalid);
+        assert_eq!((ended.maybe_applied, ended.next), (true, Next::Elsewhere));
+    }
+}

@@ -76,6 +76,7 @@ impl<D: Disk> Log<D> {
         let path = directory::hard_state_path(dir, options.group);
         let mut hard_state = HardStateFile::open(&disk, &path, ids)?;
         let folder = SegmentFolder { disk, path: directory::group_path(dir, options.group) };
+        folder.sync_names()?;
         folder.remove_unfinished()?;
         let found = read_log(&folder, ids)?;
         let (log_term, term) = (found.index.last().term, hard_state.stored().hard_state.term);

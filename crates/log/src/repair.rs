@@ -53,7 +53,8 @@ pub(crate) fn repair<D: Disk>(
             (Repair::Damaged(damage), true)
         }
     };
-    if found.from == ReadFrom::Cache && !found.marked && !rewritten {
+    // Even a mark may be in the page cache only; and what follows it in the chain must not outlive it.
+    if found.from == ReadFrom::Cache && place > 0 && !rewritten {
         rewrite(folder, number, place, options.segment_bytes)?;
     }
     remove_unused(folder, options, found)?;

@@ -52,6 +52,15 @@ impl<D: Disk> SegmentFolder<D> {
         Ok(numbers)
     }
 
+    /// Makes names durable that a process gave which died before it synced them: what is written into a file whose name
+    /// can still be lost would be lost with it.
+    pub(crate) fn sync_names(&self) -> Result<(), LogError> {
+        for folder in [&self.path.join(ASIDE), &self.path] {
+            self.disk.sync_dir(folder).map_err(LogError::io("sync", folder))?;
+        }
+        Ok(())
+    }
+
     /// Removes what a crash left half made.
     pub(crate) fn remove_unfinished(&self) -> Result<(), LogError> {
         for folder in [self.path.clone(), self.path.join(ASIDE)] {

@@ -25,10 +25,8 @@ pub(crate) struct Leader {
     progress: BTreeMap<NodeId, Progress>,
     /// The no-op that opens the term. Once it is committed, this node knows what is (section 8).
     opening: LogIndex,
-    /// The latest round of heartbeats.
+    /// The latest round of heartbeats, begun by the clock or for reads.
     round: u64,
-    /// The latest round that the clock began; the others are for reads.
-    clock_round: u64,
     /// The latest round that a quorum answered.
     confirmed_round: u64,
     reads: Reads,
@@ -54,7 +52,6 @@ impl Leader {
             progress: core.others().into_iter().map(|id| (id, Progress::new(last))).collect(),
             opening: last.next(),
             round: 0,
-            clock_round: 0,
             confirmed_round: 0,
             reads: Reads::default(),
             heartbeat_elapsed: 0,
@@ -107,7 +104,7 @@ impl Leader {
     fn clock_round(&mut self, core: &mut Core) {
         self.heartbeat_elapsed = 0;
         self.begin_round(core);
-        self.clock_round = self.round;
+        self.progress.values_mut().for_each(|progress| progress.clock_began(self.round));
     }
 
     fn begin_round(&mut self, core: &mut Core) {
@@ -173,10 +170,14 @@ impl Leader {
                     matched <= core.log.last_index(),
                     "{from} acknowledged {matched}, which was never sent"
                 );
-                progress.accepted(matched);
+                progress.accepted(matched, self.round);
                 self.advance_commit(core);
             }
-            AppendResult::Rejected { prev, hint } => progress.rejected(prev, hint, &core.log),
+            AppendResult::Rejected { prev, hint } => {
+                if let Some(acknowledged) = progress.rejected(prev, hint, reply.round, &core.log) {
+                    core.outbox.event(Event::AcknowledgedLost { by: from, acknowledged });
+                }
+            }
         }
     }
 
@@ -186,7 +187,7 @@ impl Leader {
         if !progress.learn_damage(reply.damage, reply.round, self.round) {
             return;
         }
-        if progress.heartbeat_answered(reply.round, self.clock_round) {
+        if progress.heartbeat_answered(reply.round) {
             send_gap_check(core, from, progress, self.round);
         }
         // A node that is whole again may complete a quorum.

@@ -38,6 +38,8 @@ macro_rules! scripts {
 }
 
 scripts! {
+    candidate_follows_whoever_won,
+    candidate_ignores_a_leader_of_an_earlier_term,
     commit_reaches_a_follower_that_pre_campaigned,
     commit_reaches_a_restarted_follower,
     damage_brings_back_what_was_truncated,
@@ -46,4 +48,23 @@ scripts! {
     damage_strikes_twice_in_a_term,
     damaged_node_neither_votes_nor_campaigns,
     election_by_quorum,
+    election_with_split_votes,
+    figure_7_any_follower_comes_to_match,
+    figure_8_an_earlier_term_is_not_committed_by_counting,
+    figure_8_an_entry_of_the_own_term_commits_the_earlier_ones,
+    late_pre_vote_counts_for_nothing,
+    lost_append_is_noticed_on_a_slow_link,
+    lost_probe_is_sent_again_on_a_slow_link,
+    pre_vote_changes_nothing_at_the_one_asked,
+    pre_vote_is_granted_to_a_leader_that_stepped_down,
+    pre_vote_keeps_a_partitioned_node_from_raising_the_term,
+    probe_waits_for_a_slow_disk,
+    stepping_down_keeps_the_vote,
+    term_and_vote_are_one_write,
+    term_is_durable_before_its_entries,
+    unnoticed_loss_is_found_by_the_leader,
+    up_to_date_means_the_later_term_then_the_longer_log,
+    vote_is_durable_before_it_is_granted,
+    vote_that_waits_is_dropped_in_a_later_term,
+    votes_count_once,
 }

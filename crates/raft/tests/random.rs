@@ -195,7 +195,7 @@ impl History {
         let last = self.cluster.nodes[&id].disk.last().index.0;
         if last > 0 && 2 * (damaged + 1) < self.cluster.nodes.len() && self.chance(self.climate.damage * 10) {
             let from = self.rng.u64(1..=last);
-            self.cluster.node(id).disk.damage(LogIndex(from));
+            self.cluster.node(id).disk.damage(LogIndex(from), true);
         }
     }
 
@@ -252,6 +252,11 @@ impl History {
         let at = if self.climate.reorder && self.rng.bool() { self.rng.usize(..count) } else { 0 };
         if self.chance(self.climate.lose) {
             self.cluster.network.remove(at);
+            return;
+        }
+        if self.chance(50) {
+            let to = self.cluster.network[at].to;
+            self.cluster.deliver_together(to);
             return;
         }
         if self.chance(self.climate.double) {

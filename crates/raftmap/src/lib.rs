@@ -3,6 +3,8 @@
 pub mod api;
 pub mod front;
 pub mod node;
+pub mod observe;
+pub mod peers;
 mod runtime;
 pub mod tls;
 

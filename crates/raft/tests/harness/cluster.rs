@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use raftmap_raft::{Action, Config, Ctx, Input, LogIndex, Message, NodeId, Status};
+use raftmap_raft::{Action, Config, Ctx, FetchPurpose, Input, LogIndex, Message, NodeId, Status};
 
 use super::checks::Checks;
 use super::draw::{self, Trace};
@@ -136,7 +136,13 @@ impl Cluster {
         let node = self.node(id);
         let Some(Fetch { purpose, from, to, max_bytes }) = node.fetches.pop_front() else { return false };
         let entries = node.disk.read(from, to, max_bytes);
-        node.raft.as_mut().expect("it is up").step(Input::Fetched { purpose, entries });
+        if entries.is_empty() {
+            let overtaken =
+                matches!(purpose, FetchPurpose::Send { term, .. } if term < node.disk.hard_state().term);
+            assert!(overtaken, "n{id} has not on disk what it wants to read: {purpose:?} from {from}");
+        } else {
+            node.raft.as_mut().expect("it is up").step(Input::Fetched { purpose, entries });
+        }
         true
     }
 
@@ -192,6 +198,16 @@ impl Cluster {
         });
         message.validate().expect("a message of a member");
         self.step(to, Input::Receive { from, message });
+    }
+
+    /// Delivers all messages to one node before it acts.
+    pub(crate) fn deliver_together(&mut self, to: NodeId) {
+        let mut inputs = Vec::new();
+        for sent in self.network.extract_if(.., |sent| sent.to == to) {
+            self.trace.line(|| format!("n{to} ← n{} {}", sent.from, draw::name(&sent.message.body)));
+            inputs.push(Input::Receive { from: sent.from, message: sent.message });
+        }
+        self.step_together(to, inputs);
     }
 
     pub(crate) fn start(&mut self, id: NodeId) {

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 use goldenscript::{Context, Runner};
-use raftmap_raft::{Config, Entry, HardState, Input, LogIndex, NodeId, Payload, Term, Write};
+use raftmap_raft::{Config, Entry, HardState, Input, LogIndex, NodeId, Payload, Term, Write, WriteId};
 
 use super::harness::cluster::{Cluster, Envelope};
 use super::harness::disk::Disk;
@@ -71,6 +71,8 @@ pub(crate) enum Command {
         #[arg(key)]
         count: Option<usize>,
     },
+    /// Delivers all that is on its way to a node, before it acts on any of it.
+    Gather(u64),
     /// Loses what is on its way from one node to another.
     Drop(u64, u64),
     /// Doubles what is on its way from one node to another.
@@ -95,6 +97,8 @@ pub(crate) enum Command {
     Go(u64, String),
     /// Syncs the writes that wait, or the first so many.
     Persist(u64, Option<usize>),
+    /// Reports a write as persisted that was reported before.
+    PersistedAgain(u64, u64),
     /// Lets the state machine finish what it applies.
     Apply(u64),
     /// Answers the oldest read from disk.
@@ -110,11 +114,13 @@ pub(crate) enum Command {
     },
     /// Starts a node that is down.
     Restart(u64),
-    /// Loses what a node that is down has on disk from this index on.
+    /// Loses what a node that is down has on disk from this index on. With `unnoticed=true` the node does not find out.
     Damage {
         id: u64,
         #[arg(key)]
         from: u64,
+        #[arg(key)]
+        unnoticed: Option<bool>,
     },
     /// How nodes stand: all, or one.
     Status(Option<u64>),
@@ -212,6 +218,7 @@ fn run(
         }
         Command::Read(id) => cluster.read(NodeId(*id)),
         Command::Deliver { to, from, count } => deliver(cluster, *to, *from, count.unwrap_or(usize::MAX)),
+        Command::Gather(to) => cluster.deliver_together(NodeId(*to)),
         Command::Drop(from, to) => {
             let (lost, kept) =
                 std::mem::take(&mut cluster.network).into_iter().partition(between(*from, *to));
@@ -249,6 +256,7 @@ fn run(
         Command::Hold(id, what) => hold(cluster, *id, what, true)?,
         Command::Go(id, what) => hold(cluster, *id, what, false)?,
         Command::Persist(id, count) => cluster.sync(NodeId(*id), count.unwrap_or(usize::MAX)),
+        Command::PersistedAgain(id, write) => cluster.step(NodeId(*id), Input::Persisted(WriteId(*write))),
         Command::Apply(id) => cluster.finish_apply(NodeId(*id)),
         Command::Fetch(id) => cluster.finish_fetch(NodeId(*id)),
         Command::Crash { id, kept, applied } => {
@@ -256,7 +264,9 @@ fn run(
             cluster.crash(NodeId(*id), kept.unwrap_or(0), applied);
         }
         Command::Restart(id) => cluster.start(NodeId(*id)),
-        Command::Damage { id, from } => cluster.node(NodeId(*id)).disk.damage(LogIndex(*from)),
+        Command::Damage { id, from, unnoticed } => {
+            cluster.node(NodeId(*id)).disk.damage(LogIndex(*from), !unnoticed.unwrap_or(false));
+        }
         Command::Status(id) => {
             let wanted = cluster.ids().into_iter().filter(|each| id.is_none_or(|id| *each == NodeId(id)));
             return Ok(wanted.map(|id| draw_status(cluster, id)).collect());

@@ -60,11 +60,12 @@ impl Disk {
         self.unsynced.clear();
     }
 
-    /// Loses the record that holds the entry at `index`, and all after it; the flag is durable before that.
-    pub(crate) fn damage(&mut self, index: LogIndex) {
+    /// Loses the record that holds the entry at `index`, and all after it. If the node notices, the flag is durable before
+    /// anything is cut.
+    pub(crate) fn damage(&mut self, index: LogIndex, noticed: bool) {
         let holds = |record: &Record| record.entries.iter().any(|entry| entry.index == index);
         if let Some(lost) = self.records.iter().rposition(holds) {
-            self.hard_state.damaged = true;
+            self.hard_state.damaged |= noticed;
             self.records.truncate(lost);
             self.log.clear();
             for record in &self.records {
@@ -89,12 +90,12 @@ impl Disk {
         self.log.get(usize::try_from(index.0.checked_sub(1)?).unwrap())
     }
 
-    /// Reads synced entries, as an `Action::Fetch` asks.
+    /// Reads synced entries, as an `Action::Fetch` asks: those of the range that are still there.
     pub(crate) fn read(&self, from: LogIndex, to: LogIndex, max_bytes: usize) -> Vec<Entry> {
         let mut bytes = 0;
         let mut read = Vec::new();
         for index in from.0..=to.0 {
-            let entry = self.at(LogIndex(index)).expect("only what is durable is read from disk");
+            let Some(entry) = self.at(LogIndex(index)) else { break };
             bytes += entry.size_bytes();
             if !read.is_empty() && bytes > max_bytes {
                 break;

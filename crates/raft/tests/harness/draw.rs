@@ -161,6 +161,9 @@ fn event(event: &Event) -> String {
             format!("steps down in t{term}: disk stalled")
         }
         Event::Truncated { to } => format!("cuts its log to {to}"),
+        Event::AcknowledgedLost { by, acknowledged } => {
+            format!("finds that n{by} LOST what it acknowledged, up to {acknowledged}")
+        }
         Event::Repaired { up_to } => format!("is whole again, up to {up_to}"),
     }
 }

@@ -42,13 +42,13 @@ pub enum FailureOutcome {
 /// | `Invalid` | INVALID_ARGUMENT | change the request |
 /// | `TooLarge` | OUT_OF_RANGE | make the request, or what it asks for, smaller |
 /// | `Overloaded` | RESOURCE_EXHAUSTED | ask again later |
-/// | `NoLeader`, `NoQuorum`, `NodeUnfit`, `ShuttingDown`, `LeadershipLost` | UNAVAILABLE | ask again, perhaps elsewhere |
+/// | `NoLeader`, `NoQuorum`, `NodeUnfit`, `ShuttingDown`, `LeadershipLost` | UNAVAILABLE if not applied, else ABORTED | ask again, perhaps elsewhere |
 /// | `Deadline` | DEADLINE_EXCEEDED | |
 /// | `DiskFull` | RESOURCE_EXHAUSTED | needs an operator |
 /// | `Unauthenticated` | UNAUTHENTICATED | |
 /// | `Denied` | PERMISSION_DENIED | |
 /// | `SessionUnknown`, `SequenceForgotten`, `SequenceReused` | FAILED_PRECONDITION | open a new session |
-/// | `Behind` | UNAVAILABLE | ask another server, or later |
+/// | `Behind` | as those | ask another server, or later |
 /// | `ScanLost` | ABORTED | scan again, from the last key |
 /// | `Unsupported` | UNIMPLEMENTED | |
 /// | `Unspecified` | INTERNAL | a fault of the server |
@@ -167,6 +167,7 @@ impl From<InvalidRequest> for Failure {
     }
 }
 
+/// A refused entry changed no key: this attempt was not applied. It says nothing about earlier ones with the same tag.
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self { limit: refusal.limit(), ..Self::not_applied(refusal.code().into(), refusal.to_string()) }

@@ -163,7 +163,7 @@ pub trait ReadAndWrite: Send + Sync + 'static {
         write: Checked<WriteInput>,
     ) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
-    /// Reads keys, all at one revision.
+    /// Reads keys, all at one revision. An answer larger than the limits allow is [`Code::TooLarge`].
     fn submit_get(
         &self,
         get: Checked<GetValueInput>,

@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn a_body_is_exactly_one_message() {
-        for pieces in [&[][..], &[b"\0\0\0\0"], &[b"\0\0\0\0\x02a"], &[b"\0\0\0\0\x01ab"]] {
-            let failure = check_frame(&taken(pieces)).unwrap_err();
-            assert_eq!((failure.code, failure.field), (Code::Invalid, Some("request")), "{pieces:?}");
+        for body in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02a", b"\0\0\0\0\x01ab"] {
+            let failure = check_frame(&taken(&[body])).unwrap_err();
+            assert_eq!((failure.code, failure.field), (Code::Invalid, Some("request")), "{body:?}");
         }
         assert_eq!(check_frame(&taken(&[b"\0\0\0\0\0"])), Ok(()), "an empty message is a message");
     }

@@ -7,8 +7,6 @@ use std::time::Instant;
 use connectrpc::{InboundStream, RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
 use futures::StreamExt;
 use raftmap_proto::v1;
-use raftmap_state::limits::{ANSWER_BASE_BYTES, result_bytes};
-use raftmap_state::{GetAnswer, validate::InvalidRequest};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -37,9 +35,7 @@ impl<N: ReadAndWrite> Calls<N> {
     ) -> Result<v1::GetResponse, Failure> {
         let input = convert::get(request, deadline)?;
         let request_id = input.call.request_id.clone();
-        let answer = self.node.get_value(input).await?;
-        check_answer(&answer, self.node.limits().answer_bytes_max)?;
-        Ok(convert::get_response(request_id, answer))
+        Ok(convert::get_response(request_id, self.node.get_value(input).await?))
     }
 
     pub(super) async fn put(
@@ -156,15 +152,6 @@ fn caller(ctx: &RequestContext) -> &Caller {
 fn deadline(ctx: &RequestContext) -> Instant {
     let Deadline(deadline) = ctx.extensions().get().expect("the gate puts a deadline into every request");
     *deadline
-}
-
-fn check_answer(answer: &GetAnswer, limit: u32) -> Result<(), Failure> {
-    let results: u64 = answer.records.iter().map(|record| result_bytes(record.as_ref())).sum();
-    let (actual, limit) = (ANSWER_BASE_BYTES + results, u64::from(limit));
-    if actual <= limit {
-        return Ok(());
-    }
-    Err(InvalidRequest::TooLarge { field: "answer", actual, limit, unit: "bytes" }.into())
 }
 
 /// The calls as `connectrpc` serves them.

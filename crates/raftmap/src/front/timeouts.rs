@@ -51,9 +51,9 @@ fn digits(text: &str, count_max: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn taken(name: &'static str, value: &'static str) -> Option<Duration> {
+    fn taken(name: &'static str, value: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();
-        headers.insert(name, http::HeaderValue::from_static(value));
+        headers.insert(name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         let timeout = take(&mut headers);
         assert!(headers.is_empty(), "the header is gone");
         timeout

@@ -10,6 +10,7 @@ use raftmap_replica::StartError;
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{EngineError, FjallOptions, StateError};
 
+use crate::peers::SecurityError;
 use crate::runtime::NodeError;
 use crate::tls::config::{TlsError, TlsFiles};
 
@@ -107,14 +108,17 @@ pub enum StartFailure {
     /// The certificates are of no use.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The certificate is another server's, or of another cluster.
-    #[error("the certificate is for {found}, and this data directory belongs to {expected}")]
-    WrongCertificate {
-        /// Who the data directory says it is.
-        expected: String,
-        /// Who the certificate says it is.
-        found: String,
+    /// The certificate is of another cluster.
+    #[error(
+        "the certificate is of cluster {certified}, and this data directory belongs to another one: check --certs and --data"
+    )]
+    OtherCluster {
+        /// The cluster that the certificate names.
+        certified: String,
     },
+    /// The certificate is of no use between servers.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// A port cannot be had.
     #[error("cannot listen on {address}: {source}")]
     Listen {

@@ -14,9 +14,12 @@ use raftmap_raft::NodeId;
 use raftmap_replica::{Event, Replica, ReplicaConfig, StateWorker, member_of, restore};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{FjallEngine, Reader, StateMachine};
+use tokio::net::TcpListener;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
 use crate::runtime::{Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, StateThread};
+use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
@@ -42,6 +45,7 @@ struct Shared {
     inbox: Inbox,
     failstop: Failstop,
     began: Instant,
+    peers: Arc<Peers>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -89,24 +93,22 @@ impl Node {
         let opened =
             opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
         let Opened { log, identity, worker, replica } = opened;
-        let (inbox, outbox) = Inbox::new(config.requests_max);
+        let listener = TcpListener::bind(config.peer_listen)
+            .await
+            .map_err(|source| StartFailure::Listen { address: config.peer_listen, source })?;
 
+        let (inbox, outbox) = Inbox::new(config.requests_max);
+        let peers_config = peers_config(&config, &identity, replica.status().raft.damaged)?;
+        let peers = Arc::new(Peers::start(peers_config, listener, inbox.clone()));
+        let reader = worker.machine().reader();
         let (writes, write_queue) = mpsc::channel();
         let (applies, apply_queue) = mpsc::channel();
         let (fetches, fetch_queue) = mpsc::channel();
-        let reader = worker.machine().reader();
         let fetch = FetchWorker { reader: log.reader(), inbox: inbox.clone() };
         let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
         let state = StateThread { worker, inbox: inbox.clone() };
-        let outlet = NoPeers;
-        let settings = DriverSettings {
-            tick: config.tick,
-            writes,
-            applies,
-            fetches,
-            outlet,
-            failstop: failstop.clone(),
-        };
+        let (tick, outlet) = (config.tick, Arc::clone(&peers));
+        let settings = DriverSettings { tick, writes, applies, fetches, outlet, failstop: failstop.clone() };
         let driver = Driver::new(replica, outbox, settings);
         let threads = vec![
             failstop.spawn("log", move || log.run(&write_queue))?,
@@ -114,9 +116,9 @@ impl Node {
             failstop.spawn("fetch", move || fetch.run(&fetch_queue))?,
             failstop.spawn("replica", move || driver.run())?,
         ];
-        let (limits, began) = (config.limits, Instant::now());
-        let threads = Mutex::new(threads);
-        Ok(Self { shared: Arc::new(Shared { identity, limits, reader, inbox, failstop, began, threads }) })
+        let (limits, began, threads) = (config.limits, Instant::now(), Mutex::new(threads));
+        let shared = Shared { identity, limits, reader, inbox, failstop, began, peers, threads };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Who this server is.
@@ -146,6 +148,7 @@ impl Node {
         // Who is not done by then learns that the outcome is unknown.
         let _timed_out = tokio::time::timeout(patience, idle).await;
         self.shared.inbox.stop();
+        self.shared.peers.stop().await;
         let threads =
             std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || {
@@ -195,6 +198,36 @@ impl Opened {
     }
 }
 
+fn peers_config(
+    config: &NodeConfig,
+    identity: &Identity,
+    damaged: bool,
+) -> Result<PeersConfig, StartFailure> {
+    let own = identity.node();
+    let security = match &config.tls {
+        None => Security::insecure(),
+        Some(files) => {
+            let credentials = Credentials::load(files)?;
+            let certified = credentials.identity()?.cluster;
+            if cluster_id(&certified) != identity.cluster() {
+                return Err(StartFailure::OtherCluster { certified: certified.to_string() });
+            }
+            Security::tls(&credentials, own)?
+        }
+    };
+    let members = identity.founding_members();
+    let client_address = members.iter().find(|member| member.node == own);
+    Ok(PeersConfig {
+        cluster_id: identity.cluster(),
+        member: member_of(identity),
+        client_address: client_address.map(|member| member.client_address.clone()).unwrap_or_default(),
+        damaged,
+        members: members.iter().map(|member| (member.node, member.peer_address.clone())).collect(),
+        security,
+        limits: PeerLimits::default(),
+    })
+}
+
 fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaConfig, StartFailure> {
     let seed = random_u64().map_err(|error| StartFailure::Setting(format!("no randomness: {error}")))?;
     let (election_ticks, heartbeat_ticks) =
@@ -221,9 +254,3 @@ fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaCon
 
 /// How often a node that is about to stop looks whether requests are still under way.
 const SHUT_DOWN_POLL: Duration = Duration::from_millis(5);
-
-struct NoPeers;
-impl crate::runtime::Outlet for NoPeers {
-    fn send(&self, _to: NodeId, _batch: raftmap_replica::PeerBatch) {}
-    fn refuse(&self, _peer: NodeId, _reason: String) {}
-}

@@ -1,52 +1,46 @@
 //! The replica thread: it waits for what happens, tells the replica, and carries out what it wants.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use raftmap_raft::{Ctx, Entry, NodeId, Write};
-use raftmap_replica::{Effect, Event, Notice, Now, PeerBatch, Replica, Request};
+use raftmap_raft::{Ctx, Entry, Write};
+use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request};
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
 use super::workers::FetchRequest;
+use crate::peers::{PeerEvent, Transport};
 
 /// How many things are taken in before their effects are carried out: what comes together shares a batch.
 const STEPS_MAX: usize = 8192;
 /// How often the gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
-/// Where batches for other servers go.
-pub(crate) trait Outlet: Send + 'static {
-    /// Sends, if the server is connected and there is room; never waits.
-    fn send(&self, to: NodeId, batch: PeerBatch);
-    /// Closes the connection, and tells the other side why.
-    fn refuse(&self, peer: NodeId, reason: String);
-}
-
 /// Where the driver's effects go.
-pub(crate) struct DriverSettings<O> {
+pub(crate) struct DriverSettings<T> {
     pub(crate) tick: Duration,
     pub(crate) writes: Sender<Write>,
     pub(crate) applies: Sender<Vec<Entry>>,
     pub(crate) fetches: Sender<FetchRequest>,
-    pub(crate) outlet: O,
+    pub(crate) outlet: Arc<T>,
     pub(crate) failstop: Failstop,
 }
 
 /// The replica thread's own.
-pub(crate) struct Driver<O> {
+pub(crate) struct Driver<T> {
     replica: Replica,
     outbox: Outbox,
-    settings: DriverSettings<O>,
+    settings: DriverSettings<T>,
     replies: HashMap<Ctx, Reply>,
     next_ctx: u64,
     began: Instant,
     stopping: bool,
 }
 
-impl<O: Outlet> Driver<O> {
-    pub(crate) fn new(replica: Replica, outbox: Outbox, settings: DriverSettings<O>) -> Self {
+impl<T: Transport> Driver<T> {
+    pub(crate) fn new(replica: Replica, outbox: Outbox, settings: DriverSettings<T>) -> Self {
         let (replies, began) = (HashMap::new(), Instant::now());
         Self { replica, outbox, settings, replies, next_ctx: 1, began, stopping: false }
     }
@@ -102,9 +96,30 @@ impl<O: Outlet> Driver<O> {
         match inbound {
             Inbound::Submission(submission) => self.submit(now, submission),
             Inbound::Event(event) => self.replica.step(now, event),
+            Inbound::Peer(event) => self.peer_event(now, event),
             // Whoever asked may have gone meanwhile.
             Inbound::Status(reply) => drop(reply.send(self.replica.status())),
             Inbound::Stop => self.stopping = true,
+        }
+    }
+
+    fn peer_event(&mut self, now: Now, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected { member, info } => {
+                tracing::info!(peer = %member.node_id, address = %info.address, version = info.version, "connected");
+                self.replica.step(now, Event::PeerConnected(member));
+            }
+            PeerEvent::Lost(peer) => {
+                tracing::info!(%peer, "connection lost");
+                self.replica.step(now, Event::PeerLost(peer));
+            }
+            // The batch is taken in: there is room for the next.
+            PeerEvent::Received { from, batch, room: _taken } => {
+                self.replica.step(now, Event::Peer { from, batch });
+            }
+            PeerEvent::Refused { by, reason } => {
+                tracing::error!(%by, reason, "that server does not want this one");
+            }
         }
     }
 
@@ -196,6 +211,9 @@ fn tell(notice: &Notice) {
         }
         Notice::Raft(Raft::Repaired { up_to }) => {
             tracing::info!(%up_to, "what was lost on this disk is there again: this server votes and counts");
+        }
+        Notice::Raft(Raft::AcknowledgedLost { .. }) => {
+            tracing::error!(?notice, "acknowledged entries are lost")
         }
         Notice::ClockDistrusted { skew_ms } => {
             tracing::warn!(

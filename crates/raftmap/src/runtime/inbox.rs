@@ -9,11 +9,14 @@ use raftmap_replica::{Event, Failure, ReplicaStatus, RequestKind};
 use raftmap_state::Answer;
 use tokio::sync::oneshot;
 
+use crate::peers::{PeerEvent, PeerSink, SinkClosed};
+
 /// One thing for the replica thread.
 #[derive(Debug)]
 pub(crate) enum Inbound {
     Submission(Submission),
     Event(Event),
+    Peer(PeerEvent),
     Status(oneshot::Sender<ReplicaStatus>),
     Stop,
 }
@@ -34,7 +37,7 @@ pub(crate) enum Reply {
 }
 
 /// The way to the replica thread. Requests are bounded here; what its own workers report is bounded by what it asked
-/// them to do; what peers send is bounded by the transport, which waits for [`Inbox::peer_delivered`].
+/// them to do; what peers send is bounded by the transport, which counts what is not taken in yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
     sender: Sender<Inbound>,
@@ -86,6 +89,12 @@ impl Inbox {
     /// When the replica thread has ended, what is sent is dropped, and with it the reply: its receiver sees that.
     fn send(&self, inbound: Inbound) {
         let _ended = self.sender.send(inbound);
+    }
+}
+
+impl PeerSink for Inbox {
+    async fn deliver(&self, event: PeerEvent) -> Result<(), SinkClosed> {
+        self.sender.send(Inbound::Peer(event)).map_err(|_| SinkClosed)
     }
 }
 

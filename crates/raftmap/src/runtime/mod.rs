@@ -20,7 +20,7 @@ mod failstop;
 mod inbox;
 mod workers;
 
-pub(crate) use driver::{Driver, DriverSettings, Outlet};
+pub(crate) use driver::{Driver, DriverSettings};
 pub(crate) use failstop::Failstop;
 pub use failstop::NodeError;
 pub(crate) use inbox::{Inbox, Reply, Submission};
