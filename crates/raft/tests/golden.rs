@@ -38,6 +38,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    answer_to_an_earlier_term_confirms_no_round,
     candidate_follows_whoever_won,
     candidate_ignores_a_leader_of_an_earlier_term,
     commit_reaches_a_follower_that_pre_campaigned,
