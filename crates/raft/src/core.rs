@@ -272,9 +272,9 @@ impl Core {
         self.uncommitted_bytes = self.log.cached_size_bytes(self.commit.next(), self.log.last_index());
     }
 
-    pub(crate) fn has_room_for(&self, size_bytes: usize) -> bool {
+    pub(crate) fn has_room_for(&self, payload: &Payload) -> bool {
         self.uncommitted_bytes == 0
-            || self.uncommitted_bytes + size_bytes <= self.config.max_uncommitted_bytes
+            || self.uncommitted_bytes + payload.size_bytes() <= self.config.max_uncommitted_bytes
     }
 
     /// Hands to the state machine what is both committed and durable here, a bounded piece at a time.
