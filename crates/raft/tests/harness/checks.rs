@@ -8,7 +8,6 @@ use raftmap_raft::{
     Term, Write,
 };
 
-use super::disk::Disk;
 use super::node::Node;
 
 /// All that was seen so far.
@@ -80,7 +79,7 @@ impl Checks {
     pub(crate) fn action(&mut self, node: &Node, action: &Action) {
         match action {
             Action::Write(write) => self.writes(node, write),
-            Action::Send { to, message } => promise_is_durable(&node.disk, *to, message),
+            Action::Send { to, message } => promise_is_durable(node, *to, message),
             Action::Apply { entries, proposals } => self.applies(node, entries, proposals),
             Action::ReadReady { ctx, index } => self.reads(*ctx, *index),
             Action::Failed { ctx, reason: _, outcome } => self.fails(*ctx, *outcome),
@@ -204,7 +203,8 @@ fn place(index: LogIndex) -> usize {
 }
 
 /// Scenarios 1 and 21: nothing that promises leaves before the disk has what it promises.
-fn promise_is_durable(disk: &Disk, to: NodeId, message: &Message) {
+fn promise_is_durable(node: &Node, to: NodeId, message: &Message) {
+    let (disk, raft) = (&node.disk, node.raft.as_ref().unwrap());
     let voted = |vote: Option<NodeId>| {
         let state = disk.hard_state();
         state.term == message.term && (vote.is_none() || state.vote == vote)
@@ -214,7 +214,9 @@ fn promise_is_durable(disk: &Disk, to: NodeId, message: &Message) {
         Body::VoteReply(reply) if reply.granted => assert!(voted(Some(to)), "a vote is not durable"),
         Body::AppendReply(reply) => {
             if let AppendResult::Accepted { matched } = reply.result {
-                assert!(disk.last().index >= matched, "{matched} is acknowledged and not durable");
+                let term = raft.term_at(matched).expect("what is acknowledged is in the log");
+                let acknowledged = LogPosition { index: matched, term };
+                assert!(disk.holds(acknowledged), "{acknowledged:?} is acknowledged and not durable");
                 assert!(voted(None), "the term of an acknowledgement is not durable");
             }
         }
