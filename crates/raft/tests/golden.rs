@@ -11,6 +11,8 @@ mod harness;
 
 #[path = "harness/commands.rs"]
 mod commands;
+#[path = "harness/script.rs"]
+mod script;
 
 /// One test a script.
 macro_rules! scripts {
@@ -18,7 +20,7 @@ macro_rules! scripts {
         $(
             #[test]
             fn $name() {
-                goldenscript::run(&mut commands::Script::default(), concat!("tests/scripts/", stringify!($name)))
+                goldenscript::run(&mut script::Script::default(), concat!("tests/scripts/", stringify!($name)))
                     .unwrap();
             }
         )*
