@@ -42,6 +42,7 @@ macro_rules! scripts {
 scripts! {
     acknowledgements_that_wait_together_are_one,
     answer_to_an_earlier_term_confirms_no_round,
+    append_speaks_of_nothing_behind_it,
     apply_goes_in_pieces_one_at_a_time,
     candidate_follows_whoever_won,
     candidate_ignores_a_leader_of_an_earlier_term,

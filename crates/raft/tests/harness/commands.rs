@@ -62,6 +62,18 @@ pub(crate) enum Command {
     },
     /// Delivers all that is on its way to a node, before it acts on any of it.
     Gather(u64),
+    /// Puts an append on its way that the sender would not send by itself: no-ops of these terms, behind an entry of the
+    /// receiver's log.
+    Forge {
+        from: u64,
+        to: u64,
+        #[arg(key)]
+        after: u64,
+        #[arg(key)]
+        terms: String,
+        #[arg(key)]
+        commit: u64,
+    },
     /// Loses what is on its way from one node to another.
     Drop(u64, u64),
     /// Doubles what is on its way from one node to another.

@@ -5,7 +5,10 @@ use std::error::Error;
 
 use bytes::Bytes;
 use goldenscript::{Context, Runner};
-use raftmap_raft::{Config, Entry, HardState, Input, LogIndex, NodeId, Payload, Term, Write, WriteId};
+use raftmap_raft::{
+    Append, Body, Config, Entry, HardState, Input, LogIndex, LogPosition, Message, NodeId, Payload, Term,
+    Write, WriteId,
+};
 
 use super::commands::Command;
 use super::harness::cluster::{Cluster, Envelope};
@@ -89,6 +92,10 @@ fn run(cluster: &mut Cluster, delayed: &mut Vec<Envelope>, command: &Command) ->
         Command::Read(id) => cluster.read(n(*id)),
         Command::Deliver { to, from, count } => deliver(cluster, *to, *from, count.unwrap_or(usize::MAX)),
         Command::Gather(to) => cluster.deliver_together(n(*to)),
+        Command::Forge { from, to, after, terms, commit } => {
+            let terms = terms.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+            forge(cluster, n(*from), n(*to), LogIndex(*after), &terms, LogIndex(*commit))?;
+        }
         Command::Drop(from, to) => {
             let lost = take_between(&mut cluster.network, *from, *to);
             return Ok(lost.iter().map(|sent| draw_envelope(sent) + " (lost)").collect());
@@ -171,6 +178,25 @@ fn deliver(cluster: &mut Cluster, to: Option<u64>, from: Option<u64>, count: usi
         }
         left -= 1;
     }
+}
+
+fn forge(
+    cluster: &mut Cluster,
+    from: NodeId,
+    to: NodeId,
+    after: LogIndex,
+    terms: &[u64],
+    commit: LogIndex,
+) -> Result<(), Box<dyn Error>> {
+    let term_after = cluster.nodes[&to].raft.as_ref().and_then(|raft| raft.term_at(after));
+    let prev = LogPosition { index: after, term: term_after.ok_or("the receiver has no such entry")? };
+    let entry =
+        |(at, term): (u64, &u64)| Entry { term: Term(*term), index: after.plus(at), payload: Payload::Noop };
+    let entries = (1..).zip(terms).map(entry).collect();
+    let term = cluster.status(from).ok_or("the sender is down")?.term;
+    let message = Message { term, body: Body::Append(Append { prev, entries, commit, round: 0 }) };
+    cluster.network.push(Envelope { from, to, message });
+    Ok(())
 }
 
 fn stabilize(cluster: &mut Cluster) -> Result<(), Box<dyn Error>> {
