@@ -12,7 +12,7 @@ pub struct Config {
     /// A follower that hears nothing from a leader for this long, or up to twice as long by chance, stands for election;
     /// a leader that hears from no quorum for this long steps down.
     pub election_ticks: u32,
-    /// A leader sends heartbeats this often.
+    /// A leader sends heartbeats this often; a few times in an election timeout.
     pub heartbeat_ticks: u32,
     /// A leader whose disk finishes nothing for this long, while entries wait for it, steps down.
     pub disk_stall_ticks: u32,

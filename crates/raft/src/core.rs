@@ -54,6 +54,7 @@ enum ApplyStage {
 
 impl Core {
     pub(crate) fn new(config: Config, restored: Restored) -> Self {
+        assert!(config.heartbeat_ticks < config.election_ticks, "nobody follows a leader of rare heartbeats");
         let Restored { hard_state, terms, last, applied, memberships } = restored;
         assert!(applied <= last || hard_state.damaged, "applied {applied} behind the end of the log {last}");
         assert!(memberships.first().is_some_and(|first| first.0 == LogIndex(0)), "no founding membership");
