@@ -33,7 +33,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Reads that wait for a confirmation; beyond it they fail as overloaded.
     pub max_reads: usize,
-    /// Where the randomness comes from: another one for each start of each node.
+    /// Where the randomness comes from: another one for each start of each node, since it also names the questions of this
+    /// start and the damage that it found.
     pub seed: u64,
 }
 

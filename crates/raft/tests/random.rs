@@ -219,7 +219,7 @@ impl History {
         let last = self.cluster.nodes[&id].disk.last().index.0;
         if last > 0 && 2 * (damaged + 1) < self.cluster.nodes.len() && self.chance(self.climate.damage) {
             let from = self.rng.u64(1..=last);
-            self.cluster.node(id).disk.damage(LogIndex(from), true);
+            self.cluster.damage(id, LogIndex(from), true);
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Checks {
     refused: BTreeSet<Bytes>,
     /// The last index whose proposal was answered.
     acknowledged: LogIndex,
+    /// Whether a disk lost something without the node's knowledge.
+    disks_lie: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,11 @@ impl Checks {
         });
     }
 
+    /// From here on a follower may lack what it acknowledged, and not know.
+    pub(crate) fn a_disk_lied(&mut self) {
+        self.disks_lie = true;
+    }
+
     /// How many requests have not ended.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -84,6 +91,9 @@ impl Checks {
             Action::ReadReady { ctx, index } => self.reads(*ctx, *index),
             Action::Failed { ctx, reason: _, outcome } => self.fails(*ctx, *outcome),
             Action::Event(Event::Leading { term, votes: _ }) => self.leads(node, *term),
+            Action::Event(Event::AcknowledgedLost { by, acknowledged }) => {
+                assert!(self.disks_lie, "n{by} is said to have lost {acknowledged}, and has not");
+            }
             Action::Fetch { .. } | Action::Event(_) => {}
         }
     }

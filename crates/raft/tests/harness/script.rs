@@ -125,7 +125,7 @@ fn run(cluster: &mut Cluster, delayed: &mut Vec<Envelope>, command: &Command) ->
         }
         Command::Restart(id) => cluster.start(n(*id)),
         Command::Damage { id, from, unnoticed } => {
-            cluster.node(n(*id)).disk.damage(LogIndex(*from), !unnoticed.unwrap_or(false));
+            cluster.damage(n(*id), LogIndex(*from), !unnoticed.unwrap_or(false));
         }
         Command::Status(id) => {
             let wanted = cluster.ids().into_iter().filter(|each| id.is_none_or(|id| *each == n(id)));
