@@ -62,6 +62,7 @@ scripts! {
     election_by_quorum,
     election_with_split_votes,
     entries_read_for_a_lost_term_are_not_sent,
+    entries_read_for_an_earlier_place_are_not_sent,
     figure_7_any_follower_comes_to_match,
     figure_8_an_earlier_term_is_not_committed_by_counting,
     figure_8_an_entry_of_the_own_term_commits_the_earlier_ones,
