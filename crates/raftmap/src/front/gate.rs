@@ -69,11 +69,11 @@ impl<D: Dispatcher> Gate<D> {
                 parts.extensions.insert(Deadline(deadline));
                 let headers = content_type(&parts.headers);
                 let answered = self.service.clone().call(Request::from_parts(parts, body)).await;
-                complete(answered.unwrap_or_else(|never| match never {}), &headers)
+                status_in_trailers(complete(answered.unwrap_or_else(|never| match never {}), &headers))
             }
             Err(failure) => {
                 self.meters.refused(parts.uri.path(), &caller, &failure);
-                status::error(&failure).into_http_response(&parts.headers)
+                status_in_trailers(status::error(&failure).into_http_response(&parts.headers))
             }
         }
     }
@@ -137,6 +137,14 @@ fn complete(response: Response<ConnectRpcBody>, request_headers: &HeaderMap) -> 
         }
         body => Response::from_parts(parts, body),
     }
+}
+
+/// The same answer; an error of gRPC has its status in its trailers alone. `connectrpc` puts it into the head, too, but
+/// not its details, and clients that find a status in the head, its own among them, look no further.
+fn status_in_trailers(mut response: Response<ConnectRpcBody>) -> Response<ConnectRpcBody> {
+    response.headers_mut().remove("grpc-status");
+    response.headers_mut().remove("grpc-message");
+    response
 }
 
 fn bare_error(body: &Full<Bytes>) -> Option<ConnectError> {
