@@ -2,5 +2,11 @@
 
 pub mod api;
 pub mod front;
+pub mod node;
 pub mod observe;
+pub mod peers;
+mod runtime;
 pub mod tls;
+
+pub use api::ReadAndWrite;
+pub use node::{Node, NodeConfig};

@@ -1,0 +1,168 @@
+//! Standing for election: first the question whether it would succeed, which changes nobody's term (dissertation, section
+//! 9.6), then the election itself (section 5.2).
+
+use std::collections::BTreeMap;
+
+use crate::core::Core;
+use crate::ids::{NodeId, WriteId};
+use crate::io::Event;
+use crate::leader::Leader;
+use crate::message::{Body, VoteReply, VoteRequest};
+use crate::outbox::{Free, Promise};
+use crate::quorum::{Tally, tally};
+use crate::raft::Role;
+
+/// A node that asks whether it would be elected. It is still in its old term.
+#[derive(Debug)]
+pub(crate) struct PreCandidate {
+    votes: Votes,
+    clock: Clock,
+}
+
+/// A node that stands for election in its term.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    votes: Votes,
+    clock: Clock,
+    /// The write that holds its own vote: it counts once this is durable.
+    own_vote: WriteId,
+}
+
+/// Who said what, each node once: a second word of the same node changes nothing (scenario 10).
+#[derive(Debug, Default)]
+struct Votes(BTreeMap<NodeId, bool>);
+
+#[derive(Debug)]
+struct Clock {
+    elapsed: u32,
+    timeout: u32,
+}
+
+impl PreCandidate {
+    /// Asks around. With nobody to ask the answer is there at once.
+    pub(crate) fn start(core: &mut Core) -> Role {
+        core.outbox.event(Event::PreCampaigning { term: core.term() });
+        let request = VoteRequest { last: core.log.last() };
+        for to in voters_but_self(core) {
+            core.send(to, Free::PreVote(request));
+        }
+        let mut this = Self { votes: Votes::default(), clock: Clock::start(core) };
+        this.votes.record(core.id(), true);
+        this.conclude(core).unwrap_or(Role::PreCandidate(this))
+    }
+
+    pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
+        self.clock.tick().then(|| Self::start(core))
+    }
+
+    pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
+        match body {
+            Body::PreVoteReply(reply) => {
+                self.votes.record(from, reply.granted);
+                self.conclude(core)
+            }
+            body => receive_while_campaigning(core, from, body),
+        }
+    }
+
+    fn conclude(&self, core: &mut Core) -> Option<Role> {
+        (self.votes.tally(core) == Tally::Won).then(|| Candidate::start(core))
+    }
+}
+
+impl Candidate {
+    /// Enters the next term with a vote for itself, and asks for votes as soon as that is durable.
+    fn start(core: &mut Core) -> Role {
+        assert!(core.may_campaign(), "node {} must not campaign", core.id());
+        core.enter_term(core.term().next(), Some(core.id()));
+        core.outbox.event(Event::Campaigning { term: core.term() });
+        let request = VoteRequest { last: core.log.last() };
+        for to in voters_but_self(core) {
+            core.promise(to, Promise::Vote(request));
+        }
+        let own_vote = core.outbox.latest_write();
+        Role::Candidate(Self { votes: Votes::default(), clock: Clock::start(core), own_vote })
+    }
+
+    pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
+        self.clock.tick().then(|| PreCandidate::start(core))
+    }
+
+    pub(crate) fn persisted(&mut self, core: &mut Core) -> Option<Role> {
+        if !core.outbox.is_persisted(self.own_vote) {
+            return None;
+        }
+        self.votes.record(core.id(), true);
+        self.conclude(core)
+    }
+
+    pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
+        match body {
+            // The reply is of this very term: one of a later term made a follower of this node (scenario 4).
+            Body::VoteReply(reply) => {
+                self.votes.record(from, reply.granted);
+                self.conclude(core)
+            }
+            body => receive_while_campaigning(core, from, body),
+        }
+    }
+
+    fn conclude(&self, core: &mut Core) -> Option<Role> {
+        (self.votes.tally(core) == Tally::Won).then(|| Leader::start(core, self.votes.granted()))
+    }
+}
+
+/// What a node that campaigns does with messages other than the votes that it waits for.
+fn receive_while_campaigning(core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
+    match body {
+        Body::PreVote(request) => {
+            let granted = core.would_vote(request);
+            core.send(from, Free::PreVoteReply(VoteReply { granted }));
+            None
+        }
+        // One that has only asked around so far may still vote for another; then it gives that one time.
+        Body::Vote(request) => core.answer_vote(from, request).then(|| Role::follower(core, None)),
+        // Somebody else was elected in this term.
+        body @ (Body::Append(_) | Body::Heartbeat(_)) => {
+            let mut role = Role::follower(core, Some(from));
+            role.receive(core, from, body);
+            Some(role)
+        }
+        Body::PreVoteReply(_)
+        | Body::VoteReply(_)
+        | Body::AppendReply(_)
+        | Body::HeartbeatReply(_)
+        | Body::ReadIndex(_)
+        | Body::ReadIndexReply(_) => None,
+    }
+}
+
+fn voters_but_self(core: &Core) -> Vec<NodeId> {
+    core.others().into_iter().filter(|id| core.membership().is_voter(*id)).collect()
+}
+
+impl Votes {
+    fn record(&mut self, from: NodeId, granted: bool) {
+        self.0.entry(from).or_insert(granted);
+    }
+
+    fn tally(&self, core: &Core) -> Tally {
+        tally(core.membership(), |id| self.0.get(&id).copied())
+    }
+
+    fn granted(&self) -> Vec<NodeId> {
+        self.0.iter().filter(|vote| *vote.1).map(|vote| *vote.0).collect()
+    }
+}
+
+impl Clock {
+    fn start(core: &mut Core) -> Self {
+        Self { elapsed: 0, timeout: core.random_timeout() }
+    }
+
+    /// Counts a tick; whether the time is up.
+    fn tick(&mut self) -> bool {
+        self.elapsed += 1;
+        self.elapsed >= self.timeout
+    }
+}

@@ -1,0 +1,239 @@
+//! A follower: it takes what its leader sends, votes, and stands for election when it hears nothing (section 5.2).
+
+use crate::candidate::PreCandidate;
+use crate::core::Core;
+use crate::entry::Entry;
+use crate::ids::{Ctx, NodeId};
+use crate::io::{Action, Event, FailReason};
+use crate::message::{Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, Repair, VoteReply};
+use crate::outbox::{Free, Promise};
+use crate::raft::Role;
+
+/// A node that follows.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    leader: Option<NodeId>,
+    /// Ticks since the leader was heard of, or a vote was given.
+    elapsed: u32,
+    timeout: u32,
+    /// With a damaged disk: what must be held to be whole again, once a leader has said so.
+    repair: Option<Repair>,
+    reads: Reads,
+}
+
+/// Reads that wait for the leader's word. One question at a time is under way; what comes meanwhile waits for the next.
+#[derive(Debug, Default)]
+struct Reads {
+    waiting: Vec<Ctx>,
+    asked: Option<Asked>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Asked {
+    id: u64,
+    ctxs: Vec<Ctx>,
+    /// Ticks since it was sent: the question or its answer may be lost (scenario 44).
+    elapsed: u32,
+}
+
+impl Follower {
+    /// A follower in the current term.
+    pub(crate) fn new(core: &mut Core, leader: Option<NodeId>) -> Self {
+        core.outbox.event(Event::Following { term: core.term(), leader });
+        // Questions before a restart or another role are never answered for one of these (scenario 42).
+        let reads = Reads { next_id: core.random_u64(), ..Reads::default() };
+        let timeout = core.random_timeout();
+        Self { leader, elapsed: 0, timeout, repair: None, reads }
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
+        self.elapsed += 1;
+        if self.elapsed < self.timeout {
+            self.reads.tick(core, self.leader);
+            return None;
+        }
+        if core.may_campaign() {
+            return Some(PreCandidate::start(core));
+        }
+        // Who must not stand for election waits for those who may.
+        if self.leader.take().is_some() {
+            self.reads.fail(core, None);
+            core.outbox.event(Event::Following { term: core.term(), leader: None });
+        }
+        None
+    }
+
+    pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
+        match body {
+            Body::PreVote(request) => {
+                let granted = !self.hears_from_another_leader(core, from) && core.would_vote(request);
+                core.send(from, Free::PreVoteReply(VoteReply { granted }));
+            }
+            Body::Vote(request) => {
+                if core.answer_vote(from, request) {
+                    self.elapsed = 0;
+                }
+            }
+            Body::Append(append) => {
+                self.hear_from_leader(core, from);
+                self.append(core, from, append);
+                self.repair(core);
+            }
+            Body::Heartbeat(heartbeat) => {
+                self.hear_from_leader(core, from);
+                self.heartbeat(core, from, heartbeat);
+                self.repair(core);
+            }
+            Body::ReadIndexReply(reply) => self.reads.answered(core, reply),
+            // Answers to what this node asked in an earlier role, and questions to a leader that it is not: the asker
+            // asks again once it knows better.
+            Body::PreVoteReply(_)
+            | Body::VoteReply(_)
+            | Body::AppendReply(_)
+            | Body::HeartbeatReply(_)
+            | Body::ReadIndex(_) => {}
+        }
+        None
+    }
+
+    /// A live leader makes this node refuse a pre-vote (dissertation, section 9.6), unless it is that leader that asks,
+    /// since it leads no more (scenario 6). Answering changes nothing here.
+    fn hears_from_another_leader(&self, core: &Core, candidate: NodeId) -> bool {
+        self.leader.is_some_and(|leader| leader != candidate) && self.elapsed < core.config.election_ticks
+    }
+
+    fn hear_from_leader(&mut self, core: &mut Core, from: NodeId) {
+        assert!(
+            self.leader.is_none_or(|leader| leader == from),
+            "two leaders in term {}: {:?} and {from}",
+            core.term(),
+            self.leader
+        );
+        self.elapsed = 0;
+        if self.leader.is_none() {
+            self.leader = Some(from);
+            core.outbox.event(Event::Following { term: core.term(), leader: Some(from) });
+        }
+    }
+
+    /// Section 5.3, "receiver implementation" of figure 2.
+    fn append(&mut self, core: &mut Core, from: NodeId, append: Append) {
+        let Append { prev, entries, commit, round } = append;
+        let damage = core.damage();
+        if !core.log.matches(prev) {
+            assert!(
+                prev.index > core.commit() || damage.is_some(),
+                "the leader lacks what is committed here, at {}",
+                prev.index
+            );
+            let hint = core.hint_for(prev);
+            core.send(from, Free::AppendRejected { round, damage, prev: prev.index, hint });
+            return;
+        }
+        // What follows in this log was perhaps never the leader's (scenarios 16 and 17).
+        let matched = entries.last().map_or(prev.index, |last| last.index);
+        self.take_new(core, &entries);
+        core.commit_to(commit.min(matched));
+        core.promise(from, Promise::AppendAccepted { round, damage, matched });
+    }
+
+    /// Adds those entries that this log does not have. What it has beyond them stays, unless it conflicts: an old message
+    /// that arrives late must cut nothing off (scenario 15).
+    fn take_new(&mut self, core: &mut Core, entries: &[Entry]) {
+        let known = entries.iter().take_while(|entry| core.log.matches(entry.position())).count();
+        let new = &entries[known..];
+        let Some(first) = new.first() else { return };
+        if first.index <= core.log.last_index() {
+            core.truncate(first.index.previous());
+        }
+        core.append(new);
+    }
+
+    fn heartbeat(&mut self, core: &mut Core, from: NodeId, heartbeat: Heartbeat) {
+        let Heartbeat { commit, round, repair } = heartbeat;
+        if core.log.matches(commit) {
+            core.commit_to(commit.index);
+        }
+        if repair.is_some_and(|repair| core.damage() == Some(repair.damage)) {
+            self.repair = repair;
+        }
+        core.send(from, Free::HeartbeatReply(HeartbeatReply { round, damage: core.damage() }));
+    }
+
+    pub(crate) fn persisted(&mut self, core: &mut Core) {
+        self.repair(core);
+    }
+
+    fn repair(&mut self, core: &mut Core) {
+        if self.repair.is_some_and(|Repair { to, .. }| core.log.matches(to) && to.index <= core.durable()) {
+            core.clear_damage();
+        }
+    }
+
+    pub(crate) fn read(&mut self, core: &mut Core, ctx: Ctx) {
+        if self.leader.is_none() {
+            core.fail_read(ctx, FailReason::NotLeader { leader: None });
+        } else if self.reads.count() >= core.config.max_reads {
+            core.fail_read(ctx, FailReason::Overloaded);
+        } else {
+            self.reads.waiting.push(ctx);
+        }
+    }
+
+    pub(crate) fn flush(&mut self, core: &mut Core) {
+        self.reads.flush(core, self.leader);
+    }
+
+    /// Ends what waits here, before the node takes another role or term.
+    pub(crate) fn leave(mut self, core: &mut Core) {
+        self.reads.fail(core, None);
+    }
+}
+
+impl Reads {
+    fn count(&self) -> usize {
+        self.waiting.len() + self.asked.as_ref().map_or(0, |asked| asked.ctxs.len())
+    }
+
+    fn flush(&mut self, core: &mut Core, leader: Option<NodeId>) {
+        if let Some(leader) = leader
+            && self.asked.is_none()
+            && !self.waiting.is_empty()
+        {
+            let (id, ctxs) = (self.next_id, std::mem::take(&mut self.waiting));
+            self.next_id = self.next_id.wrapping_add(1);
+            self.asked = Some(Asked { id, ctxs, elapsed: 0 });
+            core.send(leader, Free::ReadIndex(ReadIndex { id }));
+        }
+    }
+
+    fn tick(&mut self, core: &mut Core, leader: Option<NodeId>) {
+        if let (Some(leader), Some(asked)) = (leader, &mut self.asked) {
+            asked.elapsed += 1;
+            if asked.elapsed >= core.config.heartbeat_ticks {
+                asked.elapsed = 0;
+                core.send(leader, Free::ReadIndex(ReadIndex { id: asked.id }));
+            }
+        }
+    }
+
+    fn answered(&mut self, core: &mut Core, reply: ReadIndexReply) {
+        if let Some(asked) = self.asked.take_if(|asked| asked.id == reply.id) {
+            for ctx in asked.ctxs {
+                core.outbox.act(Action::ReadReady { ctx, index: reply.index });
+            }
+        }
+    }
+
+    fn fail(&mut self, core: &mut Core, leader: Option<NodeId>) {
+        let asked = self.asked.take().map(|asked| asked.ctxs).unwrap_or_default();
+        for ctx in asked.into_iter().chain(std::mem::take(&mut self.waiting)) {
+            core.fail_read(ctx, FailReason::NotLeader { leader });
+        }
+    }
+}

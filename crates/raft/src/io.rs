@@ -1,0 +1,205 @@
+//! What goes into the core and what comes out of it: nothing else does.
+
+use bytes::Bytes;
+
+use crate::entry::Entry;
+use crate::ids::{Ctx, LogIndex, NodeId, Term, WriteId};
+use crate::message::Message;
+use crate::write::Write;
+
+/// What happens to the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// One tick of the clock passed. All timeouts are counted in ticks.
+    Tick,
+    /// A message arrived.
+    Receive {
+        /// Who sent it, as its connection proved.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// A command wants to be replicated. Ends as part of an [`Action::Apply`] or as [`Action::Failed`].
+    Propose {
+        /// Names it.
+        ctx: Ctx,
+        /// The command.
+        command: Bytes,
+    },
+    /// Someone wants to read what is committed now. Ends as [`Action::ReadReady`] or [`Action::Failed`].
+    Read {
+        /// Names it.
+        ctx: Ctx,
+    },
+    /// All writes up to this one are durable.
+    Persisted(WriteId),
+    /// The state machine has applied everything up to here.
+    Applied(LogIndex),
+    /// Entries that an [`Action::Fetch`] asked for.
+    Fetched {
+        /// For what they were asked.
+        purpose: FetchPurpose,
+        /// The entries, without a gap from the index asked for; at least one.
+        entries: Vec<Entry>,
+    },
+    /// Stand for election now instead of waiting for the timeout.
+    Campaign,
+}
+
+/// What the core wants done. Actions are carried out in order; writes are one ordered stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write this to the log and sync, then report it with [`Input::Persisted`].
+    Write(Write),
+    /// Send this. It may get lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Apply these entries: committed, and durable here. Report with [`Input::Applied`]. One at a time.
+    Apply {
+        /// The entries, without a gap behind the last ones applied.
+        entries: Vec<Entry>,
+        /// Those of them that were proposed here, in order: each ends with this.
+        proposals: Vec<(LogIndex, Ctx)>,
+    },
+    /// Read entries from the log on disk, from this index on, and hand them in with [`Input::Fetched`]. They are durable when
+    /// this is asked. Entries to be sent may have been cut off by the time they are read, when this node does not lead any
+    /// more: then there is nothing to hand in, and nobody waits for it. Entries to be applied are always there.
+    Fetch {
+        /// For what.
+        purpose: FetchPurpose,
+        /// The first index wanted.
+        from: LogIndex,
+        /// The last index wanted.
+        to: LogIndex,
+        /// Stop when the entries exceed this size, but read at least one.
+        max_bytes: usize,
+    },
+    /// A read may be answered from the local state as soon as `index` is applied there.
+    ReadReady {
+        /// The read.
+        ctx: Ctx,
+        /// What must be applied first.
+        index: LogIndex,
+    },
+    /// A proposal or a read came to nothing.
+    Failed {
+        /// Which.
+        ctx: Ctx,
+        /// Why.
+        reason: FailReason,
+        /// Whether it may take effect all the same. A read never does.
+        outcome: Outcome,
+    },
+    /// Something that an operator or a test wants to know of.
+    Event(Event),
+}
+
+/// For what entries are read from the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FetchPurpose {
+    /// To be applied.
+    Apply,
+    /// To be sent to a follower that is behind, by the leader of this term.
+    Send {
+        /// The follower.
+        to: NodeId,
+        /// The leader's term; in any other the entries are of no use.
+        term: Term,
+    },
+}
+
+/// Why a proposal or a read failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailReason {
+    /// This node does not lead.
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// This node led when the request came in, and does not any more.
+    LeadershipLost,
+    /// Too many bytes wait to be committed, or too many reads to be confirmed.
+    Overloaded,
+    /// The command is larger than may be proposed.
+    TooLarge {
+        /// What is allowed, in bytes.
+        limit_bytes: usize,
+    },
+}
+
+/// Whether what failed may take effect all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was not applied and never will be.
+    NotApplied,
+    /// It may be applied, now or later.
+    Unknown,
+}
+
+/// What an operator or a test wants to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This node follows, perhaps nobody yet.
+    Following {
+        /// In which term.
+        term: Term,
+        /// Whom.
+        leader: Option<NodeId>,
+    },
+    /// This node asks around whether it would be elected.
+    PreCampaigning {
+        /// The term that it is in; it would campaign in the next one.
+        term: Term,
+    },
+    /// This node stands for election.
+    Campaigning {
+        /// In which term.
+        term: Term,
+    },
+    /// This node was elected.
+    Leading {
+        /// In which term.
+        term: Term,
+        /// Who voted for it, itself included.
+        votes: Vec<NodeId>,
+    },
+    /// This node gave up leadership of its own accord.
+    SteppedDown {
+        /// In which term.
+        term: Term,
+        /// Why.
+        reason: StepDownReason,
+    },
+    /// Entries at the end of this node's log were never committed, and are replaced.
+    Truncated {
+        /// The last index that was kept.
+        to: LogIndex,
+    },
+    /// At a leader: a follower has not got any more what it acknowledged, and knows of no damage. Its disk lied about a
+    /// sync, or an older state of it was put back. It is sent all of it again; but what rested on that acknowledgement was
+    /// at risk meanwhile (see docs/safety.md).
+    AcknowledgedLost {
+        /// The follower.
+        by: NodeId,
+        /// The last index that it had acknowledged.
+        acknowledged: LogIndex,
+    },
+    /// What this damaged node had lost was re-sent: it votes and counts again.
+    Repaired {
+        /// The index up to which it equals its leader.
+        up_to: LogIndex,
+    },
+}
+
+/// Why a leader gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepDownReason {
+    /// It heard from no quorum for an election timeout.
+    NoQuorum,
+    /// Its disk finished nothing for too long while entries waited.
+    DiskStalled,
+}

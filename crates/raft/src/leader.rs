@@ -1,0 +1,360 @@
+//! A leader: it appends proposals, replicates them, commits what a quorum has on disk, and confirms reads (section 5.3,
+//! section 8).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::core::Core;
+use crate::entry::{Entry, LogPosition, Payload};
+use crate::ids::{Ctx, LogIndex, NodeId, Term};
+use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome, StepDownReason};
+use crate::log_view::Cached;
+use crate::message::{
+    Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, ReadIndexReply, VoteReply,
+};
+use crate::outbox::Free;
+use crate::progress::{Progress, Window};
+use crate::quorum;
+use crate::raft::Role;
+use crate::reads::{Reader, Reads};
+
+/// A node that leads its term.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    progress: BTreeMap<NodeId, Progress>,
+    /// The no-op that opens the term. Once it is committed, this node knows what is (section 8).
+    opening: LogIndex,
+    /// The latest round of heartbeats, begun by the clock or for reads.
+    round: u64,
+    /// The latest round that a quorum answered.
+    confirmed_round: u64,
+    reads: Reads,
+    heartbeat_elapsed: u32,
+    quorum_elapsed: u32,
+    disk: DiskWatch,
+}
+
+/// Watches whether the disk gets on with what waits for it.
+#[derive(Debug)]
+struct DiskWatch {
+    durable: LogIndex,
+    elapsed: u32,
+}
+
+impl Leader {
+    /// Begins the term with an entry of its own.
+    pub(crate) fn start(core: &mut Core, votes: Vec<NodeId>) -> Role {
+        core.outbox.event(Event::Leading { term: core.term(), votes });
+        core.recount_uncommitted();
+        let last = core.log.last_index();
+        let mut this = Self {
+            progress: core.others().into_iter().map(|id| (id, Progress::new(last))).collect(),
+            opening: last.next(),
+            round: 0,
+            confirmed_round: 0,
+            reads: Reads::default(),
+            heartbeat_elapsed: 0,
+            quorum_elapsed: 0,
+            disk: DiskWatch { durable: core.durable(), elapsed: 0 },
+        };
+        Self::append(core, Payload::Noop);
+        this.clock_round(core);
+        Role::Leader(this)
+    }
+
+    pub(crate) fn progress(&self) -> &BTreeMap<NodeId, Progress> {
+        &self.progress
+    }
+
+    fn append(core: &mut Core, payload: Payload) -> LogIndex {
+        let index = core.log.last_index().next();
+        core.append(&[Entry { term: core.term(), index, payload }]);
+        index
+    }
+
+    // Time.
+
+    pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
+        if let Some(reason) = self.check_quorum(core).or_else(|| self.disk.tick(core)) {
+            core.outbox.event(Event::SteppedDown { term: core.term(), reason });
+            return Some(Role::follower(core, None));
+        }
+        self.heartbeat_elapsed += 1;
+        if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
+            self.clock_round(core);
+        }
+        None
+    }
+
+    /// A leader that a quorum does not answer would keep its clients waiting for nothing (dissertation, section 6.2).
+    fn check_quorum(&mut self, core: &Core) -> Option<StepDownReason> {
+        self.quorum_elapsed += 1;
+        if self.quorum_elapsed < core.config.election_ticks {
+            return None;
+        }
+        self.quorum_elapsed = 0;
+        let here =
+            |id: NodeId| id == core.id() || self.progress.get(&id).is_some_and(Progress::counts_as_active);
+        let alive = quorum::is_quorum(core.membership(), here);
+        self.progress.values_mut().for_each(|progress| progress.active = false);
+        (!alive).then_some(StepDownReason::NoQuorum)
+    }
+
+    fn clock_round(&mut self, core: &mut Core) {
+        self.heartbeat_elapsed = 0;
+        self.begin_round(core);
+        self.progress.values_mut().for_each(|progress| progress.clock_began(self.round));
+    }
+
+    fn begin_round(&mut self, core: &mut Core) {
+        self.round += 1;
+        for (to, progress) in &mut self.progress {
+            send_heartbeat(core, *to, progress, self.round);
+        }
+    }
+
+    // Requests.
+
+    pub(crate) fn propose(&mut self, core: &mut Core, ctx: Ctx, command: Bytes) {
+        let limit_bytes = core.config.max_command_bytes;
+        if command.len() > limit_bytes {
+            core.fail(ctx, FailReason::TooLarge { limit_bytes }, Outcome::NotApplied);
+        } else if !core.has_room_for(command.len()) {
+            core.fail(ctx, FailReason::Overloaded, Outcome::NotApplied);
+        } else {
+            let index = Self::append(core, Payload::Command(command));
+            core.expect_proposal(index, ctx);
+        }
+    }
+
+    pub(crate) fn read(&mut self, core: &mut Core, ctx: Ctx) {
+        if !self.reads.add(Reader::Here(ctx), core.config.max_reads) {
+            core.fail_read(ctx, FailReason::Overloaded);
+        }
+    }
+
+    // Messages.
+
+    pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
+        match body {
+            Body::PreVote(_) => core.send(from, Free::PreVoteReply(VoteReply { granted: false })),
+            // It has voted for itself in this term.
+            Body::Vote(request) => {
+                let granted = core.answer_vote(from, request);
+                assert!(!granted, "a leader voted for {from} in its own term {}", core.term());
+            }
+            Body::AppendReply(reply) => self.append_reply(core, from, reply),
+            Body::HeartbeatReply(reply) => self.heartbeat_reply(core, from, reply),
+            Body::ReadIndex(read) => {
+                // A question that finds no room is asked again.
+                self.reads.add(Reader::At { node: from, id: read.id }, core.config.max_reads);
+            }
+            Body::Append(_) | Body::Heartbeat(_) => {
+                panic!("two leaders in term {}: {} and {from}", core.term(), core.id())
+            }
+            Body::PreVoteReply(_) | Body::VoteReply(_) | Body::ReadIndexReply(_) => {}
+        }
+        None
+    }
+
+    fn append_reply(&mut self, core: &mut Core, from: NodeId, reply: AppendReply) {
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        progress.active = true;
+        if !progress.learn_damage(reply.damage, reply.round, self.round) {
+            return;
+        }
+        match reply.result {
+            AppendResult::Accepted { matched } => {
+                assert!(
+                    matched <= core.log.last_index(),
+                    "{from} acknowledged {matched}, which was never sent"
+                );
+                progress.accepted(matched, self.round);
+                self.advance_commit(core);
+            }
+            AppendResult::Rejected { prev, hint } => {
+                if let Some(acknowledged) = progress.rejected(prev, hint, reply.round, &core.log) {
+                    core.outbox.event(Event::AcknowledgedLost { by: from, acknowledged });
+                }
+            }
+        }
+    }
+
+    fn heartbeat_reply(&mut self, core: &mut Core, from: NodeId, reply: HeartbeatReply) {
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        progress.active = true;
+        if !progress.learn_damage(reply.damage, reply.round, self.round) {
+            return;
+        }
+        if progress.heartbeat_answered(reply.round) {
+            send_gap_check(core, from, progress, self.round);
+        }
+        // A node that is whole again may complete a quorum.
+        self.advance_commit(core);
+        self.confirm_rounds(core);
+    }
+
+    /// Takes note of the latest round that a quorum answered, and answers the reads that waited for it.
+    fn confirm_rounds(&mut self, core: &mut Core) {
+        let answered = |id: NodeId| {
+            if id == core.id() {
+                self.round
+            } else {
+                self.progress.get(&id).map_or(0, Progress::counted_round)
+            }
+        };
+        let confirmed = quorum::reached(core.membership(), answered);
+        if confirmed <= self.confirmed_round {
+            return;
+        }
+        self.confirmed_round = confirmed;
+        for progress in self.progress.values_mut() {
+            progress.round_confirmed(confirmed, core.log.last());
+        }
+        for (reader, index) in self.reads.confirmed(confirmed) {
+            match reader {
+                Reader::Here(ctx) => core.outbox.act(Action::ReadReady { ctx, index }),
+                Reader::At { node, id } => {
+                    core.send(node, Free::ReadIndexReply(ReadIndexReply { id, index }))
+                }
+            }
+        }
+    }
+
+    /// Section 5.4.2: what a quorum has on disk is committed, if it is of this term; what comes before it is, too
+    /// (scenario 12). This node's own log counts as far as its disk has it (scenario 21).
+    fn advance_commit(&mut self, core: &mut Core) {
+        let on_disk = |id: NodeId| {
+            if id == core.id() {
+                core.durable()
+            } else {
+                self.progress.get(&id).map_or(LogIndex(0), Progress::counted_match)
+            }
+        };
+        let index = quorum::reached(core.membership(), on_disk);
+        if index > core.commit() && core.log.term_at(index) == Some(core.term()) {
+            core.commit_to(index);
+        }
+    }
+
+    pub(crate) fn persisted(&mut self, core: &mut Core) {
+        self.advance_commit(core);
+    }
+
+    /// Goes on with entries that were read from disk for a follower, if they are still what it needs (scenario 26).
+    pub(crate) fn fetched(&mut self, core: &mut Core, to: NodeId, term: Term, entries: Vec<Entry>) {
+        let Some(progress) = self.progress.get_mut(&to).filter(|_| term == core.term()) else { return };
+        progress.fetching = false;
+        let expected = progress.next();
+        if entries.first().is_some_and(|first| first.index == expected) {
+            assert!(
+                entries.iter().all(|entry| core.log.matches(entry.position())),
+                "the disk holds another log"
+            );
+            send_entries(core, to, progress, self.round, entries);
+        }
+    }
+
+    // Sending.
+
+    /// Sends what can be sent now: one append for all that was proposed meanwhile, one round for all reads that wait.
+    pub(crate) fn flush(&mut self, core: &mut Core) {
+        let window =
+            Window { messages: core.config.max_inflight_messages, bytes: core.config.max_inflight_bytes };
+        for (to, progress) in &mut self.progress {
+            while progress.may_send(window)
+                && (progress.wants_probe() || progress.next() <= core.log.last_index())
+            {
+                send_append(core, *to, progress, self.round);
+            }
+        }
+        self.flush_reads(core);
+        self.flush_commit(core);
+    }
+
+    /// Begins a round for the reads that wait, unless one is under way, or it is not known yet what is committed
+    /// (scenario 41).
+    fn flush_reads(&mut self, core: &mut Core) {
+        if core.commit() >= self.opening && self.reads.wants_round() {
+            self.begin_round(core);
+            self.reads.begin(self.round, core.commit());
+            self.confirm_rounds(core);
+        }
+    }
+
+    /// Tells followers the commit index when no append is about to carry it.
+    fn flush_commit(&mut self, core: &mut Core) {
+        if core.commit() < core.log.last_index() {
+            return;
+        }
+        for (to, progress) in &mut self.progress {
+            if progress.told_commit < core.commit() && progress.matched() >= core.commit() {
+                send_heartbeat(core, *to, progress, self.round);
+            }
+        }
+    }
+
+    /// Ends what waits here, before the node takes another role.
+    pub(crate) fn leave(self, core: &mut Core) {
+        for reader in self.reads.into_readers() {
+            if let Reader::Here(ctx) = reader {
+                core.fail_read(ctx, FailReason::LeadershipLost);
+            }
+        }
+        core.fail_uncommitted_proposals();
+    }
+}
+
+fn send_heartbeat(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
+    let commit = core.committed();
+    progress.told_commit = commit.index;
+    core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair: progress.repair() }));
+}
+
+/// Sends what follows next, or asks the disk for it.
+fn send_append(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
+    let (from, max_bytes) = (progress.next(), core.config.max_append_bytes);
+    match core.log.entries(from, core.log.last_index(), max_bytes) {
+        Cached::Entries(entries) => send_entries(core, to, progress, round, entries),
+        Cached::OnDisk { to: last } => {
+            progress.fetching = true;
+            let purpose = FetchPurpose::Send { to, term: core.term() };
+            core.outbox.act(Action::Fetch { purpose, from, to: last, max_bytes });
+        }
+    }
+}
+
+fn send_entries(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64, entries: Vec<Entry>) {
+    let prev = position_before(core, progress.next());
+    let last = entries.last().map_or(prev.index, |last| last.index);
+    let size_bytes = entries.iter().map(Entry::size_bytes).sum();
+    let commit = core.commit();
+    core.send(to, Free::Append(Append { prev, entries, commit, round }));
+    progress.told_commit = commit;
+    progress.sent(last, size_bytes);
+}
+
+/// Asks a follower whether it has all that was sent; if something got lost, it says so.
+fn send_gap_check(core: &mut Core, to: NodeId, progress: &Progress, round: u64) {
+    let prev = position_before(core, progress.next());
+    core.send(to, Free::Append(Append { prev, entries: Vec::new(), commit: core.commit(), round }));
+}
+
+fn position_before(core: &Core, next: LogIndex) -> LogPosition {
+    let index = next.previous();
+    let term = core.log.term_at(index).expect("nothing is sent from behind the end of the log");
+    LogPosition { term, index }
+}
+
+impl DiskWatch {
+    fn tick(&mut self, core: &Core) -> Option<StepDownReason> {
+        let waiting = core.durable() < core.log.last_index();
+        if !waiting || core.durable() > self.durable {
+            *self = Self { durable: core.durable(), elapsed: 0 };
+            return None;
+        }
+        self.elapsed += 1;
+        (self.elapsed >= core.config.disk_stall_ticks).then_some(StepDownReason::DiskStalled)
+    }
+}

@@ -1,0 +1,222 @@
+//! What the core knows of its log: the term of every entry, and the recent entries themselves.
+//!
+//! The terms are kept as runs, one pair for each term, so that any place can be compared without the disk. Entries are
+//! kept from some index up to the last; older ones are fetched from disk when somebody needs them.
+
+use std::collections::VecDeque;
+
+use crate::entry::{Entry, LogPosition};
+use crate::ids::{LogIndex, Term};
+
+/// The log as the core sees it. What is in here may not be durable yet.
+#[derive(Debug, Default)]
+pub(crate) struct LogView {
+    /// First index and term of each run of entries of one term; both ascend.
+    runs: Vec<(LogIndex, Term)>,
+    last: LogIndex,
+    /// The entries up to `last` that are in memory.
+    cache: VecDeque<Entry>,
+    cache_bytes: usize,
+}
+
+/// Entries asked of the cache.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Cached {
+    /// The entries, at least one, unless the log ends before the index asked for.
+    Entries(Vec<Entry>),
+    /// They are on disk only, up to this index.
+    OnDisk { to: LogIndex },
+}
+
+impl LogView {
+    pub(crate) fn new(runs: Vec<(LogIndex, Term)>, last: LogIndex) -> Self {
+        assert!(runs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "the terms of a log ascend: {runs:?}");
+        assert!(
+            runs.first().is_none_or(|run| run.0 == LogIndex(1)) && runs.is_empty() == (last.0 == 0),
+            "a log begins at 1: {runs:?}, last {last}"
+        );
+        assert!(runs.last().is_none_or(|run| run.0 <= last), "a run begins inside of the log: {runs:?}");
+        Self { runs, last, ..Self::default() }
+    }
+
+    pub(crate) fn last_index(&self) -> LogIndex {
+        self.last
+    }
+
+    pub(crate) fn last(&self) -> LogPosition {
+        LogPosition { term: self.runs.last().map_or(Term(0), |run| run.1), index: self.last }
+    }
+
+    /// The term of the entry at `index`; 0 at index 0; `None` behind the end.
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        if index > self.last {
+            return None;
+        }
+        let run = self.runs.partition_point(|run| run.0 <= index);
+        Some(run.checked_sub(1).map_or(Term(0), |run| self.runs[run].1))
+    }
+
+    /// Whether the entry at `position.index` has `position.term`. The place before the first entry always matches.
+    pub(crate) fn matches(&self, position: LogPosition) -> bool {
+        self.term_at(position.index) == Some(position.term)
+    }
+
+    /// The last position at or before `at.index` whose term is no later than `at.term`: behind it two logs, of which the
+    /// other one has `at`, can not agree.
+    pub(crate) fn last_agreeable(&self, at: LogPosition) -> LogPosition {
+        let mut index = at.index.min(self.last);
+        let upto = self.runs.partition_point(|run| run.0 <= index);
+        for (first, term) in self.runs[..upto].iter().rev() {
+            if *term <= at.term {
+                return LogPosition { term: *term, index };
+            }
+            index = first.previous();
+        }
+        LogPosition::default()
+    }
+
+    /// Adds entries that follow the last one.
+    pub(crate) fn append(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let last = self.last();
+            assert!(entry.index == last.index.next(), "entry {} behind {}", entry.index, last.index);
+            assert!(entry.term >= last.term, "terms go down at {}", entry.index);
+            if self.runs.is_empty() || entry.term > last.term {
+                self.runs.push((entry.index, entry.term));
+            }
+            self.last = entry.index;
+            self.cache_bytes += entry.size_bytes();
+            self.cache.push_back(entry.clone());
+        }
+    }
+
+    /// Removes everything behind `to`.
+    pub(crate) fn truncate(&mut self, to: LogIndex) {
+        assert!(to <= self.last, "cut to {to} behind the end {}", self.last);
+        self.last = to;
+        self.runs.truncate(self.runs.partition_point(|run| run.0 <= to));
+        while let Some(entry) = self.cache.pop_back_if(|entry| entry.index > to) {
+            self.cache_bytes -= entry.size_bytes();
+        }
+    }
+
+    /// The entries from `from` to `to`, as many as fit `max_bytes`, but one in any case.
+    pub(crate) fn entries(&self, from: LogIndex, to: LogIndex, max_bytes: usize) -> Cached {
+        let to = to.min(self.last);
+        if from > to {
+            return Cached::Entries(Vec::new());
+        }
+        let cached_from = self.cached_from();
+        if from < cached_from {
+            return Cached::OnDisk { to: to.min(cached_from.previous()) };
+        }
+        let skip = usize::try_from(from.0 - cached_from.0).expect("the cache is in memory");
+        let count = usize::try_from(to.0 - from.0 + 1).expect("the cache is in memory");
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let first = bytes == 0;
+            bytes += entry.size_bytes();
+            first || bytes <= max_bytes
+        };
+        Cached::Entries(self.cache.range(skip..skip + count).take_while(fits).cloned().collect())
+    }
+
+    /// The sizes of the cached ones among the entries from `from` to `to`, summed, in bytes.
+    pub(crate) fn cached_size_bytes(&self, from: LogIndex, to: LogIndex) -> usize {
+        let skip = usize::try_from(from.0.saturating_sub(self.cached_from().0)).unwrap_or(usize::MAX);
+        let end = usize::try_from((to.0 + 1).saturating_sub(self.cached_from().0)).unwrap_or(usize::MAX);
+        let end = end.min(self.cache.len());
+        self.cache.range(skip.min(end)..end).map(Entry::size_bytes).sum()
+    }
+
+    /// Lets go of cached entries up to `upto`, the oldest first, while the cache exceeds `limit_bytes`.
+    pub(crate) fn trim_cache(&mut self, upto: LogIndex, limit_bytes: usize) {
+        while self.cache_bytes > limit_bytes
+            && let Some(entry) = self.cache.pop_front_if(|entry| entry.index <= upto)
+        {
+            self.cache_bytes -= entry.size_bytes();
+        }
+    }
+
+    fn cached_from(&self) -> LogIndex {
+        self.cache.front().map_or(self.last.next(), |entry| entry.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::Payload;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        let payload = Payload::Command(Bytes::from(vec![0; 76]));
+        Entry { term: Term(term), index: LogIndex(index), payload }
+    }
+
+    fn view(terms: &[u64]) -> LogView {
+        let mut view = LogView::default();
+        for (at, term) in (1..).zip(terms) {
+            view.append(&[entry(at, *term)]);
+        }
+        view
+    }
+
+    fn at(index: u64, term: u64) -> LogPosition {
+        LogPosition { term: Term(term), index: LogIndex(index) }
+    }
+
+    #[test]
+    fn terms_are_known_at_every_index() {
+        let view = view(&[1, 1, 4, 4, 6]);
+        let terms: Vec<_> = (0..7).map(|index| view.term_at(LogIndex(index)).map(|term| term.0)).collect();
+        assert_eq!(terms, [Some(0), Some(1), Some(1), Some(4), Some(4), Some(6), None]);
+        assert!(view.matches(LogPosition::default()), "every log matches before its first entry");
+    }
+
+    #[test]
+    fn truncation_forgets_entries_and_terms() {
+        let mut view = view(&[1, 1, 4, 4, 6]);
+        view.truncate(LogIndex(3));
+        assert_eq!(view.last(), at(3, 4));
+        view.truncate(LogIndex(2));
+        assert_eq!(view.last(), at(2, 1));
+        view.append(&[entry(3, 2)]);
+        assert_eq!(view.last(), at(3, 2));
+        view.truncate(LogIndex(0));
+        assert_eq!(view.last(), at(0, 0));
+    }
+
+    #[test]
+    fn entries_come_by_size_and_from_disk_when_trimmed() {
+        let mut view = view(&[1, 1, 1, 1]);
+        let got = |view: &LogView, from, to, max| match view.entries(LogIndex(from), LogIndex(to), max) {
+            Cached::Entries(entries) => entries.iter().map(|entry| entry.index.0).collect(),
+            Cached::OnDisk { to } => vec![0, to.0],
+        };
+        assert_eq!(got(&view, 1, 9, 250), [1, 2], "100 bytes each");
+        assert_eq!(got(&view, 3, 3, 1), [3], "one in any case");
+        assert!(got(&view, 5, 9, 250).is_empty());
+        view.trim_cache(LogIndex(2), 0);
+        assert_eq!(got(&view, 1, 9, 250), [0, 2]);
+        assert_eq!(got(&view, 3, 9, 250), [3, 4]);
+        assert_eq!(view.cached_size_bytes(LogIndex(1), LogIndex(3)), 100);
+    }
+
+    proptest! {
+        /// The jump over a run at a time finds what a walk back would find.
+        #[test]
+        fn the_last_agreeable_position_is_the_one_that_a_walk_finds(
+            steps in prop::collection::vec(0u64..3, 0..12), index in 0u64..14, term in 0u64..12,
+        ) {
+            let terms: Vec<u64> = steps.iter().scan(1, |term, step| { *term += step; Some(*term) }).collect();
+            let view = view(&terms);
+            let walked = (0..=index.min(view.last.0)).rev()
+                .map(|index| at(index, view.term_at(LogIndex(index)).unwrap().0))
+                .find(|position| position.term.0 <= term).unwrap();
+            prop_assert_eq!(view.last_agreeable(at(index, term)), walked);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The node: one role at a time over one core.
+
+use crate::candidate::{Candidate, PreCandidate};
+use crate::config::{Config, Restored};
+use crate::core::Core;
+use crate::entry::Entry;
+use crate::follower::Follower;
+use crate::ids::{Ctx, LogIndex, NodeId, Term};
+use crate::invariants::Witness;
+use crate::io::{Action, FailReason, FetchPurpose, Input, Outcome};
+use crate::leader::Leader;
+use crate::membership::Membership;
+use crate::message::{Body, HeartbeatReply, Message, VoteReply};
+use crate::outbox::Free;
+use crate::status::{FollowerStatus, RoleName, Status};
+
+/// One member of a Raft group. [`Self::step`] tells it what happened, [`Self::take_actions`] asks what is to be done.
+/// Several steps may be taken before the actions: proposals that come together then travel together.
+///
+/// # Panics
+/// When one of Raft's invariants is broken: by a defect here, or by a disk or a member that does not keep its word.
+/// Whoever runs it must let the node end then.
+#[derive(Debug)]
+pub struct Raft {
+    core: Core,
+    role: Role,
+    witness: Witness,
+}
+
+/// What a node is at the moment. What it may do is in the methods of the type of its role. A role's method answers the
+/// next role where it ends.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower(Follower),
+    PreCandidate(PreCandidate),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+impl Raft {
+    /// A node that starts, for the first time or again, as a follower.
+    pub fn new(config: Config, restored: Restored) -> Self {
+        let mut core = Core::new(config, restored);
+        let role = Role::follower(&mut core, None);
+        let witness = Witness::new(&core);
+        Self { core, role, witness }
+    }
+
+    /// Takes in what happened.
+    pub fn step(&mut self, input: Input) {
+        let next = match input {
+            Input::Tick => self.role.tick(&mut self.core),
+            Input::Receive { from, message } => self.receive(from, message),
+            Input::Persisted(write) => {
+                self.core.persisted(write);
+                self.role.persisted(&mut self.core)
+            }
+            Input::Applied(index) => {
+                self.core.applied_to(index);
+                None
+            }
+            Input::Fetched { purpose, entries } => self.fetched(purpose, entries),
+            Input::Propose { ctx, command } => {
+                match &mut self.role {
+                    Role::Leader(leader) => leader.propose(&mut self.core, ctx, command),
+                    _ => self.core.fail(
+                        ctx,
+                        FailReason::NotLeader { leader: self.leader() },
+                        Outcome::NotApplied,
+                    ),
+                }
+                None
+            }
+            Input::Read { ctx } => self.read(ctx),
+            Input::Campaign => match &self.role {
+                Role::Leader(_) => None,
+                _ => self.core.may_campaign().then(|| PreCandidate::start(&mut self.core)),
+            },
+        };
+        self.become_role(next);
+    }
+
+    /// What is to be done, in order, for everything that happened since it was asked last.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        self.role.flush(&mut self.core);
+        self.core.flush_apply();
+        self.core.trim_cache();
+        self.witness.check(&self.core, &self.role);
+        self.core.outbox.take(self.core.term())
+    }
+
+    /// Rules for all servers (figure 2): a later term makes a follower; an earlier one is answered so that its sender
+    /// learns of this one.
+    fn receive(&mut self, from: NodeId, message: Message) -> Option<Role> {
+        let Message { term, body } = message;
+        if term < self.core.term() {
+            self.refuse(from, &body);
+            return None;
+        }
+        if term > self.core.term() {
+            self.core.enter_term(term, None);
+            let follower = Role::follower(&mut self.core, None);
+            self.become_role(Some(follower));
+        }
+        self.role.receive(&mut self.core, from, body)
+    }
+
+    fn refuse(&mut self, from: NodeId, body: &Body) {
+        let damage = self.core.damage();
+        let refusal = match body {
+            Body::PreVote(_) => Free::PreVoteReply(VoteReply { granted: false }),
+            Body::Vote(_) => Free::VoteRefused,
+            Body::Append(append) => {
+                let hint = self.core.hint_for(append.prev);
+                Free::AppendRejected { round: append.round, damage, prev: append.prev.index, hint }
+            }
+            Body::Heartbeat(heartbeat) => {
+                Free::HeartbeatReply(HeartbeatReply { round: heartbeat.round, damage })
+            }
+            _ => return,
+        };
+        self.core.send(from, refusal);
+    }
+
+    fn fetched(&mut self, purpose: FetchPurpose, entries: Vec<Entry>) -> Option<Role> {
+        match (purpose, &mut self.role) {
+            (FetchPurpose::Apply, _) => self.core.apply_fetched(entries),
+            (FetchPurpose::Send { to, term }, Role::Leader(leader)) => {
+                leader.fetched(&mut self.core, to, term, entries);
+            }
+            (FetchPurpose::Send { .. }, _) => {}
+        }
+        None
+    }
+
+    fn read(&mut self, ctx: Ctx) -> Option<Role> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.read(&mut self.core, ctx),
+            Role::Follower(follower) => follower.read(&mut self.core, ctx),
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.core.fail_read(ctx, FailReason::NotLeader { leader: None });
+            }
+        }
+        None
+    }
+
+    /// Takes the next role, after the last one ended what waited with it: no request is left behind (scenario 46).
+    fn become_role(&mut self, next: Option<Role>) {
+        if let Some(next) = next {
+            match std::mem::replace(&mut self.role, next) {
+                Role::Leader(leader) => leader.leave(&mut self.core),
+                Role::Follower(follower) => follower.leave(&mut self.core),
+                Role::PreCandidate(_) | Role::Candidate(_) => {}
+            }
+        }
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.core.id()
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.core.term()
+    }
+
+    /// Who leads this term, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) => Some(self.core.id()),
+            Role::Follower(follower) => follower.leader(),
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// Whether this node leads its term, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// The membership in force.
+    pub fn membership(&self) -> &Membership {
+        self.core.membership()
+    }
+
+    /// The last index that is known to be committed.
+    pub fn commit(&self) -> LogIndex {
+        self.core.commit()
+    }
+
+    /// The end of the log, on disk or not.
+    pub fn last_index(&self) -> LogIndex {
+        self.core.log.last_index()
+    }
+
+    /// The term of the entry at `index`; 0 at index 0; nothing behind the end of the log.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.core.log.term_at(index)
+    }
+
+    /// How the node stands.
+    pub fn status(&self) -> Status {
+        let core = &self.core;
+        let followers = match &self.role {
+            Role::Leader(leader) => leader.progress().iter().map(FollowerStatus::of).collect(),
+            _ => Vec::new(),
+        };
+        Status {
+            id: core.id(),
+            role: self.role.name(),
+            term: core.term(),
+            vote: core.vote(),
+            leader: self.leader(),
+            last: core.log.last(),
+            durable: core.durable(),
+            commit: core.commit(),
+            applied: core.applied(),
+            damaged: core.is_damaged(),
+            followers,
+        }
+    }
+}
+
+impl Role {
+    pub(crate) fn follower(core: &mut Core, leader: Option<NodeId>) -> Self {
+        Self::Follower(Follower::new(core, leader))
+    }
+
+    fn tick(&mut self, core: &mut Core) -> Option<Role> {
+        match self {
+            Self::Follower(role) => role.tick(core),
+            Self::PreCandidate(role) => role.tick(core),
+            Self::Candidate(role) => role.tick(core),
+            Self::Leader(role) => role.tick(core),
+        }
+    }
+
+    pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
+        match self {
+            Self::Follower(role) => role.receive(core, from, body),
+            Self::PreCandidate(role) => role.receive(core, from, body),
+            Self::Candidate(role) => role.receive(core, from, body),
+            Self::Leader(role) => role.receive(core, from, body),
+        }
+    }
+
+    fn persisted(&mut self, core: &mut Core) -> Option<Role> {
+        match self {
+            Self::Follower(role) => role.persisted(core),
+            Self::PreCandidate(_) => {}
+            Self::Candidate(role) => return role.persisted(core),
+            Self::Leader(role) => role.persisted(core),
+        }
+        None
+    }
+
+    fn flush(&mut self, core: &mut Core) {
+        match self {
+            Self::Follower(role) => role.flush(core),
+            Self::PreCandidate(_) | Self::Candidate(_) => {}
+            Self::Leader(role) => role.flush(core),
+        }
+    }
+
+    pub(crate) fn name(&self) -> RoleName {
+        match self {
+            Self::Follower(_) => RoleName::Follower,
+            Self::PreCandidate(_) => RoleName::PreCandidate,
+            Self::Candidate(_) => RoleName::Candidate,
+            Self::Leader(_) => RoleName::Leader,
+        }
+    }
+}

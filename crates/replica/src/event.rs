@@ -1,0 +1,191 @@
+//! What happens to a replica, and what it wants done.
+
+use raftmap_raft::{Ctx, Entry, FetchPurpose, LogIndex, NodeId, Write, WriteId};
+use raftmap_state::{Answer, Member, Outcome, SessionTag, WriteRequest};
+
+use crate::failure::Failure;
+use crate::peer::PeerBatch;
+
+/// The clocks, read once for everything that happens together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since the Unix epoch, as this server's clock has it. It may jump.
+    pub wall_ms: u64,
+    /// Milliseconds since some moment before the replica began. It never goes back.
+    pub monotonic_ms: u64,
+}
+
+/// What happens to a replica.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// One tick of the clock passed; see [`raftmap_raft::Input::Tick`].
+    Tick,
+    /// Clients of this server want something.
+    Request(Request),
+    /// Another server sent something.
+    Peer {
+        /// Which, as its connection proved.
+        from: NodeId,
+        /// What.
+        batch: PeerBatch,
+    },
+    /// A connection to another server stands, and it said who it is.
+    PeerConnected(Member),
+    /// The last connection to another server was lost.
+    PeerLost(NodeId),
+    /// The log has everything up to this write on disk.
+    Persisted(WriteId),
+    /// The state machine has applied what [`Effect::Apply`] gave it.
+    Applied {
+        /// What became of each entry, in order.
+        outcomes: Vec<Outcome>,
+        /// How the state machine stands now.
+        view: StateView,
+    },
+    /// The log has read what [`Effect::Fetch`] asked for.
+    Fetched {
+        /// For what.
+        purpose: FetchPurpose,
+        /// The entries; at least one.
+        entries: Vec<Entry>,
+    },
+    /// So much room is left where the data is, in bytes.
+    Space {
+        /// Bytes that may still be written.
+        free_bytes: u64,
+    },
+    /// The server is about to stop: what is new is refused, what is under way goes on.
+    ShutDown,
+}
+
+/// What the state machine tells of itself after each step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateView {
+    /// The last index applied.
+    pub applied: LogIndex,
+    /// The log time, in milliseconds since the Unix epoch.
+    pub log_time_ms: u64,
+    /// The log time at which something expires next.
+    pub next_deadline_ms: Option<u64>,
+    /// The running digest at `applied`.
+    pub digest: u128,
+    /// Who the members are, as far as they were recorded.
+    pub members: Vec<Member>,
+}
+
+/// Something that a client of this server wants.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Names it; unique among those that wait, below 2^63.
+    pub ctx: Ctx,
+    /// When it ends in any case, by [`Now::monotonic_ms`].
+    pub deadline_ms: u64,
+    /// What is wanted.
+    pub kind: RequestKind,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub enum RequestKind {
+    /// To change the map. The request was checked. Ends as [`Effect::Answer`].
+    Write {
+        /// What to change.
+        request: WriteRequest,
+        /// Makes it exactly-once.
+        session: Option<SessionTag>,
+    },
+    /// To open a session. Ends as [`Effect::Answer`].
+    OpenSession,
+    /// To read. Ends as [`Effect::Read`], when the local state is fit to be read, or as [`Effect::Answer`] with a failure.
+    Read {
+        /// Whether it must see everything that was acknowledged before it began.
+        linearizable: bool,
+        /// It waits until this is applied here.
+        min_revision: LogIndex,
+    },
+}
+
+/// What a replica wants done. To be carried out in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Write this to the log and sync; then [`Event::Persisted`]. Writes that wait together may share a sync.
+    Write(Write),
+    /// Send this to another server, if it is connected. It may get lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        batch: PeerBatch,
+    },
+    /// Apply these entries; then [`Event::Applied`].
+    Apply(Vec<Entry>),
+    /// Read entries from the log; then [`Event::Fetched`].
+    Fetch {
+        /// For what.
+        purpose: FetchPurpose,
+        /// The first index.
+        from: LogIndex,
+        /// The last index.
+        to: LogIndex,
+        /// Stop when the entries exceed this size, but read at least one.
+        max_bytes: usize,
+    },
+    /// The request has ended.
+    Answer {
+        /// Which.
+        ctx: Ctx,
+        /// How.
+        result: Result<Answer, Failure>,
+    },
+    /// The local state may be read for this request now.
+    Read {
+        /// Which.
+        ctx: Ctx,
+    },
+    /// Close the connection to this server, and tell it why.
+    RefusePeer {
+        /// Which.
+        peer: NodeId,
+        /// Why, for the operators of both sides.
+        reason: String,
+    },
+    /// End the server, loudly: it must not take part any more.
+    Stop {
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// Something that an operator wants to know of.
+    Notice(Notice),
+}
+
+/// What an operator wants to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Of consensus.
+    Raft(raftmap_raft::Event),
+    /// This server leads, and its clock is this far from the median of the servers' clocks (positive: ahead), in
+    /// milliseconds: log time goes on by its monotonic clock until that is mended.
+    ClockDistrusted {
+        /// How far.
+        skew_ms: i64,
+    },
+    /// The clock agrees with the others' again.
+    ClockTrusted,
+    /// Another server applied the same entries to another effect: one of the two is wrong.
+    Diverged {
+        /// The other server.
+        peer: NodeId,
+        /// The index at which they differ.
+        index: LogIndex,
+    },
+    /// Less room than the reserve is left: puts are refused.
+    SpaceLow {
+        /// What is left, in bytes.
+        free_bytes: u64,
+    },
+    /// There is room again.
+    SpaceEnough {
+        /// What is left, in bytes.
+        free_bytes: u64,
+    },
+}

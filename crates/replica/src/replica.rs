@@ -1,0 +1,362 @@
+//! The replica: it hands events to consensus and turns what consensus wants, and what clients wait for, into effects.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use raftmap_raft::{
+    Action, Ctx, Event as RaftEvent, FailReason, Input, LogIndex, NodeId, Outcome as Certainty, Raft,
+    Restored,
+};
+use raftmap_state::{Answer, Member, Outcome};
+
+use crate::clock::Clock;
+use crate::config::ReplicaConfig;
+use crate::event::{Effect, Event, Notice, Now, StateView};
+use crate::failure::{Failure, Reason};
+use crate::peer::{ForwardReply, PeerBatch, PeerMessage};
+use crate::queue::Queue;
+use crate::requests::{Origin, Requests, Stage};
+use crate::status::ReplicaStatus;
+
+/// One member of a group, with everything that it decides. [`Self::step`] tells it what happened; [`Self::take_effects`]
+/// asks what is to be done. All that waits is to be stepped before the effects are taken: what came together then shares
+/// one write, one message to each follower and one round of reads.
+///
+/// # Panics
+/// When an invariant is broken; see [`Raft`]. The server must end then.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) config: ReplicaConfig,
+    pub(crate) raft: Raft,
+    pub(crate) clock: Clock,
+    pub(crate) requests: Requests,
+    pub(crate) queue: Queue,
+    /// The last index of each batch of proposals that is on its way to being committed.
+    pub(crate) batches: VecDeque<LogIndex>,
+    /// The proposals among the entries that are being applied.
+    applying: Vec<(LogIndex, Ctx)>,
+    pub(crate) view: StateView,
+    /// Digests at indexes applied lately, to compare with those of other servers.
+    digests: VecDeque<(LogIndex, u128)>,
+    /// The servers that are connected, as they introduced themselves.
+    pub(crate) connected: BTreeMap<NodeId, Member>,
+    /// The latest sequence of a forwarded command from each server: none is taken twice.
+    pub(crate) forward_seen: BTreeMap<NodeId, u64>,
+    pub(crate) next_forward: u64,
+    pub(crate) next_internal: u64,
+    /// A command of the replica's own that is under way.
+    pub(crate) own_command: Option<Ctx>,
+    /// Since when nobody leads.
+    leaderless_since_ms: Option<u64>,
+    pub(crate) free_bytes: Option<u64>,
+    clock_distrusted: bool,
+    pub(crate) shutting_down: bool,
+    outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+    effects: Vec<Effect>,
+}
+
+/// How many digests are kept.
+const DIGESTS: usize = 256;
+
+impl Replica {
+    /// A replica that starts: `restored` is what its log holds, `view` how its state machine stands.
+    pub fn new(config: ReplicaConfig, restored: Restored, view: StateView) -> Self {
+        assert!(restored.applied == view.applied, "log and state machine speak of two indexes");
+        Self {
+            raft: Raft::new(config.raft.clone(), restored),
+            clock: Clock::new(config.clock_skew_max_ms),
+            config,
+            requests: Requests::default(),
+            queue: Queue::default(),
+            batches: VecDeque::new(),
+            applying: Vec::new(),
+            view,
+            digests: VecDeque::new(),
+            connected: BTreeMap::new(),
+            forward_seen: BTreeMap::new(),
+            next_forward: 1,
+            next_internal: 0,
+            own_command: None,
+            leaderless_since_ms: None,
+            free_bytes: None,
+            clock_distrusted: false,
+            shutting_down: false,
+            outgoing: BTreeMap::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn step(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Tick => self.tick(now),
+            Event::Request(request) => self.admit(request),
+            Event::Peer { from, batch } => self.receive(now, from, batch),
+            Event::PeerConnected(member) => self.peer_connected(member),
+            Event::PeerLost(peer) => self.peer_lost(peer),
+            Event::Persisted(write) => self.raft.step(Input::Persisted(write)),
+            Event::Applied { outcomes, view } => self.applied(now, outcomes, view),
+            Event::Fetched { purpose, entries } => self.raft.step(Input::Fetched { purpose, entries }),
+            Event::Space { free_bytes } => self.space(free_bytes),
+            Event::ShutDown => self.shutting_down = true,
+        }
+    }
+
+    /// What is to be done, in order, for everything that happened since it was asked last.
+    pub fn take_effects(&mut self, now: Now) -> Vec<Effect> {
+        self.pump(now);
+        for action in self.raft.take_actions() {
+            self.act(action);
+        }
+        self.answer_reads();
+        for (to, messages) in std::mem::take(&mut self.outgoing) {
+            let StateView { applied, digest, .. } = self.view;
+            let batch = PeerBatch { clock_ms: now.wall_ms, applied, digest, messages };
+            self.effects.push(Effect::Send { to, batch });
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    // What happens.
+
+    fn tick(&mut self, now: Now) {
+        self.raft.step(Input::Tick);
+        while let Some(ctx) = self.requests.overdue(now.monotonic_ms) {
+            self.fail_overdue(ctx);
+        }
+        self.watch_leader(now);
+        if self.raft.is_leader() {
+            self.watch_clock();
+            self.housekeep(now);
+        }
+    }
+
+    fn receive(&mut self, now: Now, from: NodeId, batch: PeerBatch) {
+        self.clock.heard(from, batch.clock_ms, now);
+        self.compare_digest(from, batch.applied, batch.digest);
+        for message in batch.messages {
+            match message {
+                PeerMessage::Raft(message) => match message.validate() {
+                    Ok(()) => self.raft.step(Input::Receive { from, message }),
+                    Err(error) => {
+                        self.effects.push(Effect::RefusePeer { peer: from, reason: error.to_string() });
+                        return;
+                    }
+                },
+                PeerMessage::Forward(forward) => self.admit_forwarded(now, from, forward),
+                PeerMessage::ForwardReply(ForwardReply { sequence, result }) => {
+                    if let Some(ctx) = self.requests.forwarded_as(from, sequence) {
+                        self.respond(ctx, result);
+                    }
+                }
+            }
+        }
+    }
+
+    fn applied(&mut self, now: Now, outcomes: Vec<Outcome>, view: StateView) {
+        let proposals = std::mem::take(&mut self.applying);
+        let mut proposals = proposals.into_iter().peekable();
+        for outcome in outcomes {
+            if let Some((_, ctx)) = proposals.next_if(|proposal| proposal.0 == outcome.index) {
+                let refused = |refusal| Failure::not_applied(Reason::Refused(refusal), None);
+                let result = outcome.result.map_err(refused);
+                self.respond(ctx, result);
+            }
+        }
+        assert!(proposals.peek().is_none(), "a proposal was applied and has no outcome");
+        self.raft.step(Input::Applied(view.applied));
+        self.clock.reached(view.log_time_ms, now);
+        self.digests.push_back((view.applied, view.digest));
+        self.digests.drain(..self.digests.len().saturating_sub(DIGESTS));
+        let members_changed = view.members != self.view.members;
+        self.view = view;
+        if members_changed {
+            self.check_members();
+        }
+    }
+
+    fn space(&mut self, free_bytes: u64) {
+        let was_low = self.space_is_low();
+        self.free_bytes = Some(free_bytes);
+        match (was_low, self.space_is_low()) {
+            (false, true) => self.notice(Notice::SpaceLow { free_bytes }),
+            (true, false) => self.notice(Notice::SpaceEnough { free_bytes }),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn space_is_low(&self) -> bool {
+        self.free_bytes.is_some_and(|free_bytes| free_bytes < self.config.space_reserve_bytes)
+    }
+
+    /// Two servers that applied the same entries must have come to the same effects.
+    fn compare_digest(&mut self, peer: NodeId, index: LogIndex, digest: u128) {
+        let own = self.digests.binary_search_by_key(&index, |kept| kept.0);
+        if own.is_ok_and(|at| self.digests[at].1 != digest) {
+            self.notice(Notice::Diverged { peer, index });
+        }
+    }
+
+    // What consensus wants.
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Write(write) => self.effects.push(Effect::Write(write)),
+            Action::Send { to, message } => self.send(to, PeerMessage::Raft(message)),
+            Action::Apply { entries, proposals } => {
+                self.applying = proposals;
+                self.effects.push(Effect::Apply(entries));
+            }
+            Action::Fetch { purpose, from, to, max_bytes } => {
+                self.effects.push(Effect::Fetch { purpose, from, to, max_bytes });
+            }
+            Action::ReadReady { ctx, index } => self.read_confirmed(ctx, index),
+            Action::Failed { ctx, reason, outcome } => self.failed(ctx, reason, outcome),
+            Action::Event(event) => self.raft_event(event),
+        }
+    }
+
+    fn raft_event(&mut self, event: RaftEvent) {
+        match &event {
+            RaftEvent::Following { leader, .. } => self.fail_forwarded_elsewhere(*leader),
+            RaftEvent::Leading { .. } => self.fail_forwarded_elsewhere(None),
+            _ => {}
+        }
+        self.notice(Notice::Raft(event));
+    }
+
+    /// What was passed on to a leader that leads no more may have been applied, and its answer may never come.
+    pub(crate) fn fail_forwarded_elsewhere(&mut self, leader: Option<NodeId>) {
+        for ctx in self.requests.forwarded_elsewhere(leader) {
+            self.respond(ctx, Err(Failure::unknown(Reason::LeadershipLost, leader)));
+        }
+    }
+
+    fn failed(&mut self, ctx: Ctx, reason: FailReason, outcome: Certainty) {
+        let stage = self.requests.get(ctx).map(|pending| pending.stage);
+        if let Some(Stage::Confirming { min_revision }) = stage
+            && matches!(reason, FailReason::NotLeader { .. } | FailReason::LeadershipLost)
+        {
+            // A read changes nothing: it may as well wait for the next leader.
+            self.requests.set_stage(ctx, Stage::Queued);
+            self.queue.push_read(ctx, min_revision);
+            return;
+        }
+        let reason = match reason {
+            FailReason::NotLeader { .. } => self.no_leader(),
+            FailReason::LeadershipLost => Reason::LeadershipLost,
+            FailReason::Overloaded => {
+                Reason::Overloaded { limit: self.config.raft.max_uncommitted_bytes as u64 }
+            }
+            FailReason::TooLarge { limit_bytes } => Reason::TooLarge { limit: limit_bytes as u64 },
+        };
+        self.respond(ctx, Err(Failure { reason, outcome, leader: self.raft.leader() }));
+    }
+
+    fn read_confirmed(&mut self, ctx: Ctx, index: LogIndex) {
+        if let Some(Stage::Confirming { min_revision }) = self.requests.get(ctx).map(|pending| pending.stage)
+        {
+            self.requests.set_stage(ctx, Stage::Awaiting { index: index.max(min_revision) });
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        while let Some(ctx) = self.requests.readable(self.view.applied) {
+            self.requests.end(ctx);
+            self.effects.push(Effect::Read { ctx });
+        }
+    }
+
+    // Time.
+
+    fn fail_overdue(&mut self, ctx: Ctx) {
+        let leader = self.raft.leader();
+        let failure = match self.requests.get(ctx).map(|pending| pending.stage) {
+            Some(Stage::Proposed | Stage::Forwarded { .. }) => Failure::unknown(Reason::Deadline, leader),
+            Some(Stage::Awaiting { index }) if index > self.view.applied => {
+                Failure::not_applied(Reason::Behind { applied: self.view.applied }, leader)
+            }
+            _ => Failure::not_applied(Reason::Deadline, leader),
+        };
+        self.respond(ctx, Err(failure));
+    }
+
+    /// While nobody leads, requests wait for a while: an election is short. Then they fail.
+    fn watch_leader(&mut self, now: Now) {
+        if self.raft.leader().is_some() {
+            self.leaderless_since_ms = None;
+            return;
+        }
+        let since_ms = *self.leaderless_since_ms.get_or_insert(now.monotonic_ms);
+        if now.monotonic_ms.saturating_sub(since_ms) >= self.config.leaderless_wait_ms {
+            let failure = Failure::not_applied(self.no_leader(), None);
+            for ctx in self.queue.drain() {
+                self.respond(ctx, Err(failure.clone()));
+            }
+        }
+    }
+
+    /// Why nobody leads, as far as can be told from here.
+    pub(crate) fn no_leader(&self) -> Reason {
+        let voters = &self.raft.membership().voters;
+        let here = |id: &&NodeId| **id == self.raft.id() || self.connected.contains_key(*id);
+        let (connected, needed) = (voters.iter().filter(here).count(), voters.len() / 2 + 1);
+        if connected < needed {
+            Reason::NoQuorum { connected, voters: voters.len(), needed }
+        } else {
+            Reason::NoLeader
+        }
+    }
+
+    fn watch_clock(&mut self) {
+        let skew_ms = self.clock.distrusted_skew_ms();
+        if skew_ms.is_some() != self.clock_distrusted {
+            self.clock_distrusted = skew_ms.is_some();
+            let notice = skew_ms.map_or(Notice::ClockTrusted, |skew_ms| Notice::ClockDistrusted { skew_ms });
+            self.notice(notice);
+        }
+    }
+
+    // Answers.
+
+    /// Ends a request, whoever waits for it. One that has ended before stays so.
+    pub(crate) fn respond(&mut self, ctx: Ctx, result: Result<Answer, Failure>) {
+        match self.requests.end(ctx).map(|pending| pending.origin) {
+            Some(Origin::Client) => self.effects.push(Effect::Answer { ctx, result }),
+            Some(Origin::Peer { node, sequence }) => {
+                self.send(node, PeerMessage::ForwardReply(ForwardReply { sequence, result }));
+            }
+            Some(Origin::Itself) => self.own_command = None,
+            None => {}
+        }
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.outgoing.entry(to).or_default().push(message);
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.effects.push(Effect::Notice(notice));
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.leader()
+    }
+
+    /// How the replica stands.
+    pub fn status(&self) -> ReplicaStatus {
+        ReplicaStatus {
+            raft: self.raft.status(),
+            requests: self.requests.len(),
+            log_time_ms: self.view.log_time_ms,
+            digest: self.view.digest,
+            connected: self.connected.keys().copied().collect(),
+            free_bytes: self.free_bytes,
+            voters: self.raft.membership().voters.iter().copied().collect(),
+        }
+    }
+}

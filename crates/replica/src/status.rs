@@ -1,0 +1,22 @@
+//! How a replica stands.
+
+use raftmap_raft::NodeId;
+
+/// How a replica stands, for operators, metrics and tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Consensus.
+    pub raft: raftmap_raft::Status,
+    /// Requests that have not ended.
+    pub requests: usize,
+    /// The log time, in milliseconds since the Unix epoch.
+    pub log_time_ms: u64,
+    /// The running digest at the applied index.
+    pub digest: u128,
+    /// The other servers that are connected.
+    pub connected: Vec<NodeId>,
+    /// Room left on the disk in bytes, if it was measured.
+    pub free_bytes: Option<u64>,
+    /// The members that vote.
+    pub voters: Vec<NodeId>,
+}
