@@ -42,7 +42,7 @@ pub use engine::{
     RowChange, Snapshot,
 };
 pub use error::StateError;
-pub use format::{DecodeError, DecodedCommand, RequestBytes};
+pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
 pub use machine::StateMachine;
 pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{

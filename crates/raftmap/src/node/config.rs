@@ -109,7 +109,9 @@ pub enum StartFailure {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The certificate is of another cluster.
-    #[error("the certificate is of cluster {certified}, and this data directory belongs to another one: check --certs and --data")]
+    #[error(
+        "the certificate is of cluster {certified}, and this data directory belongs to another one: check --certs and --data"
+    )]
     OtherCluster {
         /// The cluster that the certificate names.
         certified: String,

@@ -90,7 +90,8 @@ impl Node {
         let failstop = Failstop::new();
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
-        let opened = opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
+        let opened =
+            opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
         let Opened { log, identity, worker, replica } = opened;
         let listener = TcpListener::bind(config.peer_listen)
             .await
@@ -197,7 +198,11 @@ impl Opened {
     }
 }
 
-fn peers_config(config: &NodeConfig, identity: &Identity, damaged: bool) -> Result<PeersConfig, StartFailure> {
+fn peers_config(
+    config: &NodeConfig,
+    identity: &Identity,
+    damaged: bool,
+) -> Result<PeersConfig, StartFailure> {
     let own = identity.node();
     let security = match &config.tls {
         None => Security::insecure(),

@@ -212,6 +212,9 @@ fn tell(notice: &Notice) {
         Notice::Raft(Raft::Repaired { up_to }) => {
             tracing::info!(%up_to, "what was lost on this disk is there again: this server votes and counts");
         }
+        Notice::Raft(Raft::AcknowledgedLost { .. }) => {
+            tracing::error!(?notice, "acknowledged entries are lost")
+        }
         Notice::ClockDistrusted { skew_ms } => {
             tracing::warn!(
                 skew_ms,

@@ -29,7 +29,9 @@ const RESULT_PUT: u8 = 1;
 const RESULT_DELETED: u8 = 2;
 const RESULT_GOT: u8 = 3;
 
-pub(crate) fn encode_result(result: &Result<Answer, Refusal>) -> Bytes {
+/// The bytes of what became of an entry: what a session keeps, what the running digest takes in, and what a leader
+/// answers to a follower that passed a command on.
+pub fn encode_result(result: &Result<Answer, Refusal>) -> Bytes {
     let mut out = BytesMut::with_capacity(32);
     match result {
         Ok(answer) => put_answer(&mut out, answer),
@@ -105,7 +107,11 @@ fn put_refusal(out: &mut BytesMut, refusal: &Refusal) {
     }
 }
 
-pub(crate) fn decode_result(bytes: Bytes) -> Result<Result<Answer, Refusal>, DecodeError> {
+/// What [`encode_result`] wrote; keys and values are slices of `bytes`.
+///
+/// # Errors
+/// If the bytes are malformed, or of a kind that this version does not know.
+pub fn decode_result(bytes: Bytes) -> Result<Result<Answer, Refusal>, DecodeError> {
     let mut decoder = Decoder::new(bytes);
     let kind = decoder.u8("answer kind")?;
     let result = if kind < SESSION_UNKNOWN {

@@ -9,7 +9,7 @@ mod answer;
 mod command;
 mod row;
 
-pub(crate) use answer::{decode_result, encode_result};
+pub use answer::{decode_result, encode_result};
 pub use command::{DecodedCommand, RequestBytes};
 pub(crate) use row::{Applied, MapRow, SessionRow, decode_member, encode_member, table};
 

@@ -1,0 +1,183 @@
+//! Keeps a connection to one peer: dials, and dials again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raftmap_raft::NodeId;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::connection::Connection;
+use super::grpc::{self, FrameReader, FrameWriter, StreamError};
+use super::hello::{Direction, Proof, Unwelcome};
+use super::peer::Peer;
+use super::session::{FirstWord, Greeted, Unmet, attend};
+use super::{Net, PeerEvent, PeerSink};
+
+/// Dials `id` whenever there is no connection to it, until the server stops.
+pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
+    let peer = net.peers.get(&id).expect("only members are dialed");
+    let mut backoff = Backoff::new(net.limits.redial_min, net.limits.redial_max);
+    let mut said = String::new();
+    loop {
+        let dialed = tokio::select! {
+            dialed = timeout(net.limits.handshake_timeout, dial(&net, peer)) => dialed,
+            () = net.stop.cancelled() => return,
+        };
+        match dialed.unwrap_or(Err(Unmet::Late(net.limits.handshake_timeout))) {
+            Ok(greeted) => {
+                backoff.reset();
+                said.clear();
+                attend(&net, &*sink, peer, greeted).await;
+            }
+            Err(unmet) => {
+                peer.meters.dial_failed();
+                let reason = unmet.to_string();
+                // Said once, and again when it changes: a peer that is down would fill the log.
+                if reason == said {
+                    debug!(peer = %id, address = peer.address, reason, "still not connected");
+                } else {
+                    warn!(peer = %id, address = peer.address, reason, "not connected");
+                    said = reason;
+                }
+                if matches!(unmet, Unmet::Refused(_) | Unmet::RefusedBy { .. }) {
+                    backoff.exhaust();
+                }
+                if let Unmet::RefusedBy { reason, .. } = unmet {
+                    let _ = net.deliver(&*sink, PeerEvent::Refused { by: id, reason }).await;
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(backoff.next()) => {}
+            () = net.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn dial(net: &Net, peer: &Peer) -> Result<Greeted, Unmet> {
+    let broken = |reason: String| Unmet::Broken(reason);
+    let socket = TcpStream::connect(&peer.address).await.map_err(|error| broken(error.to_string()))?;
+    let address = socket.peer_addr().map_err(|error| broken(error.to_string()))?;
+    // What leaves together was gathered above: nothing is to wait for more.
+    socket.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
+    let host = peer.address.rsplit_once(':').map_or(&*peer.address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let (io, proof) = net.security.connect(socket, host).await.map_err(broken)?;
+    let (connection, requests) = Connection::of_dialed(io, &net.limits)
+        .await
+        .map_err(|error| broken(format!("{error}{}", net.security.hint())))?;
+    match call(net, peer, requests, proof).await {
+        Ok((hello, reader, writer)) => Ok(Greeted { hello, address, connection, reader, writer }),
+        Err(Failed::Unwelcome(writer, reason)) => Err(net.turn_away(connection, *writer, reason).await),
+        Err(Failed::RefusedBy(reason)) => Err(Unmet::RefusedBy { by: Some(peer.id), reason }),
+        Err(Failed::Broken(error)) => {
+            let reason = connection.lost().await.map_or_else(|| error.to_string(), |lost| lost.to_string());
+            Err(broken(format!("{reason}{}", net.security.hint())))
+        }
+    }
+}
+
+/// Why a call came to nothing.
+enum Failed {
+    /// The peer is to be told this.
+    Unwelcome(Box<FrameWriter>, String),
+    RefusedBy(String),
+    Broken(StreamError),
+}
+
+impl From<h2::Error> for Failed {
+    fn from(error: h2::Error) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+impl From<StreamError> for Failed {
+    fn from(error: StreamError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn call(
+    net: &Net,
+    peer: &Peer,
+    requests: h2::client::SendRequest<bytes::Bytes>,
+    proof: Result<Proof, Unwelcome>,
+) -> Result<(super::hello::Hello, FrameReader, FrameWriter), Failed> {
+    let request = grpc::request(&peer.address).map_err(|error| StreamError::Answer(error.to_string()))?;
+    let (response, stream) = requests.ready().await?.send_request(request, false)?;
+    let mut writer = FrameWriter::of_client(stream);
+    let refuse = |writer, reason: String| Failed::Unwelcome(Box::new(writer), reason);
+    let proof = match proof {
+        Ok(Proof::Certificate(found)) if found != peer.id => {
+            Err(Unwelcome::NotTheDialed { dialed: peer.id, found })
+        }
+        proof => proof,
+    };
+    // Before the hello: who is not the one that was dialed is told nothing.
+    let proof = match proof {
+        Ok(proof) => proof,
+        Err(unwelcome) => return Err(refuse(writer, unwelcome.to_string())),
+    };
+    net.greet(peer.id, &mut writer).await?;
+    let response = response.await?;
+    grpc::check_answer(&response)?;
+    let mut reader = FrameReader::new(response.into_body(), net.frame_bytes_max());
+    match net.first_word(&mut reader).await? {
+        FirstWord::Hello(hello) => match net.check(&hello, proof, Direction::Dialed(peer.id)) {
+            Ok(()) => Ok((hello, reader, writer)),
+            Err(unwelcome) => Err(refuse(writer, unwelcome.to_string())),
+        },
+        FirstWord::Refusal(reason) => Err(Failed::RefusedBy(reason)),
+        FirstWord::Nonsense(reason) => Err(refuse(writer, reason)),
+    }
+}
+
+/// How long to wait before the next attempt: twice as long each time, up to a limit, and between half and all of that by
+/// chance, so that servers that lost each other at once do not come back at once.
+struct Backoff {
+    min: Duration,
+    max: Duration,
+    current: Duration,
+}
+
+impl Backoff {
+    fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max, current: min }
+    }
+
+    fn reset(&mut self) {
+        self.current = self.min;
+    }
+
+    /// The next wait is the longest: what was refused will be refused again.
+    fn exhaust(&mut self) {
+        self.current = self.max;
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = self.current.mul_f64(fastrand::f64().midpoint(1.0));
+        self.current = (self.current * 2).min(self.max);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_the_limit_and_begin_anew() {
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(50), ms(1000));
+        for full in [50, 100, 200, 400, 800, 1000, 1000] {
+            let wait = backoff.next();
+            assert!(ms(full) / 2 <= wait && wait <= ms(full), "{wait:?} of {full} ms");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= ms(50));
+        backoff.exhaust();
+        assert!(backoff.next() >= ms(500));
+    }
+}

@@ -1,0 +1,126 @@
+//! Takes connections of peers, and finds out who they are.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::connection::{Call, Connection};
+use super::grpc::{self, FrameReader};
+use super::hello::{Direction, Proof, Unwelcome};
+use super::meters;
+use super::session::{FirstWord, Greeted, Unmet, attend};
+use super::{Net, PeerEvent, PeerSink};
+
+/// The process is out of file descriptors, or the like: each further try would fail at once, too.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until the server stops.
+pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = net.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((socket, address)) => {
+                net.tasks.spawn(take(Arc::clone(&net), Arc::clone(&sink), socket, address));
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+async fn take<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, socket: TcpStream, address: SocketAddr) {
+    let Ok(place) = Arc::clone(&net.handshakes).try_acquire_owned() else {
+        meters::stranger();
+        debug!(%address, limit = net.limits.handshakes_max, "a connection was closed unanswered: too many are not finished");
+        return;
+    };
+    let met = tokio::select! {
+        met = timeout(net.limits.handshake_timeout, meet(&net, socket, address)) => met,
+        () = net.stop.cancelled() => return,
+    };
+    drop(place);
+    match met.unwrap_or(Err(Unmet::Late(net.limits.handshake_timeout))) {
+        Ok(greeted) => {
+            let peer = net.peers.get(&greeted.hello.member.node_id).expect("only members are welcome");
+            attend(&net, &*sink, peer, greeted).await;
+        }
+        Err(unmet) => {
+            meters::stranger();
+            warn!(%address, reason = %unmet, "a connection to the port for servers came to nothing");
+            if let Unmet::RefusedBy { by: Some(by), reason } = unmet {
+                let _ = net.deliver(&*sink, PeerEvent::Refused { by, reason }).await;
+            }
+        }
+    }
+}
+
+async fn meet(net: &Net, socket: TcpStream, address: SocketAddr) -> Result<Greeted, Unmet> {
+    // What leaves together was gathered above: nothing is to wait for more.
+    socket.set_nodelay(true).map_err(|error| Unmet::Broken(error.to_string()))?;
+    let (io, proof) = net.security.accept(socket).await.map_err(Unmet::Broken)?;
+    let hinted = |reason: String| Unmet::Broken(format!("{reason}{}", net.security.hint()));
+    let (connection, mut calls) =
+        Connection::of_accepted(io, &net.limits).await.map_err(|lost| hinted(lost.to_string()))?;
+    match calls.recv().await {
+        Some(call) => answer(net, address, connection, call, proof).await,
+        None => {
+            let lost = connection.lost().await;
+            Err(hinted(lost.map_or_else(|| "closed without a call".to_owned(), |lost| lost.to_string())))
+        }
+    }
+}
+
+async fn answer(
+    net: &Net,
+    address: SocketAddr,
+    connection: Connection,
+    (request, mut respond): Call,
+    proof: Result<Proof, Unwelcome>,
+) -> Result<Greeted, Unmet> {
+    if !grpc::is_call(&request) {
+        let reason = format!("there is no call {} {}", request.method(), request.uri().path());
+        if grpc::decline(&mut respond).is_ok() {
+            connection.finish().await;
+        }
+        return Err(Unmet::Refused(reason));
+    }
+    let broken = |error: h2::Error| Unmet::Broken(error.to_string());
+    let mut writer = grpc::accept(&mut respond).map_err(broken)?;
+    let mut reader = FrameReader::new(request.into_body(), net.frame_bytes_max());
+    let first = match net.first_word(&mut reader).await {
+        Ok(first) => first,
+        Err(error) => {
+            return Err(Unmet::Broken(
+                connection.lost().await.map_or(error.to_string(), |lost| lost.to_string()),
+            ));
+        }
+    };
+    let reason = match (first, proof) {
+        (FirstWord::Refusal(reason), proof) => {
+            let by = match proof {
+                Ok(Proof::Certificate(id)) if net.peers.contains_key(&id) => Some(id),
+                _ => None,
+            };
+            return Err(Unmet::RefusedBy { by, reason });
+        }
+        (_, Err(unwelcome)) => unwelcome.to_string(),
+        (FirstWord::Nonsense(reason), Ok(_)) => reason,
+        (FirstWord::Hello(hello), Ok(proof)) => match net.check(&hello, proof, Direction::Accepted) {
+            Ok(()) => {
+                net.greet(hello.member.node_id, &mut writer).await.map_err(broken)?;
+                return Ok(Greeted { hello, address, connection, reader, writer });
+            }
+            Err(unwelcome) => unwelcome.to_string(),
+        },
+    };
+    Err(net.turn_away(connection, writer, reason).await)
+}

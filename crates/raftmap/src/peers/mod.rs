@@ -1,0 +1,340 @@
+//! How servers talk to each other: gRPC over TLS 1.3 with certificates on both ends, one long-lived stream for each pair.
+//!
+//! ```text
+//!  replica ── send ──► outbox ─► writer ─► HTTP/2 ═══ TLS ═══ HTTP/2 ─► reader ─► PeerSink ──► replica
+//!             never     bounded,  what has gathered                      stops while the sink
+//!             waits     drops     leaves as one frame                    is full
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `dialer`, `listener` | one connection for each pair of servers: the one with the lower id dials |
+//! | `hello` | who is at the other end, and whether it is welcome |
+//! | `session` | carries batches over a connection for as long as it lives |
+//! | `peer`, `outbox` | what is kept of each peer: its queue, and whose turn it is to speak for it |
+//! | `connection`, `grpc`, `watched` | HTTP/2 and gRPC: windows, signs of life, frames |
+//! | `wire` | batches as the messages of `peer.proto` |
+//! | `meters` | what is counted |
+//!
+//! Delivery is in order and at most once on a connection; what is in flight when it breaks is lost, and consensus makes
+//! up for it. For each peer the sink gets `Connected`, then what is received, then `Lost`, and so on; when a peer connects
+//! anew while its old connection seems alive, the old one is lost first.
+//!
+//! Everything that a peer or a stranger can hold has a limit, in [`PeerLimits`].
+
+mod connection;
+mod dialer;
+mod grpc;
+mod hello;
+mod listener;
+mod meters;
+mod outbox;
+mod peer;
+mod security;
+mod session;
+mod watched;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use raftmap_raft::NodeId;
+use raftmap_replica::PeerBatch;
+use raftmap_state::Member;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use self::hello::Hello;
+use self::peer::Peer;
+
+pub use self::hello::PROTOCOL;
+pub use self::security::{Security, SecurityError};
+
+/// What carries batches to the other servers. Behind it are sockets, or something faster, or a test.
+pub trait Transport: Send + Sync {
+    /// Sends `batch` to a peer. Never waits: what cannot be queued is dropped and counted.
+    fn send(&self, to: NodeId, batch: PeerBatch);
+
+    /// Closes the connection to a peer, and tells it why, for the operators of both sides.
+    fn refuse(&self, peer: NodeId, reason: String);
+}
+
+/// What takes in what happens between servers: the way to the replica.
+pub trait PeerSink: Send + Sync + 'static {
+    /// Hands `event` on; waits while there is no room, and what is not read from the network meanwhile slows down the
+    /// peer. Events that were handed in one after the other must stay in order. If the future is dropped before it is
+    /// ready, the event was not taken.
+    ///
+    /// # Errors
+    /// If nobody takes events any more.
+    fn deliver(&self, event: PeerEvent) -> impl Future<Output = Result<(), SinkClosed>> + Send;
+}
+
+impl<E: From<PeerEvent> + Send + 'static> PeerSink for mpsc::Sender<E> {
+    async fn deliver(&self, event: PeerEvent) -> Result<(), SinkClosed> {
+        self.send(event.into()).await.map_err(|_| SinkClosed)
+    }
+}
+
+/// Nobody takes events any more: the node is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nobody takes events of peers any more")]
+pub struct SinkClosed;
+
+/// What happens between servers.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// A connection to a peer stands, and it said who it is.
+    Connected {
+        /// Who, by its data directory; the id by its certificate, too.
+        member: Member,
+        /// What else it says of itself.
+        info: PeerInfo,
+    },
+    /// The connection to a peer is no more.
+    Lost(NodeId),
+    /// A peer sent something.
+    Received {
+        /// Which.
+        from: NodeId,
+        /// What.
+        batch: PeerBatch,
+        /// To be dropped when the batch is taken in.
+        room: Room,
+    },
+    /// A peer does not want this server.
+    Refused {
+        /// Which.
+        by: NodeId,
+        /// Why, in its words.
+        reason: String,
+    },
+}
+
+/// What a peer says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// The other end of the connection.
+    pub address: SocketAddr,
+    /// Where it answers clients; empty: nowhere.
+    pub client_address: String,
+    /// The version of its program.
+    pub version: String,
+    /// It lost something that it may have acknowledged. As of the beginning of the connection.
+    pub damaged: bool,
+}
+
+/// The place of a batch among those that were received and not yet taken in, by [`PeerLimits::inbox_bytes_max`].
+#[derive(Debug)]
+pub struct Room {
+    _place: OwnedSemaphorePermit,
+}
+
+/// How a peer is doing, as far as the connection to it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Which.
+    pub id: NodeId,
+    /// What it said of itself, if it is connected.
+    pub connected: Option<PeerInfo>,
+    /// Bytes that wait to be sent.
+    pub queued_bytes: usize,
+    /// Batches that were dropped since this server began: the queue was full, or the peer not connected.
+    pub dropped_batches: u64,
+}
+
+/// The limits between servers.
+#[derive(Clone, Debug)]
+pub struct PeerLimits {
+    /// The largest frame, in bytes: more than any single message of consensus, command or answer. The same on all
+    /// servers.
+    pub frame_bytes_max: u32,
+    /// Messages that may wait to be sent to one peer.
+    pub outbox_messages_max: usize,
+    /// Bytes that may wait to be sent to one peer, besides what is on its way in HTTP/2 (1 MiB and one frame).
+    pub outbox_bytes_max: usize,
+    /// Bytes of frames of one peer that were received and not yet taken in by the replica. One frame always may be.
+    pub inbox_bytes_max: u32,
+    /// Accepted connections that have not said who they are, at once; one more is closed unanswered.
+    pub handshakes_max: usize,
+    /// How long a connection may take to be made, or accepted, and to say who is there.
+    pub handshake_timeout: Duration,
+    /// How often a peer is asked for a sign of life.
+    pub ping_interval: Duration,
+    /// The connection is closed when nothing came for this many intervals.
+    pub pings_missed_max: u32,
+    /// How long a server waits at first before it dials again.
+    pub redial_min: Duration,
+    /// How long it waits at most.
+    pub redial_max: Duration,
+    /// How long connections may take to send what waits when the server stops.
+    pub stop_timeout: Duration,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 8 << 20,
+            outbox_messages_max: 65_536,
+            outbox_bytes_max: 64 << 20,
+            inbox_bytes_max: 16 << 20,
+            handshakes_max: 64,
+            handshake_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(1),
+            pings_missed_max: 3,
+            redial_min: Duration::from_millis(50),
+            redial_max: Duration::from_secs(1),
+            stop_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Who this server is among the others, and where they are.
+#[derive(Clone, Debug)]
+pub struct PeersConfig {
+    /// The cluster's id by the data directory.
+    pub cluster_id: u128,
+    /// This server, by its data directory.
+    pub member: Member,
+    /// Where this server answers clients; empty: nowhere.
+    pub client_address: String,
+    /// Whether this server lost something that it may have acknowledged; see [`Peers::set_damaged`].
+    pub damaged: bool,
+    /// Where each other member is, as `host:port`. Names are looked up again each time.
+    pub members: BTreeMap<NodeId, String>,
+    /// How connections are secured.
+    pub security: Security,
+    /// What peers and strangers may hold.
+    pub limits: PeerLimits,
+}
+
+/// The connections to the other servers.
+pub struct Peers {
+    net: Arc<Net>,
+}
+
+/// What all tasks share.
+struct Net {
+    cluster_id: u128,
+    member: Member,
+    client_address: String,
+    damaged: AtomicBool,
+    security: Security,
+    limits: PeerLimits,
+    peers: BTreeMap<NodeId, Peer>,
+    handshakes: Arc<Semaphore>,
+    /// Nothing new begins, and what waits is sent.
+    stop: CancellationToken,
+    /// Everything ends.
+    cut: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Peers {
+    /// Accepts peers on `listener` and dials those with a higher id, for as long as it lives. What happens goes to
+    /// `sink`. To be called within a tokio runtime.
+    pub fn start(config: PeersConfig, listener: TcpListener, sink: impl PeerSink) -> Self {
+        let PeersConfig { cluster_id, member, client_address, damaged, members, security, limits } = config;
+        let own = member.node_id;
+        let peers = members
+            .into_iter()
+            .filter(|(id, _)| *id != own)
+            .map(|(id, address)| (id, Peer::new(id, address, &limits)))
+            .collect();
+        let net = Arc::new(Net {
+            cluster_id,
+            member,
+            client_address,
+            damaged: AtomicBool::new(damaged),
+            security,
+            handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
+            limits,
+            peers,
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let sink = Arc::new(sink);
+        for id in net.peers.keys().copied().filter(|id| *id > own) {
+            net.tasks.spawn(dialer::run(Arc::clone(&net), Arc::clone(&sink), id));
+        }
+        net.tasks.spawn(listener::run(Arc::clone(&net), sink, listener));
+        Self { net }
+    }
+
+    /// From now on, new connections are told whether this server is damaged.
+    pub fn set_damaged(&self, damaged: bool) {
+        self.net.damaged.store(damaged, Ordering::Relaxed);
+    }
+
+    /// How the peers are doing, by id.
+    pub fn status(&self) -> Vec<PeerStatus> {
+        self.net.peers.values().map(Peer::status).collect()
+    }
+
+    /// Ends all connections, when what waits is sent or the time for that is over. Nothing is delivered afterwards.
+    pub async fn stop(&self) {
+        self.net.stop.cancel();
+        self.net.tasks.close();
+        if timeout(self.net.limits.stop_timeout, self.net.tasks.wait()).await.is_err() {
+            info!("connections to other servers are cut off: not everything could be sent in time");
+            self.net.cut.cancel();
+            self.net.tasks.wait().await;
+        }
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.net.stop.cancel();
+        self.net.cut.cancel();
+    }
+}
+
+impl Transport for Peers {
+    fn send(&self, to: NodeId, batch: PeerBatch) {
+        if let Some(peer) = self.net.peers.get(&to) {
+            peer.send(batch);
+        }
+    }
+
+    fn refuse(&self, peer: NodeId, reason: String) {
+        if let Some(peer) = self.net.peers.get(&peer) {
+            peer.refuse(reason);
+        }
+    }
+}
+
+impl Net {
+    /// What this server says of itself to `peer`.
+    fn hello(&self, peer: NodeId) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: self.cluster_id,
+            member: self.member,
+            peer_id: peer,
+            client_address: self.client_address.clone(),
+            damaged: self.damaged.load(Ordering::Relaxed),
+        }
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.limits.frame_bytes_max as usize
+    }
+
+    async fn deliver(&self, sink: &impl PeerSink, event: PeerEvent) -> Result<(), SinkClosed> {
+        tokio::select! {
+            result = sink.deliver(event) => result,
+            () = self.cut.cancelled() => Err(SinkClosed),
+        }
+    }
+}

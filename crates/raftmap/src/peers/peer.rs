@@ -1,0 +1,129 @@
+//! What is kept of each peer, connected or not.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use raftmap_raft::NodeId;
+use raftmap_replica::PeerBatch;
+use tokio::sync::{MutexGuard as TurnGuard, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::meters::{Dropped, Meters};
+use super::outbox::{Outbox, OutboxLimits};
+use super::{PeerInfo, PeerLimits, PeerStatus, Room};
+
+/// One of the other servers.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    /// Where to dial it, as `host:port`.
+    pub(super) address: String,
+    pub(super) meters: Meters,
+    outbox_limits: OutboxLimits,
+    inbox: Arc<Semaphore>,
+    inbox_bytes_max: u32,
+    state: Mutex<State>,
+    /// Held by the connection that speaks for the peer, from its `Connected` to its `Lost`.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    line: Option<Line>,
+    /// Cancelled when a newer connection of the peer takes over.
+    newest: CancellationToken,
+}
+
+/// A connection that stands.
+#[derive(Debug)]
+struct Line {
+    info: PeerInfo,
+    outbox: Arc<Outbox>,
+    /// The queue was full, and that was said.
+    full: bool,
+}
+
+impl Peer {
+    pub(super) fn new(id: NodeId, address: String, limits: &PeerLimits) -> Self {
+        let outbox_limits =
+            OutboxLimits { messages: limits.outbox_messages_max, bytes: limits.outbox_bytes_max };
+        Self {
+            id,
+            address,
+            meters: Meters::new(id),
+            outbox_limits,
+            inbox: Arc::new(Semaphore::new(limits.inbox_bytes_max as usize)),
+            inbox_bytes_max: limits.inbox_bytes_max,
+            state: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Announces a new connection: an older one ends. The answer is cancelled when a newer one comes.
+    pub(super) fn take_over(&self) -> CancellationToken {
+        let newest = CancellationToken::new();
+        let before = std::mem::replace(&mut self.state().newest, newest.clone());
+        before.cancel();
+        newest
+    }
+
+    /// Waits until no other connection speaks for the peer.
+    pub(super) async fn turn(&self) -> TurnGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// From now on, what is sent to the peer goes over this connection.
+    pub(super) fn open(&self, info: PeerInfo) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::new(self.outbox_limits));
+        self.state().line = Some(Line { info, outbox: Arc::clone(&outbox), full: false });
+        self.meters.connected(true);
+        outbox
+    }
+
+    /// The connection is no more; what waited for it is dropped.
+    pub(super) fn close(&self) {
+        self.state().line = None;
+        self.meters.connected(false);
+    }
+
+    pub(super) fn send(&self, batch: PeerBatch) {
+        let mut state = self.state();
+        let Some(line) = &mut state.line else { return self.meters.dropped(Dropped::Unconnected) };
+        if line.outbox.push(batch) {
+            line.full = false;
+            return;
+        }
+        self.meters.dropped(Dropped::Full);
+        if !std::mem::replace(&mut line.full, true) {
+            let queued_bytes = line.outbox.bytes();
+            warn!(peer = %self.id, queued_bytes, "the peer takes too little: what does not fit its queue is dropped");
+        }
+    }
+
+    pub(super) fn refuse(&self, reason: String) {
+        if let Some(line) = &self.state().line {
+            line.outbox.refuse(reason);
+        }
+    }
+
+    /// Waits until a frame of this size may be received.
+    pub(super) async fn room(&self, bytes: usize) -> Room {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.inbox_bytes_max);
+        let place = Arc::clone(&self.inbox).acquire_many_owned(bytes).await;
+        Room { _place: place.expect("the semaphore is never closed") }
+    }
+
+    pub(super) fn status(&self) -> PeerStatus {
+        let state = self.state();
+        PeerStatus {
+            id: self.id,
+            connected: state.line.as_ref().map(|line| line.info.clone()),
+            queued_bytes: state.line.as_ref().map_or(0, |line| line.outbox.bytes()),
+            dropped_batches: self.meters.dropped_batches(),
+        }
+    }
+}

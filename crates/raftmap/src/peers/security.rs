@@ -1,0 +1,119 @@
+//! How connections between servers are secured, and what the other end proves by it.
+
+use std::sync::Arc;
+
+use raftmap_raft::NodeId;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncWriteExt, copy, sink};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_util::either::Either;
+
+use super::connection::LINGER;
+use super::hello::{Proof, Unwelcome};
+use super::watched::explain;
+use crate::tls::config::{Credentials, TlsError};
+use crate::tls::identity::{ClusterName, Role};
+
+/// A connection, encrypted or not.
+pub(super) type Io = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// How connections between servers are secured.
+#[derive(Clone, Debug)]
+pub struct Security(Mode);
+
+#[derive(Clone, Debug)]
+enum Mode {
+    Tls { cluster: ClusterName, server: Arc<ServerConfig>, client: Arc<ClientConfig> },
+    Plaintext,
+}
+
+/// Why credentials are of no use between servers.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityError {
+    /// They do not work.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// They are not those of this server.
+    #[error("the certificate is that of {role}, and this is node/{node}")]
+    NotOurs {
+        /// Whose they are.
+        role: Role,
+        /// This server.
+        node: NodeId,
+    },
+}
+
+impl Security {
+    /// TLS, with the credentials of server `node`. Its peers show certificates of the same cluster.
+    ///
+    /// # Errors
+    /// If the credentials do not work, or are not those of `node`.
+    pub fn tls(credentials: &Credentials, node: NodeId) -> Result<Self, SecurityError> {
+        let identity = credentials.identity()?;
+        if identity.role != Role::Node(node) {
+            return Err(SecurityError::NotOurs { role: identity.role, node });
+        }
+        let (server, client) = (credentials.peer_listener()?, credentials.dialler()?);
+        Ok(Self(Mode::Tls { cluster: identity.cluster, server, client }))
+    }
+
+    /// None at all: whoever reaches the port may claim to be a server. For tests and benchmarks on one machine; the caller
+    /// warns of it.
+    pub fn insecure() -> Self {
+        Self(Mode::Plaintext)
+    }
+
+    /// What a connection that broke before the first word may suffer from.
+    pub(super) fn hint(&self) -> &'static str {
+        match self.0 {
+            Mode::Tls { .. } => "",
+            Mode::Plaintext => " (this server runs with --insecure; does the other one use TLS?)",
+        }
+    }
+
+    /// Secures a connection that came in. What the other end proved comes apart: it is to be told why it is unwelcome.
+    pub(super) async fn accept(&self, socket: TcpStream) -> Result<(Io, Result<Proof, Unwelcome>), String> {
+        let Mode::Tls { cluster, server, .. } = &self.0 else {
+            return Ok((Either::Left(socket), Ok(Proof::Nothing)));
+        };
+        match TlsAcceptor::from(Arc::clone(server)).accept(socket).into_fallible().await {
+            Ok(stream) => {
+                let proof = Proof::of_peer(stream.get_ref().1.peer_certificates(), cluster);
+                Ok((Either::Right(stream.into()), proof))
+            }
+            Err((error, socket)) => {
+                linger(socket).await;
+                Err(explain(&error))
+            }
+        }
+    }
+
+    /// Secures a connection to `host` that this server made.
+    pub(super) async fn connect(
+        &self,
+        socket: TcpStream,
+        host: &str,
+    ) -> Result<(Io, Result<Proof, Unwelcome>), String> {
+        let Mode::Tls { cluster, client, .. } = &self.0 else {
+            return Ok((Either::Left(socket), Ok(Proof::Nothing)));
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host:?}: {error}"))?;
+        let connected = TlsConnector::from(Arc::clone(client)).connect(name, socket).await;
+        let stream = connected.map_err(|error| explain(&error))?;
+        let proof = Proof::of_peer(stream.get_ref().1.peer_certificates(), cluster);
+        Ok((Either::Right(stream.into()), proof))
+    }
+}
+
+/// Closes a connection so that the other end can read what was sent last: TLS's reason. A socket that is closed with
+/// bytes unread resets the connection, and the reason may be lost.
+async fn linger(mut socket: TcpStream) {
+    let _ = timeout(LINGER, async {
+        socket.shutdown().await?;
+        copy(&mut socket, &mut sink()).await
+    })
+    .await;
+}

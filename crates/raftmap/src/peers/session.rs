@@ -1,0 +1,286 @@
+//! A connection on which both sides have said who they are: batches both ways until it ends.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use raftmap_raft::NodeId;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::connection::{Connection, LINGER};
+use super::grpc::{FrameReader, FrameWriter, Status, StreamError};
+use super::hello::{Direction, Hello, Proof, Unwelcome};
+use super::meters::Dropped;
+use super::outbox::{Outbox, Outgoing};
+use super::peer::Peer;
+use super::wire::Frame;
+use super::{Net, PeerEvent, PeerInfo, PeerSink};
+
+/// Messages that wait together leave in frames of about this size.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// A connection whose both ends know each other.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub(super) hello: Hello,
+    pub(super) address: SocketAddr,
+    pub(super) connection: Connection,
+    pub(super) reader: FrameReader,
+    pub(super) writer: FrameWriter,
+}
+
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unmet {
+    /// This server does not want the other one, and told it.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The other server does not want this one.
+    #[error("refused by the other side: {reason}")]
+    RefusedBy {
+        /// Who it is, if it proved that.
+        by: Option<NodeId>,
+        /// In its words.
+        reason: String,
+    },
+    /// It broke, or never stood.
+    #[error("{0}")]
+    Broken(String),
+    /// It took too long.
+    #[error("not finished within {0:?}")]
+    Late(Duration),
+}
+
+/// How the other side began.
+pub(super) enum FirstWord {
+    Hello(Hello),
+    Refusal(String),
+    /// With something that no server of this version sends.
+    Nonsense(String),
+}
+
+impl Net {
+    /// What the other side says first.
+    pub(super) async fn first_word(&self, reader: &mut FrameReader) -> Result<FirstWord, StreamError> {
+        let frame = match reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(StreamError::Truncated),
+            Err(StreamError::Frame(reason)) => return Ok(FirstWord::Nonsense(reason)),
+            Err(error) => return Err(error),
+        };
+        Ok(match Frame::decode(frame, self.frame_bytes_max()) {
+            Ok(Frame::Hello(hello)) => FirstWord::Hello(hello),
+            Ok(Frame::Refusal(reason)) => FirstWord::Refusal(reason),
+            Ok(Frame::Batch(_)) => FirstWord::Nonsense("a batch came before the hello".to_owned()),
+            Err(error) => FirstWord::Nonsense(error.to_string()),
+        })
+    }
+
+    /// Whether who says this is welcome; see [`Hello::check`].
+    pub(super) fn check(&self, hello: &Hello, proof: Proof, direction: Direction) -> Result<(), Unwelcome> {
+        hello.check(&self.hello(hello.member.node_id), proof, direction, |id| self.peers.contains_key(&id))
+    }
+
+    /// Says hello to `peer`.
+    pub(super) async fn greet(&self, peer: NodeId, writer: &mut FrameWriter) -> Result<(), h2::Error> {
+        let hello = Frame::Hello(self.hello(peer)).encode(self.frame_bytes_max());
+        writer.send(hello.expect("a hello is smaller than any frame limit")).await
+    }
+
+    /// Tells the other side why it may not take part, and waits a while for it to leave.
+    pub(super) async fn turn_away(
+        &self,
+        connection: Connection,
+        mut writer: FrameWriter,
+        reason: String,
+    ) -> Unmet {
+        if self.send_refusal(&mut writer, reason.clone()).await.is_ok() {
+            let _ = writer.end(Status::FailedPrecondition);
+        }
+        connection.finish().await;
+        Unmet::Refused(reason)
+    }
+
+    async fn send_refusal(&self, writer: &mut FrameWriter, reason: String) -> Result<(), h2::Error> {
+        let refusal = Frame::Refusal(reason).encode(self.frame_bytes_max());
+        writer.send(refusal.expect("a refusal is cut to less than any frame limit")).await
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the peer connected anew")]
+    Replaced,
+    #[error("this server stops")]
+    Stopped,
+    #[error("the peer ended it")]
+    Closed,
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("refused by the peer: {0}")]
+    RefusedBy(String),
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Carries batches over the connection until it ends, or until a newer one takes its place. One connection at a time
+/// speaks for a peer, and its events come in order.
+pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted: Greeted) {
+    let Greeted { hello, address, connection, reader, writer } = greeted;
+    let replaced = peer.take_over();
+    let _turn = tokio::select! {
+        biased;
+        () = replaced.cancelled() => return,
+        () = net.cut.cancelled() => return,
+        turn = peer.turn() => turn,
+    };
+    let Hello { version, client_address, damaged, member, .. } = hello;
+    let info = PeerInfo { address, client_address, version, damaged };
+    let outbox = peer.open(info.clone());
+    let connected = tokio::select! {
+        biased;
+        () = replaced.cancelled() => false,
+        result = net.deliver(sink, PeerEvent::Connected { member, info: info.clone() }) => result.is_ok(),
+    };
+    if !connected {
+        return peer.close();
+    }
+    let PeerInfo { version, damaged, .. } = info;
+    info!(peer = %peer.id, %address, version, damaged, "connected");
+
+    let session = Session { net, sink, peer, outbox: &outbox };
+    let ended = session.run(reader, writer, &replaced).await;
+    peer.close();
+    // The sink may be gone; then nobody needs to know.
+    let _ = net.deliver(sink, PeerEvent::Lost(peer.id)).await;
+    match ended {
+        Ended::Refused(reason) => {
+            warn!(peer = %peer.id, %address, reason, "the peer is refused");
+            connection.finish().await;
+        }
+        Ended::RefusedBy(reason) => {
+            warn!(peer = %peer.id, %address, reason, "the peer refuses this server");
+            let _ = net.deliver(sink, PeerEvent::Refused { by: peer.id, reason }).await;
+        }
+        Ended::Broken(reason) => {
+            let reason = connection.lost().await.map_or(reason, |lost| lost.to_string());
+            warn!(peer = %peer.id, %address, reason, "the connection is lost");
+        }
+        Ended::Stopped => connection.finish().await,
+        Ended::Replaced | Ended::Closed => info!(peer = %peer.id, %address, reason = %ended, "disconnected"),
+    }
+}
+
+struct Session<'a, S> {
+    net: &'a Net,
+    sink: &'a S,
+    peer: &'a Peer,
+    outbox: &'a Outbox,
+}
+
+/// How the reading of a connection ended.
+enum Read {
+    Ended(Ended),
+    /// The peer sent what no correct one sends.
+    Nonsense(String),
+}
+
+impl<S: PeerSink> Session<'_, S> {
+    async fn run(&self, reader: FrameReader, writer: FrameWriter, replaced: &CancellationToken) -> Ended {
+        let mut reading = pin!(self.read(reader));
+        let mut writing = pin!(self.write(writer));
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = replaced.cancelled() => return Ended::Replaced,
+                () = self.net.cut.cancelled() => return Ended::Stopped,
+                () = self.net.stop.cancelled(), if !stopping => {
+                    self.outbox.stop();
+                    stopping = true;
+                }
+                reason = self.outbox.refused() => {
+                    // A peer that does not read its refusal is not waited for.
+                    let _ = timeout(LINGER, writing).await;
+                    return Ended::Refused(reason);
+                }
+                written = &mut writing => {
+                    let Err(error) = written else { return Ended::Stopped };
+                    // What the peer said last may explain it.
+                    return match timeout(LINGER, reading).await {
+                        Ok(Read::Ended(ended)) => ended,
+                        Ok(Read::Nonsense(reason)) => Ended::Broken(reason),
+                        Err(_) => Ended::Broken(error.to_string()),
+                    };
+                }
+                read = &mut reading => match read {
+                    Read::Ended(ended) => return ended,
+                    Read::Nonsense(reason) => {
+                        self.outbox.refuse(reason.clone());
+                        let _ = timeout(LINGER, writing).await;
+                        return Ended::Refused(reason);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Hands on what comes, until the stream ends. Reads no further while there is no room for what came.
+    async fn read(&self, mut reader: FrameReader) -> Read {
+        loop {
+            let frame = match reader.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Read::Ended(Ended::Closed),
+                Err(StreamError::Frame(reason)) => return Read::Nonsense(reason),
+                Err(error) => return Read::Ended(Ended::Broken(error.to_string())),
+            };
+            self.peer.meters.received(frame.len());
+            let room = self.peer.room(frame.len()).await;
+            let batch = match Frame::decode(frame, self.net.frame_bytes_max()) {
+                Ok(Frame::Batch(batch)) => batch,
+                Ok(Frame::Refusal(reason)) => return Read::Ended(Ended::RefusedBy(reason)),
+                Ok(Frame::Hello(_)) => return Read::Nonsense("a second hello".to_owned()),
+                Err(error) => return Read::Nonsense(error.to_string()),
+            };
+            let received = PeerEvent::Received { from: self.peer.id, batch, room };
+            if self.net.deliver(self.sink, received).await.is_err() {
+                return Read::Ended(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Sends what gathers, until the stream is to end. What waits is taken only when there is room for it on the way, so
+    /// that as much as possible leaves together.
+    async fn write(&self, mut writer: FrameWriter) -> Result<(), h2::Error> {
+        let frame_bytes_max = self.net.frame_bytes_max();
+        let frame_bytes = FRAME_BYTES.min(frame_bytes_max / 2);
+        loop {
+            writer.room().await?;
+            let outgoing = tokio::select! {
+                outgoing = self.outbox.next(frame_bytes) => outgoing,
+                error = writer.lost() => return Err(error),
+            };
+            let batch = match outgoing {
+                Outgoing::Batch(batch) => batch,
+                Outgoing::Refusal(reason) => {
+                    self.net.send_refusal(&mut writer, reason).await?;
+                    return writer.end(Status::FailedPrecondition);
+                }
+                Outgoing::End => return writer.end(Status::Ok),
+            };
+            match Frame::Batch(batch).encode(frame_bytes_max) {
+                Ok(frame) => {
+                    self.peer.meters.sent(frame.len());
+                    writer.send(frame).await?;
+                }
+                Err(too_large) => {
+                    self.peer.meters.dropped(Dropped::TooLarge);
+                    error!(peer = %self.peer.id, error = %too_large, "a message was not sent: the limits do not fit together");
+                }
+            }
+        }
+    }
+}
