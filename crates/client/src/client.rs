@@ -6,6 +6,7 @@ use std::time::Duration;
 use buffa::MessageField;
 use connectrpc::ConnectError;
 use connectrpc::client::CallOptions;
+use raftmap_proto::v1::failure::Code;
 use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
 use raftmap_proto::v1::{OpenSessionRequest, OpenSessionResponse, SessionTag, StatusRequest, StatusResponse};
@@ -25,6 +26,9 @@ use crate::session::Sessions;
 /// How many scans may be open at once. Each may hold one stream's window of what was not read yet, and all of them
 /// together must leave room in the connection's.
 pub const SCANS_MAX: usize = 8;
+
+/// The longest time that a call may take: longer ones are cut to it.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the session.
 #[derive(Clone)]
@@ -66,7 +70,7 @@ impl Client {
     }
 
     pub(crate) async fn start(config: Config) -> Result<Self, SetupError> {
-        let timeout = config.timeout;
+        let timeout = config.timeout.min(TIMEOUT_MAX);
         let cluster = Arc::new(Cluster::new(config));
         reach(&cluster, timeout).await?;
         let refresher = tokio::spawn(Arc::clone(&cluster).keep_fresh());
@@ -110,7 +114,7 @@ impl Client {
 
     /// The default if a call does not say otherwise.
     pub(crate) fn timeout(&self, timeout: Option<Duration>) -> Duration {
-        timeout.unwrap_or(self.cluster().config().timeout)
+        timeout.unwrap_or(self.cluster().config().timeout).min(TIMEOUT_MAX)
     }
 
     /// Asks until a server answers. A read may be sent as often as one likes.
@@ -179,7 +183,7 @@ impl<'a> Attempts<'a> {
 
     /// When an attempt that begins now must be over.
     pub(crate) fn until(&self) -> Instant {
-        self.deadline.min(Instant::now() + self.cluster.config().attempt_timeout)
+        self.deadline.min(Instant::now() + self.cluster.config().attempt_timeout.min(TIMEOUT_MAX))
     }
 
     /// One attempt.
@@ -234,7 +238,10 @@ async fn reach(cluster: &Arc<Cluster>, timeout: Duration) -> Result<(), SetupErr
         let Err(failures) = reached else { return Ok(()) };
         let each: Vec<String> = failures.iter().map(|failed| failed.cause.to_string()).collect();
         last = each.join("; ");
-        if failures.iter().any(|failed| failed.next == Next::End) {
+        // A server that does not run yet may do so in a moment; a refusal stands.
+        let stands =
+            |failed: &Failed| failed.next == Next::End || failed.cause.code == Some(Code::UNAUTHENTICATED);
+        if failures.iter().all(stands) {
             break;
         }
         tokio::time::sleep(PAUSE).await;

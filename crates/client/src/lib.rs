@@ -56,7 +56,7 @@ mod txn;
 mod write;
 
 pub use call::Running;
-pub use client::{Client, SCANS_MAX};
+pub use client::{Client, SCANS_MAX, TIMEOUT_MAX};
 pub use config::{Builder, DEFAULT_ATTEMPT_TIMEOUT, DEFAULT_TIMEOUT, Identity, Security, Tls};
 pub use entry::Entry;
 pub use error::{Cause, Error, SetupError};

@@ -70,6 +70,20 @@ async fn a_scan_whose_view_is_lost_ends_with_an_error_and_stays_ended() {
 }
 
 #[tokio::test]
+async fn a_scan_that_ends_without_its_last_message_was_cut_off() {
+    let cluster = TestCluster::start(1).await;
+    let client = filled(&cluster).await;
+    cluster.servers[0].script(|incoming| match incoming {
+        Incoming::Scan => Act::Ignore,
+        _ => Act::Apply,
+    });
+    let mut pages = client.scan().await.unwrap();
+    pages.next_page().await.unwrap().unwrap();
+    let error = pages.next_page().await.unwrap_err();
+    assert!(error.cause().reason.contains("cut off"), "{error}");
+}
+
+#[tokio::test]
 async fn a_scan_whose_connection_breaks_ends_with_an_error() {
     let cluster = TestCluster::start(1).await;
     let client = cluster.client().await;

@@ -343,6 +343,10 @@ impl Map for Handler {
             .collect();
         pages.push(ScanResponse { revision, done: true, more: count < all.len(), ..ScanResponse::default() });
         let mut pages: Vec<Result<ScanResponse, ConnectError>> = pages.into_iter().map(Ok).collect();
+        if matches!(act, Act::Ignore) {
+            // Half a scan that ends as if it were whole.
+            pages.truncate(1);
+        }
         if matches!(act, Act::Cut) {
             // Half a scan: one page, then the view is lost.
             pages.truncate(1);
