@@ -38,6 +38,7 @@
 //! A connection has at most 4,096 requests without an answer and 1,024 in its queue, a session as many writes as the
 //! servers say; calls beyond that wait for their turn, within their time. [`SCANS_MAX`] scans may be open at once.
 
+mod attempts;
 mod call;
 mod client;
 mod cluster;

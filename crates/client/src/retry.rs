@@ -138,6 +138,11 @@ impl Failed {
 }
 
 impl Failed {
+    /// Whether asking the same server again cannot help, although another one may.
+    pub(crate) fn stands(&self) -> bool {
+        self.next == Next::End || self.cause.code == Some(Code::UNAUTHENTICATED)
+    }
+
     /// The same of a read, which changes nothing.
     pub(crate) fn of_read(self) -> Self {
         Self { maybe_applied: false, ..self }
