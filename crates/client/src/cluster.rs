@@ -245,6 +245,7 @@ async fn members(link: &Link) -> Result<MembersResponse, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use raftmap_proto::v1::failure::Code;
     use raftmap_proto::v1::{Failure, Member};
 
@@ -335,6 +336,15 @@ mod tests {
         let d = cluster.pick(Whom::Leader);
         cluster.learn(&d, &hint("d:1", "a:1"));
         assert_eq!(leader(&cluster), None, "the hint names a server that failed a moment ago");
+    }
+
+    #[tokio::test]
+    async fn servers_that_are_new_give_cause_to_ask_again() {
+        let cluster = cluster(&["a:1"], true);
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], None));
+        assert!(cluster.stale.notified().now_or_never().is_some());
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], None));
+        assert!(cluster.stale.notified().now_or_never().is_none());
     }
 
     #[tokio::test]

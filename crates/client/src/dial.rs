@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// is found out by it.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
-/// What a server may send ahead of being read (DESIGN.md, "Known traps").
+/// What a server may send ahead of being read. Fixed, since one slow scan would teach an adaptive window too little.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// The largest message that is taken from a server: an answer of 4 MiB, or several in one message of a pipeline.
