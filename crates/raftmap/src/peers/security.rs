@@ -66,6 +66,14 @@ impl Security {
         Self(Mode::Plaintext)
     }
 
+    /// The scheme of URIs.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.0 {
+            Mode::Tls { .. } => "https",
+            Mode::Plaintext => "http",
+        }
+    }
+
     /// What a connection that broke before the first word may suffer from.
     pub(super) fn hint(&self) -> &'static str {
         match self.0 {
