@@ -1,0 +1,8 @@
+//! The command line, as a process: what it prints, how it ends, and what it leaves behind.
+
+mod demo;
+mod help;
+mod import;
+mod map;
+mod serve;
+mod support;
