@@ -1,5 +1,6 @@
 //! The servers that the client knows, and which of them to ask.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,13 +42,17 @@ pub(crate) struct Cluster {
 }
 
 struct Servers {
-    /// The members, then the endpoints that the client started with and that are no members.
+    /// Where the members answer, by id: not every server knows of all.
+    addresses: BTreeMap<u64, String>,
+    /// Of the membership that `addresses` are of.
+    membership_index: u64,
+    /// To the members by id, then to the endpoints that the client started with and that are no members.
     links: Vec<Arc<Link>>,
+    /// How many of `links` are preferred to the others: the members, or all while no member is known.
+    preferred: usize,
     leader: Option<Arc<Link>>,
     /// The latest term of which the leader is known.
     term: u64,
-    /// Of the membership that `links` lists.
-    membership_index: u64,
     /// Whose turn it is when the leader is not known.
     turn: usize,
 }
@@ -61,11 +66,13 @@ impl Cluster {
             }
         }
         let servers = Servers {
+            addresses: BTreeMap::new(),
+            membership_index: 0,
+            preferred: links.len(),
             turn: fastrand::usize(..links.len()),
             links,
             leader: None,
             term: 0,
-            membership_index: 0,
         };
         Self { config, servers: Mutex::new(servers), stale: Notify::new() }
     }
@@ -100,8 +107,10 @@ impl Cluster {
         if !server_works {
             link.set_aside();
         }
-        if let Some(leader) = failed.leader.as_deref().and_then(|hint| self.link_to(&servers, hint)) {
-            servers.leader = Some(leader);
+        // A hint has no term: it counts only where nothing better is known.
+        if servers.leader.is_none() {
+            let hinted = failed.leader.as_deref().and_then(|hint| self.link_to(&servers, hint));
+            servers.leader = hinted.filter(|hinted| !hinted.is_aside());
         }
         drop(servers);
         self.stale.notify_one();
@@ -119,24 +128,12 @@ impl Cluster {
         Some(Link::start(endpoint, self.config.tls.clone()))
     }
 
-    /// Takes in what a server says of the members. An older answer changes nothing.
+    /// Takes in what a server says of the members. What is older than what is known changes nothing.
     fn adopt(&self, response: &MembersResponse) {
         let mut servers = self.servers();
-        if self.config.discover && response.membership_index >= servers.membership_index {
-            let members = response.members.iter().map(|member| member.client_address.as_str());
-            let seeds = self.config.seeds.iter().map(Endpoint::as_str);
-            let mut links: Vec<Arc<Link>> = Vec::new();
-            for server in members.chain(seeds).filter(|server| !server.is_empty()).take(SERVERS_MAX) {
-                if links.iter().all(|link| link.server() != server) {
-                    links.extend(self.link_to(&servers, server));
-                }
-            }
-            // A server that is new here may know of others that are newer.
-            if links.iter().any(|link| servers.links.iter().all(|known| !Arc::ptr_eq(known, link))) {
-                self.stale.notify_one();
-            }
-            servers.links = links;
-            servers.membership_index = response.membership_index;
+        let newer = response.membership_index >= servers.membership_index;
+        if self.config.discover && newer && !response.members.is_empty() {
+            self.adopt_members(&mut servers, response);
         }
         if response.term >= servers.term {
             let leader = response.members.iter().find(|member| member.leader);
@@ -147,6 +144,32 @@ impl Cluster {
             }
             servers.term = response.term;
         }
+    }
+
+    fn adopt_members(&self, servers: &mut Servers, response: &MembersResponse) {
+        servers.membership_index = response.membership_index;
+        servers.addresses.retain(|id, _| response.members.iter().any(|member| member.id == *id));
+        for member in response.members.iter().take(SERVERS_MAX) {
+            if Endpoint::parse(&member.client_address).is_ok() {
+                servers.addresses.insert(member.id, member.client_address.clone());
+            }
+        }
+        let mut links: Vec<Arc<Link>> = Vec::new();
+        let mut preferred = 0;
+        let members = servers.addresses.values().map(|address| (1, address.as_str()));
+        let seeds = self.config.seeds.iter().map(|seed| (0, seed.as_str()));
+        for (prefer, server) in members.chain(seeds) {
+            if links.iter().all(|link| link.server() != server) {
+                links.extend(self.link_to(servers, server));
+                preferred += prefer;
+            }
+        }
+        // A server that is new here may know of others that are newer.
+        if links.iter().any(|link| servers.links.iter().all(|known| !Arc::ptr_eq(known, link))) {
+            self.stale.notify_one();
+        }
+        servers.preferred = if preferred == 0 { links.len() } else { preferred };
+        servers.links = links;
     }
 
     /// Asks all servers for the members and adopts what they say as it comes.
@@ -195,13 +218,16 @@ impl Cluster {
 }
 
 impl Servers {
+    /// The next one in turn that did not fail a moment ago, a preferred one if there is any.
     fn next(&mut self) -> Arc<Link> {
-        let count = self.links.len();
-        let in_turn = (0..count).map(|step| (self.turn + step) % count);
-        let place = in_turn.clone().find(|place| !self.links[*place].is_aside());
-        let place = place.unwrap_or(self.turn % count);
-        self.turn = (place + 1) % count;
-        Arc::clone(&self.links[place])
+        self.turn = self.turn.wrapping_add(1);
+        let (preferred, others) = self.links.split_at(self.preferred);
+        let in_turn = |links: &[Arc<Link>]| {
+            let (before, from) = links.split_at(self.turn % links.len().max(1));
+            from.iter().chain(before).find(|link| !link.is_aside()).cloned()
+        };
+        let next = in_turn(preferred).or_else(|| in_turn(others));
+        next.unwrap_or_else(|| Arc::clone(&self.links[self.turn % self.links.len()]))
     }
 }
 
@@ -219,6 +245,8 @@ async fn members(link: &Link) -> Result<MembersResponse, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use raftmap_proto::v1::failure::Code;
     use raftmap_proto::v1::{Failure, Member};
 
     use super::*;
@@ -230,12 +258,13 @@ mod tests {
     }
 
     fn members(term: u64, index: u64, addresses: &[&str], leader: Option<&str>) -> MembersResponse {
-        let member = |address: &&str| Member {
+        let member = |(place, address): (usize, &&str)| Member {
+            id: place as u64 + 1,
             client_address: (*address).to_owned(),
             leader: leader == Some(*address),
             ..Member::default()
         };
-        let members = addresses.iter().map(member).collect();
+        let members = addresses.iter().enumerate().map(member).collect();
         MembersResponse { term, membership_index: index, members, ..MembersResponse::default() }
     }
 
@@ -260,6 +289,62 @@ mod tests {
         assert_eq!(leader(&cluster).as_deref(), Some("b:1"), "from before the election of this term was won");
         cluster.adopt(&members(6, 20, &["b:1", "c:1"], None));
         assert_eq!(leader(&cluster), None, "a new term, in which nobody is known to have won");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_know_an_address_does_not_take_it_away() {
+        let cluster = cluster(&["a:1"], true);
+        cluster.adopt(&members(1, 1, &["a:1", "b:1", "c:1"], None));
+        cluster.adopt(&members(1, 1, &["a:1", "", "c:2"], None));
+        assert_eq!(known(&cluster), ["a:1", "b:1", "c:2"]);
+        cluster.adopt(&members(1, 1, &[], None));
+        assert_eq!(known(&cluster), ["a:1", "b:1", "c:2"]);
+        cluster.adopt(&members(1, 2, &["a:1", ""], None));
+        assert_eq!(known(&cluster), ["a:1", "b:1"]);
+    }
+
+    #[tokio::test]
+    async fn endpoints_that_are_no_members_are_asked_only_if_all_members_failed() {
+        let cluster = cluster(&["proxy:1"], true);
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], None));
+        let picked: Vec<Arc<Link>> = (0..4).map(|_| cluster.pick(Whom::Any)).collect();
+        assert!(picked.iter().all(|link| link.server() != "proxy:1"));
+        for link in &picked[..2] {
+            cluster.learn(link, &Failed::not_sent(link.server(), "no route"));
+        }
+        assert_eq!(cluster.pick(Whom::Any).server(), "proxy:1");
+    }
+
+    #[tokio::test]
+    async fn a_hint_counts_only_where_nothing_better_is_known() {
+        let cluster = cluster(&["a:1", "b:1", "c:1"], true);
+        let hint = |server: &str, leader: &str| {
+            Failed::refused(
+                server,
+                Failure { code: Code::NO_LEADER.into(), leader: leader.to_owned(), ..Failure::default() },
+            )
+        };
+        let a = Arc::clone(&cluster.servers().links[0]);
+        cluster.learn(&a, &hint("a:1", "d:1"));
+        assert_eq!(leader(&cluster).as_deref(), Some("d:1"));
+        cluster.learn(&a, &hint("a:1", "b:1"));
+        assert_eq!(
+            leader(&cluster).as_deref(),
+            Some("d:1"),
+            "a hint of a server that is not the leader, come late"
+        );
+        let d = cluster.pick(Whom::Leader);
+        cluster.learn(&d, &hint("d:1", "a:1"));
+        assert_eq!(leader(&cluster), None, "the hint names a server that failed a moment ago");
+    }
+
+    #[tokio::test]
+    async fn servers_that_are_new_give_cause_to_ask_again() {
+        let cluster = cluster(&["a:1"], true);
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], None));
+        assert!(cluster.stale.notified().now_or_never().is_some());
+        cluster.adopt(&members(1, 1, &["a:1", "b:1"], None));
+        assert!(cluster.stale.notified().now_or_never().is_none());
     }
 
     #[tokio::test]
@@ -313,8 +398,7 @@ mod tests {
     async fn a_refusal_of_the_request_says_nothing_against_the_server() {
         let cluster = cluster(&["a:1", "b:1"], true);
         cluster.adopt(&members(1, 1, &["a:1", "b:1"], Some("a:1")));
-        let invalid =
-            Failure { code: raftmap_proto::v1::failure::Code::INVALID.into(), ..Failure::default() };
+        let invalid = Failure { code: Code::INVALID.into(), ..Failure::default() };
         cluster.learn(&cluster.pick(Whom::Leader), &Failed::refused("a:1", invalid));
         assert_eq!(cluster.pick(Whom::Leader).server(), "a:1");
     }

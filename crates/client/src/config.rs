@@ -42,7 +42,7 @@ impl Tls {
         Self { ca: ca.into(), identity: Some(identity) }
     }
 
-    /// TLS 1.3 and HTTP/2 only (DESIGN.md, "Front door").
+    /// TLS 1.3 and HTTP/2 only: what every server offers.
     fn client_config(&self) -> Result<rustls::ClientConfig, SetupError> {
         let tls = |e: rustls::Error| SetupError::Tls(e.to_string());
         let mut roots = RootCertStore::empty();

@@ -46,3 +46,20 @@ impl Entry {
 fn detach(bytes: Bytes) -> Bytes {
     if bytes.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_entry_that_is_kept_does_not_keep_the_message_that_it_came_in() {
+        let message = Bytes::from(vec![7; 1 << 20]);
+        let entry =
+            |len| v1::Entry { key: message.slice(..1), value: message.slice(1..len), ..v1::Entry::default() };
+        let shares = |bytes: &Bytes| message.as_ptr_range().contains(&bytes.as_ptr());
+        let small = Entry::detached(entry(100));
+        assert!(!shares(&small.key) && !shares(&small.value));
+        assert!(shares(&Entry::detached(entry(1 << 19)).value), "a large value is not copied");
+        assert!(shares(&Entry::shared(entry(100)).value));
+    }
+}

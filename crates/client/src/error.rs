@@ -36,8 +36,9 @@ impl Error {
 pub struct Cause {
     /// For a person: what happened and what to do.
     pub reason: String,
-    /// The server's code; [`Code::DEADLINE`] also when time ran out here. `None`: no server said anything, as when none
-    /// was reached or a connection was lost.
+    /// The server's code; [`Code::DEADLINE`] also when time ran out here, [`Code::UNAUTHENTICATED`] also when a
+    /// certificate was refused, by either side. `None`: no server said anything, as when none was reached or a connection
+    /// was lost.
     pub code: Option<Code>,
     /// Of [`Code::INVALID`] and [`Code::TOO_LARGE`]: which field of the request; empty otherwise.
     pub field: String,

@@ -38,6 +38,7 @@
 //! A connection has at most 4,096 requests without an answer and 1,024 in its queue, a session as many writes as the
 //! servers say; calls beyond that wait for their turn, within their time. [`SCANS_MAX`] scans may be open at once.
 
+mod attempts;
 mod call;
 mod client;
 mod cluster;
@@ -56,7 +57,7 @@ mod txn;
 mod write;
 
 pub use call::Running;
-pub use client::{Client, SCANS_MAX};
+pub use client::{Client, SCANS_MAX, TIMEOUT_MAX};
 pub use config::{Builder, DEFAULT_ATTEMPT_TIMEOUT, DEFAULT_TIMEOUT, Identity, Security, Tls};
 pub use entry::Entry;
 pub use error::{Cause, Error, SetupError};

@@ -9,7 +9,7 @@ use raftmap_proto::v1::tagged_response::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::dial::{Calls, dial};
+use crate::dial::{Calls, DialError, dial};
 use crate::endpoint::Endpoint;
 use crate::pipeline;
 use crate::retry::Failed;
@@ -104,7 +104,7 @@ pub(crate) struct Connection {
 struct State {
     calls: Option<Arc<Calls>>,
     /// When the last attempt to connect failed, and why: the answer for all who waited for it.
-    failed: Option<(Instant, String)>,
+    failed: Option<(Instant, DialError)>,
 }
 
 impl Connection {
@@ -121,10 +121,10 @@ impl Connection {
             return Ok(Arc::clone(calls));
         }
         state.calls = None;
-        if let Some((at, reason)) = &state.failed
+        if let Some((at, error)) = &state.failed
             && *at >= began
         {
-            return Err(Failed::not_sent(self.server(), reason.as_str()));
+            return Err(Failed::not_connected(self.server(), error));
         }
         match dial(&self.endpoint, self.tls.as_ref()).await {
             Ok(calls) => {
@@ -132,9 +132,10 @@ impl Connection {
                 state.calls = Some(Arc::clone(&calls));
                 Ok(calls)
             }
-            Err(reason) => {
-                state.failed = Some((Instant::now(), reason.clone()));
-                Err(Failed::not_sent(self.server(), reason))
+            Err(error) => {
+                let failed = Failed::not_connected(self.server(), &error);
+                state.failed = Some((Instant::now(), error));
+                Err(failed)
             }
         }
     }

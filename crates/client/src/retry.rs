@@ -9,7 +9,7 @@ use connectrpc::{ConnectError, ErrorCode};
 use raftmap_proto::v1::Failure;
 use raftmap_proto::v1::failure::{Code, Outcome};
 
-use crate::dial::with_causes;
+use crate::dial::{DialError, client_not_believed, with_causes};
 use crate::error::{Cause, Error};
 
 /// The longest pause before the next attempt, unless a server asks for more.
@@ -67,6 +67,15 @@ impl Failed {
         Self::locally(server, false, reason.into())
     }
 
+    /// There is no connection.
+    pub(crate) fn not_connected(server: &str, error: &DialError) -> Self {
+        let mut failed = Self::not_sent(server, error.to_string());
+        if matches!(error, DialError::Certificate(_)) {
+            failed.cause.code = Some(Code::UNAUTHENTICATED);
+        }
+        failed
+    }
+
     /// The request left, and the connection was lost before the answer came.
     pub(crate) fn lost(server: &str, reason: impl Into<String>) -> Self {
         Self::locally(server, true, reason.into())
@@ -105,6 +114,9 @@ impl Failed {
         if let Some(failure) = failure_detail(error) {
             return Self::refused(server, failure);
         }
+        if client_not_believed(error) {
+            return Self::not_connected(server, &DialError::Certificate(with_causes(error)));
+        }
         let code = match error.code {
             ErrorCode::InvalidArgument => Some(Code::INVALID),
             ErrorCode::Unimplemented => Some(Code::UNSUPPORTED),
@@ -126,6 +138,11 @@ impl Failed {
 }
 
 impl Failed {
+    /// Whether asking the same server again cannot help, although another one may.
+    pub(crate) fn stands(&self) -> bool {
+        self.next == Next::End || self.cause.code == Some(Code::UNAUTHENTICATED)
+    }
+
     /// The same of a read, which changes nothing.
     pub(crate) fn of_read(self) -> Self {
         Self { maybe_applied: false, ..self }

@@ -12,8 +12,9 @@ use raftmap_proto::v1::{ScanRequest, ScanResponse, ScanResponseView};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::attempts::Attempts;
 use crate::call::{Running, freshness_options, timeout_option};
-use crate::client::{Attempts, Client, SCANS_MAX};
+use crate::client::{Client, SCANS_MAX};
 use crate::dial::Calls;
 use crate::entry::Entry;
 use crate::error::{Cause, Error};

@@ -22,6 +22,8 @@ pub(crate) const BLOCK_CONTENT_BYTES: usize = BLOCK_BYTES - BLOCK_HEADER_BYTES;
 /// The version of the format that this code writes.
 pub(crate) const VERSION: u8 = 1;
 
+static ZEROES: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
 /// What a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockKind {
@@ -85,7 +87,7 @@ impl BlockHeader {
 /// What `block`, 4 KiB, is.
 pub(crate) fn classify(block: &[u8]) -> Block {
     assert_eq!(block.len(), BLOCK_BYTES);
-    if block.iter().all(|byte| *byte == 0) {
+    if *block == ZEROES {
         return Block::Zero;
     }
     if crc32c::crc32c(&block[4..]) != checksum(block) {

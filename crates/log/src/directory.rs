@@ -121,8 +121,7 @@ pub(crate) fn open<D: Disk>(disk: &D, dir: &Path) -> Result<(D::Lock, Identity),
     };
     let identity = read_identity(disk, dir)?;
     if there(UNFINISHED) {
-        // The name that makes this a data directory may not be durable yet.
-        disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
+        // Its sync makes the name durable, too, that made this a data directory.
         remove_marker(disk, dir)?;
     }
     Ok((lock, identity))

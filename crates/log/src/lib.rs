@@ -29,6 +29,7 @@ mod index;
 mod log;
 pub mod mem_disk;
 mod options;
+mod plan;
 mod reader;
 mod recovered;
 mod recovery;

@@ -168,7 +168,7 @@ impl MemDisk {
         let state = self.state();
         let content = &state.files[&state.names.file(path)?];
         let mut bytes = vec![0; usize::try_from(content.len()).map_err(io::Error::other)?];
-        content.read_disk(&mut bytes, 0);
+        content.read_disk(&mut bytes, 0)?;
         Ok(bytes)
     }
 
@@ -191,9 +191,20 @@ impl MemDisk {
         let mut state = self.state();
         let number = state.names.file(path)?;
         let (offset, mut byte) = (bit / 8, [0]);
-        state.file(number).read_disk(&mut byte, offset);
+        state.file(number).read_disk(&mut byte, offset)?;
         byte[0] ^= 1 << (bit % 8);
         state.file(number).write_disk(&byte, offset);
+        Ok(())
+    }
+
+    /// Makes the block at `offset` of a file a bad sector: it cannot be read until it is written again.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn make_bad_sector(&self, path: &Path, offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let number = state.names.file(path)?;
+        state.file(number).make_bad(offset);
         Ok(())
     }
 
@@ -243,21 +254,18 @@ impl State {
     }
 
     fn cut_power(&mut self) {
-        if self.down {
-            return;
-        }
         self.kill();
         let rng = &mut self.rng;
         self.names.cut_power(|| rng.bool());
         for content in self.files.values_mut() {
             content.cut_power(self.options.atomic_bytes, || rng.bool());
         }
-        let named: Vec<u64> = self.names.files().collect();
+        let named = self.names.files();
         self.files.retain(|number, _| named.contains(number));
     }
 
     fn used_bytes(&self) -> u64 {
-        self.files.values().map(Content::len).sum()
+        self.names.files().iter().map(|number| self.files[number].len()).sum()
     }
 }
 
@@ -388,12 +396,7 @@ impl DiskFile for MemFile {
             if offset + bytes.len() as u64 > file.len() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if self.direct {
-                file.read_disk(bytes, offset)
-            } else {
-                file.read(bytes, offset)
-            }
-            Ok(())
+            if self.direct { file.read_disk(bytes, offset) } else { file.read(bytes, offset) }
         })
     }
 

@@ -72,7 +72,7 @@ pub struct Damage {
 /// What is wrong with a block or a batch that makes a log damaged and not just torn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamageReason {
-    /// The checksum does not fit: bit rot, or a device that tears blocks.
+    /// The checksum does not fit, or the disk cannot read the block: bit rot, a bad sector, or a device that tears blocks.
     Checksum,
     /// A good block that belongs elsewhere: a write that the disk misdirected.
     Misplaced,
@@ -91,7 +91,7 @@ pub enum DamageReason {
 impl fmt::Display for DamageReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Checksum => "the checksum does not fit",
+            Self::Checksum => "the block cannot be read, or its checksum does not fit",
             Self::Misplaced => "a block that belongs elsewhere",
             Self::Foreign => "a block of another cluster, node or group",
             Self::Missing => "a batch is missing, for later ones are there",

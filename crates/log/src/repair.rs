@@ -150,8 +150,8 @@ fn rewrite<D: Disk>(
     folder.make(number, segment.len() as u64, &segment[..place as usize * BLOCK_BYTES]).map(drop)
 }
 
-/// Removes segments behind the one in use that hold nothing and cannot be the next one, and remakes the one in use if
-/// nothing stands in it and it is not as large as new ones are to be.
+/// Removes segments behind the one in use that hold nothing and cannot be the next one, for an entry may be too large
+/// for a segment of another size.
 fn remove_unused<D: Disk>(
     folder: &SegmentFolder<D>,
     options: &LogOptions,
@@ -167,9 +167,6 @@ fn remove_unused<D: Disk>(
     }
     if removed {
         folder.sync()?;
-    }
-    if found.next.place == 0 && folder.open(number)?.bytes() != options.segment_bytes {
-        folder.make(number, options.segment_bytes, &[])?;
     }
     Ok(())
 }

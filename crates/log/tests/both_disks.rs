@@ -75,6 +75,7 @@ on_every_disk! {
     a_reader_reads_while_the_log_is_written
     segments_prepared_elsewhere_are_used
     other_segment_sizes_do_not_disturb_older_segments
+    a_prepared_segment_that_became_too_small_is_not_used
     nothing_is_written_that_breaks_the_rules
 }
 
@@ -326,6 +327,30 @@ fn other_segment_sizes_do_not_disturb_older_segments<D: Disk>(place: &Place<D>) 
     assert_eq!(indexes(&place.open().0), (1..=index).collect::<Vec<_>>());
 }
 
+fn a_prepared_segment_that_became_too_small_is_not_used<D: Disk>(place: &Place<D>) {
+    let open = |blocks: u64, entry_bytes_max| {
+        let options = LogOptions { segment_bytes: blocks * common::BLOCK, entry_bytes_max, ..tiny() };
+        let (mut log, recovered) = Log::open(place.disk.clone(), &place.data(), &options).unwrap();
+        assert_eq!(recovered.repair, Repair::Clean);
+        if let Some(preparation) = log.prepare().unwrap() {
+            preparation.run().unwrap();
+        }
+        log
+    };
+    // First the segment in use is empty and too small, then the one after it is.
+    let small = LogOptions { segment_bytes: 2 * common::BLOCK, entry_bytes_max: 4000, ..tiny() };
+    Log::init(&place.disk, &place.data(), &identity(3), &small).unwrap();
+    let mut log = open(8, 20_000);
+    log.write(&[Write { entries: vec![large(1, 1, 20_000)], ..term(1, 1) }]).unwrap();
+    drop(log);
+    drop(open(2, 4000));
+    let mut log = open(8, 20_000);
+    log.write(&[append(1, vec![large(2, 1, 20_000)])]).unwrap();
+    drop(log);
+    assert_eq!(indexes(&open(8, 20_000)), [1, 2]);
+}
+
+/// Among them scenario 22, a write id that comes again, and scenario 3, a vote that changes in its term.
 fn nothing_is_written_that_breaks_the_rules<D: Disk>(place: &Place<D>) {
     drop(place.init());
     let vote = |term, vote| HardState { term: Term(term), vote: Some(NodeId(vote)), damaged: false };
@@ -350,6 +375,7 @@ fn nothing_is_written_that_breaks_the_rules<D: Disk>(place: &Place<D>) {
         ("a term that goes back after a cut", Write { entries: vec![entry(3, 1, "")], ..cut(2, 2) }),
         ("a hard state that goes back", state(2, vote(1, 1))),
         ("a second vote in a term", state(2, vote(2, 2))),
+        ("a vote taken back", state(2, HardState { vote: None, ..vote(2, 1) })),
         ("a write id twice", append(1, vec![])),
     ];
     for (what, write) in broken {

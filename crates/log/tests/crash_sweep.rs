@@ -251,6 +251,7 @@ fn power_fails_at_every_operation_without_direct_reads() {
 #[test]
 fn the_process_is_killed_at_every_operation() {
     sweep_all(&MemDiskOptions::default(), Fault::Kill, false);
+    sweep_all(&MemDiskOptions::default(), Fault::Kill, true);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use common::{
@@ -226,6 +225,43 @@ fn a_lost_last_batch_is_found_only_after_its_mark() {
     assert_eq!((found.first_lost, found.reason), (LogIndex(2), DamageReason::Missing));
 }
 
+/// What disks do most often: a sector that they cannot read any more.
+#[test]
+fn a_bad_sector_is_damage_with_a_place_and_not_the_end_of_the_node() {
+    for options in [true, false].map(|direct_reads| MemDiskOptions { direct_reads, ..Default::default() }) {
+        let disk = MemDisk::new(options);
+        let (log, states) = written(&disk);
+        drop(log);
+        disk.drop_caches();
+        disk.make_bad_sector(&segment(2), 3 * BLOCK).unwrap();
+        disk.make_bad_sector(&common::hard_state_file(), 0).unwrap();
+        let disk = disk.restart();
+        let (log, recovered) = reopen(&disk).unwrap();
+        let damage = damage(recovered.repair);
+        assert_eq!((damage.segment, damage.offset), (2, 3 * BLOCK));
+        assert_eq!(damage.reason, DamageReason::Checksum);
+        assert_eq!((recovered.hard_state.term, recovered.hard_state.damaged), (Term(16), true));
+        assert!(states.contains(&entries(&log)));
+        drop(log);
+        disk.cut_power();
+        assert_eq!(reopen(&disk.restart()).unwrap().1.repair, Repair::Clean);
+    }
+}
+
+/// A disk that reads nothing is broken, and not a log that lost everything.
+#[test]
+fn a_disk_that_cannot_read_is_an_error() {
+    for path in [segment(1), common::hard_state_file()] {
+        let disk = mem_disk(0);
+        drop(fresh(&disk));
+        for block in 0..8 {
+            disk.make_bad_sector(&path, block * BLOCK).unwrap();
+        }
+        let error = reopen(&disk.restart()).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Log(LogError::Io { operation: "read", .. })), "{error}");
+    }
+}
+
 /// Scenario 49, the simplest form: a batch in the middle is not there any more.
 #[test]
 fn a_lost_batch_in_the_middle_is_named() {
@@ -246,6 +282,24 @@ fn a_lost_batch_in_the_middle_is_named() {
     );
     assert_eq!(recovered.reached, Some(LogIndex(3)));
     assert_eq!(entries(&log).len(), 1);
+}
+
+/// What stands behind the damage may have replaced entries before it.
+#[test]
+fn the_first_lost_entry_may_stand_before_the_damage() {
+    let disk = mem_disk(0);
+    let mut log = fresh(&disk);
+    let five = (1..=5).map(|index| entry(index, 1, "old")).collect();
+    log.write(&[Write { entries: five, ..term(1, 1) }]).unwrap();
+    log.write(&[append(2, vec![entry(6, 1, "old")])]).unwrap();
+    let cut = Write { truncate_to: Some(LogIndex(2)), entries: vec![entry(3, 2, "new")], ..term(3, 2) };
+    log.write(&[cut]).unwrap();
+    drop(log);
+    disk.flip_bit(&segment(1), BLOCK * 8 + 700).unwrap();
+    let (log, recovered) = reopen(&disk.restart()).unwrap();
+    let damage = damage(recovered.repair);
+    assert_eq!((damage.first_lost, damage.reached), (LogIndex(3), Some(LogIndex(3))));
+    assert_eq!((log.last().index, recovered.reached), (LogIndex(5), Some(LogIndex(5))));
 }
 
 /// A crash at any step of the repair: the node never starts with less than it acknowledged and without the flag.
@@ -285,31 +339,6 @@ fn the_flag_is_durable_before_anything_is_cut() {
         }
     }
     assert!(cut_short > 200, "{cut_short}");
-}
-
-/// The flag is cleared for the entries that were written before it, so it must not be durable before them, even if one
-/// call brings both.
-#[test]
-fn the_flag_is_cleared_after_the_entries_that_it_waited_for() {
-    for operation in 0.. {
-        let disk = mem_disk(operation);
-        let mut log = fresh(&disk);
-        let damaged = HardState { term: Term(1), vote: None, damaged: true };
-        log.write(&[Write { id: WriteId(1), hard_state: Some(damaged), ..Write::default() }]).unwrap();
-        disk.set_fault(disk.operations() + operation, Fault::PowerCut);
-        let whole = HardState { damaged: false, ..damaged };
-        let clear = Write { id: WriteId(3), hard_state: Some(whole), ..Write::default() };
-        let done = log.write(&[append(2, vec![entry(1, 1, "re-sent")]), clear]).is_ok();
-        disk.clear_faults();
-        disk.cut_power();
-        let (log, recovered) = reopen(&disk.restart()).unwrap();
-        assert!(recovered.hard_state.damaged || entries(&log).len() == 1, "operation {operation}");
-        assert!(!done || !recovered.hard_state.damaged);
-        if done {
-            assert!(operation >= 6);
-            return;
-        }
-    }
 }
 
 #[test]
@@ -399,98 +428,6 @@ fn copies_of_torn_tails_do_not_pile_up() {
     drop(log);
     let aside = raftmap_log::Disk::list(&disk.restart(), &dir().join("group-1/aside")).unwrap();
     assert_eq!(aside.len(), 16);
-}
-
-/// Scenario 48.
-#[test]
-fn after_a_failed_sync_nothing_is_written_any_more() {
-    for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
-        for nth in 0..4 {
-            let disk = mem_disk(nth);
-            let mut log = fresh(&disk);
-            log.write(&[Write { entries: vec![entry(1, 1, "a")], ..term(1, 1) }]).unwrap();
-            // Write and sync of the two slots, or of the batch.
-            disk.set_fault(disk.operations() + nth, Fault::Error(kind));
-            let next = if nth < 2 { append(2, vec![entry(2, 1, "b")]) } else { term(2, 2) };
-            let error = log.write(std::slice::from_ref(&next)).unwrap_err();
-            assert!(matches!(&error, LogError::Io { source, .. } if source.kind() == kind), "{error}");
-            let operations = disk.operations();
-            let again = log.write(&[next]).unwrap_err();
-            assert_eq!(again.to_string(), error.to_string(), "the first error");
-            assert!(log.mark().is_err() && log.prepare().is_err() && log.space().is_err());
-            assert!(log.reader().entries(LogIndex(1), LogIndex(1), 1).is_err());
-            assert_eq!(disk.operations(), operations, "nothing reaches the disk any more");
-        }
-    }
-}
-
-#[test]
-fn a_full_disk_ends_the_log() {
-    let options = MemDiskOptions { capacity_bytes: 150_000, ..MemDiskOptions::default() };
-    let disk = MemDisk::new(options);
-    let mut log = fresh(&disk);
-    let free = log.space().unwrap();
-    assert_eq!(free.total_bytes, 150_000);
-    assert!(free.undercuts(free.free_bytes + 1) && !free.undercuts(free.free_bytes));
-    log.write(&[term(1, 1)]).unwrap();
-    let mut last = 0;
-    let error = loop {
-        match log.write(&[append(last + 2, vec![large(last + 1, 1, 10_000)])]) {
-            Ok(_) => last += 1,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, LogError::Io { source, .. } if source.kind() == ErrorKind::StorageFull));
-    assert!(last > 4);
-    drop(log);
-    let (log, recovered) = reopen(&disk.restart()).unwrap();
-    assert_eq!((recovered.repair, log.last().index), (Repair::Clean, LogIndex(last)));
-}
-
-#[test]
-fn one_slot_of_the_hard_state_may_rot_and_both_may_not() {
-    let path = common::hard_state_file();
-    let hard_state = HardState { term: Term(7), vote: Some(NodeId(2)), damaged: false };
-    let begin = || {
-        let disk = mem_disk(0);
-        let mut log = fresh(&disk);
-        log.write(&[Write { id: WriteId(1), hard_state: Some(hard_state), ..Write::default() }]).unwrap();
-        drop(log);
-        disk
-    };
-    for slot in [0, 1] {
-        let disk = begin();
-        disk.flip_bit(&path, slot * BLOCK * 8 + 300).unwrap();
-        let disk = disk.restart();
-        assert_eq!(reopen(&disk).unwrap().1.hard_state, hard_state);
-        // It was mended at once.
-        disk.flip_bit(&path, (1 - slot) * BLOCK * 8 + 300).unwrap();
-        assert_eq!(reopen(&disk.restart()).unwrap().1.hard_state, hard_state);
-    }
-    let disk = begin();
-    disk.flip_bit(&path, 300).unwrap();
-    disk.flip_bit(&path, BLOCK * 8 + 300).unwrap();
-    let before = disk.disk_bytes(&path).unwrap();
-    let disk = disk.restart();
-    let error = reopen(&disk).map(drop).unwrap_err();
-    assert!(matches!(error, OpenError::HardStateLost { node: NodeId(1), .. }));
-    assert!(error.to_string().contains("remove node 1 from the cluster"), "{error}");
-    assert_eq!(disk.disk_bytes(&path).unwrap(), before);
-}
-
-/// A hard state that was put back from an old copy would let the node vote twice.
-#[test]
-fn a_hard_state_behind_the_log_is_refused() {
-    let path = common::hard_state_file();
-    let disk = mem_disk(0);
-    let mut log = fresh(&disk);
-    log.write(&[term(1, 1)]).unwrap();
-    let old = disk.disk_bytes(&path).unwrap();
-    log.write(&[Write { entries: vec![entry(1, 5, "a")], ..term(2, 5) }]).unwrap();
-    drop(log);
-    disk.set_disk_bytes(&path, 0, &old).unwrap();
-    let error = reopen(&disk.restart()).map(drop).unwrap_err();
-    assert!(matches!(error, OpenError::HardStateBehindLog { hard_state: Term(1), log: Term(5), .. }));
 }
 
 fn with_checksum(mut block: Vec<u8>) -> Vec<u8> {
@@ -588,22 +525,6 @@ fn a_batch_of_another_history_breaks_the_chain() {
     }
 }
 
-/// Scenario 25: an entry that rotted since the start is an error, never a gap, and ends the log.
-#[test]
-fn a_reader_reports_what_it_cannot_read() {
-    let disk = mem_disk(0);
-    let mut log = fresh(&disk);
-    log.write(&[term(1, 1)]).unwrap();
-    for index in 1..=3 {
-        log.write(&[append(1 + index, vec![entry(index, 1, "a")])]).unwrap();
-    }
-    let mut reader = log.reader();
-    disk.flip_bit(&segment(1), BLOCK * 8 + 400).unwrap();
-    let error = reader.entries(LogIndex(1), LogIndex(3), usize::MAX).unwrap_err();
-    assert!(matches!(error, LogError::Damaged { segment: 1, offset: BLOCK, .. }), "{error}");
-    assert!(log.write(&[append(9, vec![])]).is_err(), "the node must end");
-}
-
 /// A device that tears blocks may leave a node damaged, but nothing that was acknowledged is lost without the flag.
 #[test]
 fn a_device_that_tears_blocks_loses_nothing_in_silence() {
@@ -668,4 +589,30 @@ fn rot_is_found_on_a_real_disk() {
     for aside in ["aside/damaged-000000000001-1", "aside/damaged-000000000002-1"] {
         assert!(path(aside).is_file(), "{aside}");
     }
+}
+
+/// Scenario 50 on a real disk.
+#[test]
+fn a_torn_tail_is_cut_on_a_real_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let open = || Log::open(raftmap_log::RealDisk, &data, &tiny()).unwrap();
+    Log::init(&raftmap_log::RealDisk, &data, &identity(3), &tiny()).unwrap();
+    let (mut log, _) = open();
+    log.write(&[Write { entries: vec![entry(1, 1, "a")], ..term(1, 1) }]).unwrap();
+    log.write(&[append(2, vec![large(2, 1, 14_000)])]).unwrap();
+    drop(log);
+    let path = data.join("group-1/segment-000000000001");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3 * 4096..4 * 4096].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let (mut log, recovered) = open();
+    let Repair::TornTailCut { segment: 1, offset: BLOCK, aside } = recovered.repair else {
+        panic!("{:?}", recovered.repair)
+    };
+    assert_eq!(std::fs::read(data.join("group-1/aside").join(aside)).unwrap().len(), 4 * 4096);
+    assert!(!recovered.hard_state.damaged);
+    log.write(&[append(1, vec![entry(2, 1, "b")])]).unwrap();
+    drop(log);
+    assert_eq!(entries(&open().0), [entry(1, 1, "a"), entry(2, 1, "b")]);
 }

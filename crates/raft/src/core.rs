@@ -54,6 +54,7 @@ enum ApplyStage {
 
 impl Core {
     pub(crate) fn new(config: Config, restored: Restored) -> Self {
+        assert!(config.heartbeat_ticks < config.election_ticks, "nobody follows a leader of rare heartbeats");
         let Restored { hard_state, terms, last, applied, memberships } = restored;
         assert!(applied <= last || hard_state.damaged, "applied {applied} behind the end of the log {last}");
         assert!(memberships.first().is_some_and(|first| first.0 == LogIndex(0)), "no founding membership");
@@ -272,9 +273,9 @@ impl Core {
         self.uncommitted_bytes = self.log.cached_size_bytes(self.commit.next(), self.log.last_index());
     }
 
-    pub(crate) fn has_room_for(&self, size_bytes: usize) -> bool {
+    pub(crate) fn has_room_for(&self, payload: &Payload) -> bool {
         self.uncommitted_bytes == 0
-            || self.uncommitted_bytes + size_bytes <= self.config.max_uncommitted_bytes
+            || self.uncommitted_bytes + payload.size_bytes() <= self.config.max_uncommitted_bytes
     }
 
     /// Hands to the state machine what is both committed and durable here, a bounded piece at a time.

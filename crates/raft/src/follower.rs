@@ -52,7 +52,8 @@ impl Follower {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
-        self.elapsed += 1;
+        // A node that must not campaign may wait for a leader as long as it runs.
+        self.elapsed = self.elapsed.saturating_add(1);
         if self.elapsed < self.timeout {
             self.reads.tick(core, self.leader);
             return None;

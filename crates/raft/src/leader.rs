@@ -120,10 +120,13 @@ impl Leader {
         let limit_bytes = core.config.max_command_bytes;
         if command.len() > limit_bytes {
             core.fail(ctx, FailReason::TooLarge { limit_bytes }, Outcome::NotApplied);
-        } else if !core.has_room_for(command.len()) {
+            return;
+        }
+        let payload = Payload::Command(command);
+        if !core.has_room_for(&payload) {
             core.fail(ctx, FailReason::Overloaded, Outcome::NotApplied);
         } else {
-            let index = Self::append(core, Payload::Command(command));
+            let index = Self::append(core, payload);
             core.expect_proposal(index, ctx);
         }
     }

@@ -29,6 +29,9 @@
 //! **Where to read.** `follower.rs`, `candidate.rs`, `leader.rs`: what each role does. `core.rs`: what all share.
 //! `progress.rs`: how a leader follows its followers. `reads.rs`: linearizable reads without the log. `quorum.rs`:
 //! majorities. `log_view.rs`: the log in memory. `invariants.rs`: what must always hold.
+//!
+//! **Where to see it at work.** `tests/scripts`: short scenarios, each with the whole exchange drawn. `tests/random.rs`: whole
+//! clusters under random faults, with Raft's promises checked at every step.
 
 mod candidate;
 mod config;

@@ -99,7 +99,7 @@ pub struct Heartbeat {
     /// The last committed entry. A receiver whose log has this very entry has all that is committed before it, too (log
     /// matching, section 5.3), whatever it was sent since it started. One that has not takes nothing (scenario 16).
     pub commit: LogPosition,
-    /// Counts up in each term; the answer repeats it. A quorum of answers to a round confirms that the sender led when
+    /// Counts up from 1 in each term; the answer repeats it. A quorum of answers to a round confirms that the sender led when
     /// the round began (section 6.4 of the dissertation). Never chosen by a client (scenario 42).
     pub round: u64,
     /// For a damaged receiver: how it becomes whole again.
@@ -120,7 +120,8 @@ pub struct Repair {
 /// The answer to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatReply {
-    /// The round that this answers.
+    /// The round that this answers; 0 if it answers none, but a message of an earlier term, whose sender is to learn of the
+    /// term of this one.
     pub round: u64,
     /// If the sender is damaged and counts for nothing: which damage.
     pub damage: Option<DamageId>,

@@ -77,7 +77,10 @@ impl Outbox {
 
     /// Sends `promise` once everything written so far is durable.
     pub(crate) fn promise(&mut self, term: Term, to: NodeId, promise: Promise) {
-        self.waiting.push_back(Waiting { after: self.latest_write(), term, to, promise });
+        let next = Waiting { after: self.latest_write(), term, to, promise };
+        if !self.waiting.back_mut().is_some_and(|last| last.merge(&next)) {
+            self.waiting.push_back(next);
+        }
     }
 
     /// The write that the state of the core depends on now: the one being put together, or else the last one issued.
@@ -145,6 +148,25 @@ impl Outbox {
     fn write_is_empty(&self) -> bool {
         let Write { id: _, hard_state, truncate_to, entries } = &self.write;
         hard_state.is_none() && truncate_to.is_none() && entries.is_empty()
+    }
+}
+
+impl Waiting {
+    /// Makes one of two acknowledgements that wait for the same write, if they are that: a disk that stands still leaves no
+    /// more of them than it has writes to do.
+    fn merge(&mut self, next: &Self) -> bool {
+        let same = (self.after, self.term, self.to) == (next.after, next.term, next.to);
+        match (&mut self.promise, &next.promise) {
+            (
+                Promise::AppendAccepted { round, damage, matched },
+                Promise::AppendAccepted { round: next_round, damage: next_damage, matched: next_matched },
+            ) if same && damage == next_damage => {
+                *round = (*next_round).max(*round);
+                *matched = (*next_matched).max(*matched);
+                true
+            }
+            _ => false,
+        }
     }
 }
 

@@ -54,12 +54,17 @@ fn run_all(seeds: Range<u64>) {
 struct Climate {
     lose: u32,
     double: u32,
-    reorder: bool,
+    reorder: u32,
     cut: u32,
     crash: u32,
-    campaign: u32,
+    restart: u32,
     damage: u32,
+    campaign: u32,
+    coup: u32,
+    request: u32,
     tick: u32,
+    /// How many messages may be delivered in one step; with more of them, all else is rarer.
+    deliver: u32,
     /// Not to be done at once.
     held: Held,
 }
@@ -68,14 +73,18 @@ impl Climate {
     fn new(rng: &mut Rng) -> Self {
         let mut one_of = |chances: &[u32]| chances[rng.usize(..chances.len())];
         Self {
-            lose: one_of(&[0, 0, 20, 100]),
+            lose: one_of(&[0, 20, 100]),
             double: one_of(&[0, 20, 100]),
-            reorder: one_of(&[0, 1]) == 1,
-            cut: one_of(&[0, 2, 6]),
-            crash: one_of(&[0, 1, 3, 10]),
-            campaign: one_of(&[0, 4, 20]),
-            damage: one_of(&[0, 20, 60]),
-            tick: one_of(&[30, 100, 300]),
+            reorder: one_of(&[0, 20, 500]),
+            cut: one_of(&[0, 5, 20]),
+            crash: one_of(&[0, 3, 10, 20]),
+            restart: one_of(&[20, 100]),
+            damage: one_of(&[0, 200, 800]),
+            campaign: one_of(&[0, 10, 40]),
+            coup: one_of(&[0, 5, 20]),
+            request: one_of(&[20, 60]),
+            tick: one_of(&[50, 200, 500]),
+            deliver: one_of(&[2, 4, 8]),
             held: Held {
                 syncs: one_of(&[0, 1]) == 1,
                 applies: one_of(&[0, 1]) == 1,
@@ -90,6 +99,8 @@ struct History {
     climate: Climate,
     cluster: Cluster,
     proposed: u64,
+    /// A node whose clock hardly moves: it does not notice that it leads no more.
+    slow: Option<NodeId>,
 }
 
 impl History {
@@ -98,9 +109,10 @@ impl History {
         let climate = Climate::new(&mut rng);
         let nodes = [1, 2, 3, 3, 3, 4, 5, 5][rng.usize(..8)];
         let mut one_of = |sizes: &[usize]| sizes[rng.usize(..sizes.len())];
+        let (election_ticks, heartbeat_ticks) = [(2, 1), (4, 1), (10, 1), (10, 3)][one_of(&[0, 1, 2, 3])];
         let config = Config {
-            election_ticks: one_of(&[4, 10]).try_into().unwrap(),
-            heartbeat_ticks: one_of(&[1, 3]).try_into().unwrap(),
+            election_ticks,
+            heartbeat_ticks,
             disk_stall_ticks: 40,
             max_append_bytes: one_of(&[1, 60, 10_000]),
             max_inflight_messages: one_of(&[1, 3, 64]),
@@ -118,7 +130,7 @@ impl History {
         for node in cluster.nodes.values_mut() {
             node.held = climate.held;
         }
-        Self { rng, climate, cluster, proposed: 0 }
+        Self { rng, climate, cluster, proposed: 0, slow: None }
     }
 
     fn run(mut self) {
@@ -147,22 +159,32 @@ impl History {
     }
 
     fn step(&mut self) {
-        let id = self.any_node();
         if self.chance(self.climate.crash) {
-            self.crash(id);
-        } else if self.chance(30) && !self.cluster.is_up(id) {
+            self.crash();
+        }
+        let id = self.any_node();
+        if self.chance(self.climate.restart) && !self.cluster.is_up(id) {
             self.cluster.start(id);
-        } else if self.chance(self.climate.cut) {
+        }
+        if self.chance(self.climate.cut) {
             self.cut_or_heal();
-        } else if self.chance(self.climate.tick) {
-            self.cluster.step(id, Input::Tick);
-        } else if self.chance(self.climate.campaign) {
+        }
+        if self.chance(self.climate.coup) {
+            self.coup();
+        }
+        if self.chance(self.climate.campaign) {
             self.cluster.step(id, Input::Campaign);
-        } else if self.chance(40) {
-            self.request(id);
-        } else if self.chance(200) {
+        }
+        if self.chance(self.climate.request) {
+            self.request();
+        }
+        if self.chance(self.climate.tick) && (self.slow != Some(id) || self.chance(100)) {
+            self.cluster.step(id, Input::Tick);
+        }
+        for _ in 0..self.rng.u32(..3) {
             self.work();
-        } else {
+        }
+        for _ in 0..self.rng.u32(..=self.climate.deliver) {
             self.deliver();
         }
     }
@@ -183,7 +205,9 @@ impl History {
         }
     }
 
-    fn crash(&mut self, id: NodeId) {
+    fn crash(&mut self) {
+        let any = self.any_node();
+        let id = if self.rng.bool() { self.any_leader().unwrap_or(any) } else { any };
         if !self.cluster.is_up(id) {
             return;
         }
@@ -193,20 +217,53 @@ impl History {
         let nodes = self.cluster.nodes.values();
         let damaged = nodes.filter(|node| node.id != id && node.disk.hard_state().damaged).count();
         let last = self.cluster.nodes[&id].disk.last().index.0;
-        if last > 0 && 2 * (damaged + 1) < self.cluster.nodes.len() && self.chance(self.climate.damage * 10) {
+        if last > 0 && 2 * (damaged + 1) < self.cluster.nodes.len() && self.chance(self.climate.damage) {
             let from = self.rng.u64(1..=last);
-            self.cluster.node(id).disk.damage(LogIndex(from), true);
+            self.cluster.damage(id, LogIndex(from), true);
         }
+    }
+
+    /// The leader has proposals on their way, is cut off or loses power, and another node stands for election, since the
+    /// others have heard of no leader for long enough. This is how logs come to differ.
+    fn coup(&mut self) {
+        let Some(leader) = self.any_leader() else { return };
+        self.request();
+        for _ in 0..self.rng.u32(..6) {
+            self.deliver();
+        }
+        if self.rng.bool() {
+            self.crash();
+        } else {
+            self.cluster.cut.clear();
+            self.slow = Some(leader);
+            self.cut_off(Some(leader));
+        }
+        let ticks = self.cluster.nodes[&leader].config.election_ticks;
+        for id in self.cluster.ids().into_iter().filter(|id| *id != leader) {
+            (0..ticks).for_each(|_| self.cluster.step(id, Input::Tick));
+        }
+        let next = self.any_node();
+        self.cluster.step(next, Input::Campaign);
     }
 
     fn cut_or_heal(&mut self) {
         if self.rng.bool() {
             self.cluster.cut.clear();
-            return;
+            self.slow = None;
+        } else {
+            let leader = if self.rng.bool() { self.any_leader() } else { None };
+            self.slow = leader;
+            self.cut_off(leader);
         }
+    }
+
+    /// Cuts some nodes off from the others: with a leader named, that and few more.
+    fn cut_off(&mut self, leader: Option<NodeId>) {
         let ids = self.cluster.ids();
-        let inside: Vec<NodeId> = ids.iter().copied().filter(|_| self.rng.bool()).collect();
-        let one_way = self.rng.bool();
+        let few = if leader.is_some() { 4 } else { 2 };
+        let mut inside: Vec<NodeId> = ids.iter().copied().filter(|_| self.rng.u8(..few) == 0).collect();
+        inside.extend(leader);
+        let one_way = self.rng.u8(..4) == 0;
         for from in &ids {
             for to in ids.iter().filter(|to| inside.contains(from) && !inside.contains(to)) {
                 self.cluster.cut.insert((*from, *to));
@@ -217,11 +274,17 @@ impl History {
         }
     }
 
-    /// A request, more often than not at a node that takes itself for the leader.
-    fn request(&mut self, id: NodeId) {
+    /// One of those that take themselves for the leader.
+    fn any_leader(&mut self) -> Option<NodeId> {
         let leads = |node: &&Node| node.raft.as_ref().is_some_and(Raft::is_leader);
         let leaders: Vec<NodeId> = self.cluster.nodes.values().filter(leads).map(|node| node.id).collect();
-        let id = if self.chance(800) { self.rng.choice(leaders).unwrap_or(id) } else { id };
+        self.rng.choice(leaders)
+    }
+
+    /// A request, more often than not at a leader.
+    fn request(&mut self) {
+        let any = self.any_node();
+        let id = if self.chance(800) { self.any_leader().unwrap_or(any) } else { any };
         if !self.cluster.is_up(id) {
             return;
         }
@@ -245,11 +308,11 @@ impl History {
             return;
         }
         // What has been on its way for very long is lost in the end.
-        if count > 300 {
+        if count > 100 {
             self.cluster.network.remove(self.rng.usize(..count));
             return;
         }
-        let at = if self.climate.reorder && self.rng.bool() { self.rng.usize(..count) } else { 0 };
+        let at = if self.chance(self.climate.reorder) { self.rng.usize(..count) } else { 0 };
         if self.chance(self.climate.lose) {
             self.cluster.network.remove(at);
             return;

@@ -12,3 +12,5 @@ pub mod tls;
 
 pub use api::ReadAndWrite;
 pub use node::{Node, NodeConfig};
+/// What requests and answers are made of.
+pub use raftmap_state as state;

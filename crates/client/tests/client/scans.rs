@@ -1,5 +1,7 @@
 //! Scans, page by page.
 
+use std::time::Duration;
+
 use raftmap_client::{Client, Code, Error, Pages};
 
 use crate::TestCluster;
@@ -67,6 +69,36 @@ async fn a_scan_whose_view_is_lost_ends_with_an_error_and_stays_ended() {
         assert_eq!(error.cause().code, Some(Code::SCAN_LOST));
     }
     assert!(!pages.more());
+}
+
+#[tokio::test]
+async fn a_scan_whose_page_came_too_late_stays_ended() {
+    let cluster = TestCluster::start(1).await;
+    let client = filled(&cluster).await;
+    cluster.servers[0].script(|incoming| match incoming {
+        Incoming::Scan => Act::Hold,
+        _ => Act::Apply,
+    });
+    let mut pages = client.scan().timeout(Duration::from_millis(100)).await.unwrap();
+    pages.next_page().await.unwrap().unwrap();
+    let late = pages.next_page().await.unwrap_err();
+    assert_eq!(late.cause().code, Some(Code::DEADLINE));
+    cluster.servers[0].release();
+    assert_eq!(pages.next_page().await.unwrap_err(), late);
+}
+
+#[tokio::test]
+async fn a_scan_that_ends_without_its_last_message_was_cut_off() {
+    let cluster = TestCluster::start(1).await;
+    let client = filled(&cluster).await;
+    cluster.servers[0].script(|incoming| match incoming {
+        Incoming::Scan => Act::Ignore,
+        _ => Act::Apply,
+    });
+    let mut pages = client.scan().await.unwrap();
+    pages.next_page().await.unwrap().unwrap();
+    let error = pages.next_page().await.unwrap_err();
+    assert!(error.cause().reason.contains("cut off"), "{error}");
 }
 
 #[tokio::test]

@@ -343,12 +343,25 @@ impl Map for Handler {
             .collect();
         pages.push(ScanResponse { revision, done: true, more: count < all.len(), ..ScanResponse::default() });
         let mut pages: Vec<Result<ScanResponse, ConnectError>> = pages.into_iter().map(Ok).collect();
+        if matches!(act, Act::Ignore) {
+            // Half a scan that ends as if it were whole.
+            pages.truncate(1);
+        }
         if matches!(act, Act::Cut) {
             // Half a scan: one page, then the view is lost.
             pages.truncate(1);
             pages.push(Err(refused(&crate::world::not_applied(Code::SCAN_LOST))));
         }
-        connectrpc::Response::stream_ok(stream::iter(pages))
+        // One page, and the others once it is released.
+        let later = if matches!(act, Act::Hold) { pages.split_off(1) } else { Vec::new() };
+        let mut released = self.state.released.subscribe();
+        let later = stream::once(async move {
+            if !later.is_empty() {
+                released.wait_for(|released| *released).await.ok();
+            }
+            stream::iter(later)
+        });
+        connectrpc::Response::stream_ok(stream::iter(pages).chain(later.flatten()))
     }
 
     async fn scan_page(

@@ -110,11 +110,28 @@ async fn a_stream_takes_a_bounded_number_of_requests_without_an_answer() {
         calls.spawn(async move { client.get("k").await.map(drop) });
     }
     eventually("a full stream", || cluster.servers[0].received().len() >= 4096).await;
+    // What would come in excess of it comes while these calls go to and fro on the same connection.
+    for _ in 0..50 {
+        client.status().await.unwrap();
+    }
     assert_eq!(cluster.servers[0].received().len(), 4096);
     cluster.servers[0].release();
     for ended in calls.join_all().await {
         ended.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_call_that_its_caller_dropped_while_it_waited_is_not_sent() {
+    let cluster = TestCluster::start(1).await;
+    let client = cluster.client().await;
+    client.get("opens the stream").await.unwrap();
+    // On one thread, the stream's task does not run between the two.
+    let mut dropped = client.get("dropped").into_future();
+    assert!(futures::poll!(&mut dropped).is_pending());
+    drop(dropped);
+    client.get("kept").await.unwrap();
+    assert_eq!(cluster.servers[0].batches(), [1, 1]);
 }
 
 #[tokio::test]

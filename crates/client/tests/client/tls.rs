@@ -11,6 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use crate::LONG;
 use crate::server::{Act, Incoming, Server};
 use crate::world::{World, not_applied};
 
@@ -24,9 +25,13 @@ struct Identity {
 
 impl Authority {
     fn new() -> Self {
+        Self::named("test")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test");
+        params.distinguished_name.push(DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -77,8 +82,10 @@ fn loopback() -> SanType {
 }
 
 async fn refusal(server: &Server, tls: Tls) -> String {
-    let connecting = Client::builder([server.address()], tls).timeout(Duration::from_millis(500));
-    match connecting.connect().await {
+    // It ends at once: the deadline is for a test that fails.
+    let connecting = Client::builder([server.address()], tls).timeout(LONG).connect();
+    match tokio::time::timeout(LONG / 2, connecting).await.expect("a refusal does not wait for the deadline")
+    {
         Ok(_) => panic!("it was let in"),
         Err(SetupError::Unreachable(reason)) => reason,
         Err(other) => panic!("{other}"),
@@ -116,7 +123,18 @@ async fn a_client_without_a_certificate_learns_that_it_needs_one() {
     let authority = Authority::new();
     let server = authority.server(loopback()).await;
     let reason = refusal(&server, Tls { identity: None, ..authority.tls(&authority.client()) }).await;
-    assert!(reason.to_lowercase().contains("certificate"), "{reason}");
+    assert!(reason.contains("CertificateRequired") && reason.contains("UNAUTHENTICATED"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_client_of_another_authority_learns_that_it_is_not_believed() {
+    let ours = Authority::new();
+    let server = ours.server(loopback()).await;
+    for theirs in [Authority::new(), Authority::named("another name")] {
+        let reason = refusal(&server, ours.tls(&theirs.client())).await;
+        assert!(reason.contains("UNAUTHENTICATED"), "{reason}");
+    }
+    assert!(server.received().is_empty());
 }
 
 #[tokio::test]

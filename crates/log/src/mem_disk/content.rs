@@ -1,6 +1,7 @@
 //! The bytes of a file, in the page cache and on the disk, which may differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use crate::block::BLOCK_BYTES;
 
@@ -17,6 +18,8 @@ pub(super) struct Content {
     /// are what a sync that failed, or a lost write, leaves.
     dirty: BTreeSet<u64>,
     disk: BTreeMap<u64, Block>,
+    /// Blocks that the disk cannot read until they are written again.
+    bad: BTreeSet<u64>,
 }
 
 /// What becomes of the blocks of a write.
@@ -44,17 +47,32 @@ impl Content {
     }
 
     /// Reads through the page cache.
-    pub(super) fn read(&self, bytes: &mut [u8], offset: u64) {
+    pub(super) fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.check_blocks(offset, bytes.len(), |number| self.cache.contains_key(&number))?;
         for_blocks(offset, bytes.len(), |number, within, part| {
             copy(self.seen(number), within, &mut bytes[part]);
         });
+        Ok(())
     }
 
     /// Reads what the disk holds.
-    pub(super) fn read_disk(&self, bytes: &mut [u8], offset: u64) {
+    pub(super) fn read_disk(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.check_blocks(offset, bytes.len(), |_| false)?;
         for_blocks(offset, bytes.len(), |number, within, part| {
             copy(self.disk.get(&number), within, &mut bytes[part]);
         });
+        Ok(())
+    }
+
+    fn check_blocks(&self, offset: u64, len: usize, cached: impl Fn(u64) -> bool) -> io::Result<()> {
+        let mut bad = false;
+        for_blocks(offset, len, |number, _, _| bad |= self.bad.contains(&number) && !cached(number));
+        if bad { Err(io::Error::other("a bad sector")) } else { Ok(()) }
+    }
+
+    /// Makes the block with the byte at `offset` unreadable, until it is written again.
+    pub(super) fn make_bad(&mut self, offset: u64) {
+        self.bad.insert(offset / BLOCK_BYTES as u64);
     }
 
     /// Writes into the page cache.
@@ -86,6 +104,7 @@ impl Content {
         for number in std::mem::take(&mut self.dirty) {
             if let Some(block) = self.cache.remove(&number) {
                 self.disk.insert(number, block);
+                self.bad.remove(&number);
             }
         }
         self.synced_len = self.len;

@@ -1,6 +1,6 @@
 //! Names of files and folders, and which of them a power cut leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -140,12 +140,12 @@ impl Names {
         }
     }
 
-    /// The numbers of all files that have a name.
-    pub(super) fn files(&self) -> impl Iterator<Item = u64> + '_ {
+    /// The numbers of all files that have a name, or may have one again after a power cut.
+    pub(super) fn files(&self) -> BTreeSet<u64> {
         let number = |node: &Node| match node {
             Node::File(number) => Some(*number),
             Node::Folder => None,
         };
-        self.seen.values().chain(self.durable.values()).filter_map(number)
+        self.seen.values().chain(self.durable.values()).filter_map(number).collect()
     }
 }

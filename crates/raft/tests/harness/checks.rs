@@ -8,7 +8,6 @@ use raftmap_raft::{
     Term, Write,
 };
 
-use super::disk::Disk;
 use super::node::Node;
 
 /// All that was seen so far.
@@ -26,6 +25,8 @@ pub(crate) struct Checks {
     refused: BTreeSet<Bytes>,
     /// The last index whose proposal was answered.
     acknowledged: LogIndex,
+    /// Whether a disk lost something without the node's knowledge.
+    disks_lie: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,11 @@ impl Checks {
         });
     }
 
+    /// From here on a follower may lack what it acknowledged, and not know.
+    pub(crate) fn a_disk_lied(&mut self) {
+        self.disks_lie = true;
+    }
+
     /// How many requests have not ended.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
@@ -80,11 +86,14 @@ impl Checks {
     pub(crate) fn action(&mut self, node: &Node, action: &Action) {
         match action {
             Action::Write(write) => self.writes(node, write),
-            Action::Send { to, message } => promise_is_durable(&node.disk, *to, message),
+            Action::Send { to, message } => promise_is_durable(node, *to, message),
             Action::Apply { entries, proposals } => self.applies(node, entries, proposals),
             Action::ReadReady { ctx, index } => self.reads(*ctx, *index),
             Action::Failed { ctx, reason: _, outcome } => self.fails(*ctx, *outcome),
             Action::Event(Event::Leading { term, votes: _ }) => self.leads(node, *term),
+            Action::Event(Event::AcknowledgedLost { by, acknowledged }) => {
+                assert!(self.disks_lie, "n{by} is said to have lost {acknowledged}, and has not");
+            }
             Action::Fetch { .. } | Action::Event(_) => {}
         }
     }
@@ -204,7 +213,8 @@ fn place(index: LogIndex) -> usize {
 }
 
 /// Scenarios 1 and 21: nothing that promises leaves before the disk has what it promises.
-fn promise_is_durable(disk: &Disk, to: NodeId, message: &Message) {
+fn promise_is_durable(node: &Node, to: NodeId, message: &Message) {
+    let (disk, raft) = (&node.disk, node.raft.as_ref().unwrap());
     let voted = |vote: Option<NodeId>| {
         let state = disk.hard_state();
         state.term == message.term && (vote.is_none() || state.vote == vote)
@@ -214,7 +224,9 @@ fn promise_is_durable(disk: &Disk, to: NodeId, message: &Message) {
         Body::VoteReply(reply) if reply.granted => assert!(voted(Some(to)), "a vote is not durable"),
         Body::AppendReply(reply) => {
             if let AppendResult::Accepted { matched } = reply.result {
-                assert!(disk.last().index >= matched, "{matched} is acknowledged and not durable");
+                let term = raft.term_at(matched).expect("what is acknowledged is in the log");
+                let acknowledged = LogPosition { index: matched, term };
+                assert!(disk.holds(acknowledged), "{acknowledged:?} is acknowledged and not durable");
                 assert!(voted(None), "the term of an acknowledgement is not durable");
             }
         }

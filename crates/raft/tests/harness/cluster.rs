@@ -223,6 +223,14 @@ impl Cluster {
         self.settle(id);
     }
 
+    /// A node that is down loses what its disk holds from `index` on, and finds out or not.
+    pub(crate) fn damage(&mut self, id: NodeId, index: LogIndex, noticed: bool) {
+        self.node(id).disk.damage(index, noticed);
+        if !noticed {
+            self.checks.a_disk_lied();
+        }
+    }
+
     /// Power fails at a node: see [`Node::crash`].
     pub(crate) fn crash(&mut self, id: NodeId, kept: usize, applied: LogIndex) {
         self.node(id).crash(kept, applied);

@@ -123,14 +123,12 @@ mod tests {
 
     #[test]
     fn every_member_of_the_cluster_reads_it_and_uses_the_map() {
-        for standing in || -> [Standing; 4] {
-            [
-                Standing::Known(Role::Client("c".into())),
-                Standing::Known(Role::Operator("o".into())),
-                Standing::Known(Role::Node(NodeId(1))),
-                Standing::Anyone,
-            ]
-        }() {
+        for standing in [
+            Standing::Known(Role::Client("c".into())),
+            Standing::Known(Role::Operator("o".into())),
+            Standing::Known(Role::Node(NodeId(1))),
+            Standing::Anyone,
+        ] {
             let caller = caller(standing);
             assert_eq!(caller.check("raftmap.v1.Map/Put", true), Ok(()));
             assert_eq!(caller.check("raftmap.v1.Cluster/Members", false), Ok(()));

@@ -5,6 +5,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use raftmap_state::validate::InvalidRequest;
 
+use super::budget::Share;
 use crate::api::{Code, Failure};
 
 /// In gRPC, and in the streams of Connect, five bytes precede each message: flags, and its length in four bytes,
@@ -13,12 +14,17 @@ const PREFIX_BYTES: usize = 5;
 
 /// The body, of at most `bytes_max` bytes of message. `framed`: the message has a prefix, which stays.
 ///
-/// The length that a prefix or a header claims refuses a body early, and is otherwise not trusted: memory is taken for
-/// what has arrived.
+/// The length that a prefix or a header claims refuses a body early, and is otherwise not trusted: memory is taken, and
+/// `share` grows, for what has arrived.
 ///
 /// # Errors
-/// If the body is larger, ends before its message does, holds more than that, or breaks off.
-pub(super) async fn take(mut body: Incoming, framed: bool, bytes_max: usize) -> Result<Bytes, Failure> {
+/// If the body is larger, ends before its message does, holds more than that, or breaks off; if the server is full.
+pub(super) async fn take(
+    mut body: Incoming,
+    framed: bool,
+    bytes_max: usize,
+    share: &Share,
+) -> Result<Bytes, Failure> {
     let body_max = if framed { bytes_max + PREFIX_BYTES } else { bytes_max };
     if let Some(announced) = body.size_hint().exact() {
         check_size(announced, body_max as u64, bytes_max)?;
@@ -27,6 +33,7 @@ pub(super) async fn take(mut body: Incoming, framed: bool, bytes_max: usize) -> 
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| invalid(format!("the request broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
+        share.grow(data.len())?;
         taken.add(data);
         check_size(taken.len() as u64, body_max as u64, bytes_max)?;
         if let Some(claimed) = taken.claimed().filter(|_| framed) {

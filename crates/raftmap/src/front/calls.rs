@@ -11,10 +11,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
+use super::budget::Share;
 use super::gate::Deadline;
 use super::meters::{Kind, Meters};
+use super::sizes::Counted;
 use super::{FrontDoorConfig, convert, pipeline, scan, status};
-use crate::api::{Code, Failure, ReadAndWrite};
+use crate::api::{Code, Failure, FailureOutcome, ReadAndWrite};
 
 /// What all calls share.
 pub(super) struct Calls<N> {
@@ -130,23 +132,39 @@ impl<N: ReadAndWrite> Calls<N> {
         result
     }
 
-    /// [`Self::observed`], as a call of its own.
-    async fn unary<T>(
+    /// [`Self::observed`], as a call of its own. Its answer is held until it is sent.
+    async fn unary<T: Counted>(
         &self,
         kind: Kind,
         ctx: &RequestContext,
         request_id: &str,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> ServiceResult<T> {
-        let caller = caller(ctx);
-        let result = self.observed(kind, caller, request_id, request).await;
+        let held = async {
+            let answer = request.await?;
+            share(ctx).grow(answer.counted_bytes()).map_err(|failure| unsent(kind, failure))?;
+            Ok(answer)
+        };
+        let result = self.observed(kind, caller(ctx), request_id, held).await;
         result.map(Response::new).map_err(|failure| status::error(&failure))
     }
+}
+
+/// `failure`, because of which the answer to a request that ran is dropped. It can be asked again; a write with its
+/// session tag.
+pub(super) fn unsent(kind: Kind, failure: Failure) -> Failure {
+    let outcome = if kind.is_read() { FailureOutcome::NotApplied } else { FailureOutcome::Unknown };
+    Failure { outcome, ..failure }
 }
 
 /// The other end of the connection that a request came on.
 fn caller(ctx: &RequestContext) -> &Caller {
     ctx.extensions().get().expect("the gate puts the caller into every request")
+}
+
+/// What the request and its answer hold of the budget.
+fn share(ctx: &RequestContext) -> &Arc<Share> {
+    ctx.extensions().get().expect("the gate puts a share into every request")
 }
 
 fn deadline(ctx: &RequestContext) -> Instant {
@@ -207,7 +225,8 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<ServiceStream<v1::ScanResponse>> {
         let call = scan::open(&self.0, request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Scan, &ctx, request.request_id, call).await
+        let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, call).await;
+        pages.map(Response::new).map_err(|failure| status::error(&failure))
     }
 
     async fn scan_page(
@@ -233,7 +252,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         requests: InboundStream<v1::PipelineRequest>,
     ) -> ServiceResult<ServiceStream<v1::PipelineResponse>> {
-        Ok(Response::new(pipeline::open(Arc::clone(&self.0), caller(&ctx).clone(), requests)))
+        Ok(Response::new(pipeline::open(Arc::clone(&self.0), caller(&ctx), share(&ctx), requests)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,7 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -33,6 +35,9 @@ const RESET_STREAMS_MAX: usize = 32;
 
 /// HTTP/1.1 only: header lines of one request.
 const HEADER_LINES_MAX: usize = 64;
+
+/// How long the other end has to take its leave, once it is told that the connection closes and nothing is under way.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Which HTTP was agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +96,7 @@ where
             () = stop.cancelled() => break "the server stops",
             () = look.as_mut() => {
                 let started = requests.started.load(Ordering::Relaxed);
-                if started == started_before && requests.under_way.load(Ordering::Relaxed) == 0 {
+                if started == started_before && requests.count() == 0 {
                     break if started == 0 { "no request came in time" } else { "it was idle" };
                 }
                 started_before = started;
@@ -101,9 +106,10 @@ where
     };
     debug!(why, "connection is being closed");
     connection.as_mut().graceful_shutdown();
-    match timeout(config.drain_timeout, connection).await {
-        Ok(result) => result.map_err(ConnectionError::Broken),
-        Err(_) => Err(ConnectionError::NotDrained(requests.under_way.load(Ordering::Relaxed))),
+    tokio::select! {
+        result = connection => result.map_err(ConnectionError::Broken),
+        () = requests.ended() => Ok(()),
+        () = sleep(config.drain_timeout) => Err(ConnectionError::NotDrained(requests.count())),
     }
 }
 
@@ -150,6 +156,26 @@ fn builder(version: Version, config: &FrontDoorConfig) -> Builder<TokioExecutor>
 struct Requests {
     started: AtomicU64,
     under_way: AtomicUsize,
+    one_ended: Notify,
+}
+
+impl Requests {
+    fn count(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Returns when nothing has been under way for [`FAREWELL`].
+    async fn ended(&self) {
+        loop {
+            while self.count() > 0 {
+                self.one_ended.notified().await;
+            }
+            sleep(FAREWELL).await;
+            if self.count() == 0 {
+                return;
+            }
+        }
+    }
 }
 
 /// One request, from its head to the last byte of its answer.
@@ -166,6 +192,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.one_ended.notify_one();
     }
 }
 

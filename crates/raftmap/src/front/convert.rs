@@ -20,12 +20,22 @@ use crate::api::{
 };
 
 /// The longest request id, in bytes.
-const REQUEST_ID_BYTES_MAX: usize = 128;
+pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What a stranger wrote, as it may stand in a reason or a log: quoted, and not longer than a line.
+pub(super) fn excerpt(text: &str) -> String {
+    const CHARS_MAX: usize = 64;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
 
 /// Name and deadline of a request to the map that it names.
 pub(super) fn call(request_id: String, map: &str, deadline: Instant) -> Result<Call, Failure> {
     if !map.is_empty() {
-        let reason = format!("there is no map {map:?}: this version has the default map alone (map: \"\")");
+        let reason =
+            format!("there is no map {}: this version has the default map alone, \"\"", excerpt(map));
         return Err(Failure::not_applied(Code::Unsupported, reason).in_field("map"));
     }
     cluster_call(request_id, deadline)
@@ -208,5 +218,17 @@ fn entry(record: Record) -> v1::Entry {
         value: record.value,
         revision: record.revision.0,
         expires_at_ms: record.expires_at_ms.map_or(0, NonZeroU64::get),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_short_and_quoted() {
+        assert_eq!(excerpt("a\nb"), r#""a\nb""#);
+        let long = excerpt(&"é".repeat(1000));
+        assert_eq!(long, format!("\"{}\"...", "é".repeat(64)));
     }
 }

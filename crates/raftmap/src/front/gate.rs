@@ -9,14 +9,18 @@ use connectrpc::{
     CodecFormat, ConnectError, ConnectRpcBody, ConnectRpcService, Dispatcher, EncodedStream,
     IdempotencyLevel, Limits, MethodDescriptor, MethodKind, Payload, Protocol, RequestContext,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use http::header;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::access::Caller;
+use super::answer::AnswerBody;
+use super::budget::{Budget, Share};
+use super::convert::excerpt;
 use super::meters::Meters;
 use super::{FrontDoorConfig, PIPELINE_ENVELOPE_BYTES, body, status, timeouts};
 use crate::api::{Code, Failure, FailureOutcome, by_deadline};
@@ -36,6 +40,7 @@ pub(super) struct Gate<D> {
     service: ConnectRpcService<Detailed<D>>,
     config: Arc<FrontDoorConfig>,
     meters: Arc<Meters>,
+    budget: Arc<Budget>,
     message_bytes_max: usize,
 }
 
@@ -46,27 +51,27 @@ impl<D: Dispatcher> Gate<D> {
         message_bytes_max: usize,
         config: Arc<FrontDoorConfig>,
         meters: Arc<Meters>,
+        budget: Arc<Budget>,
     ) -> Self {
-        let limits = Limits::default()
-            .with_max_request_body_size(usize::MAX)
-            .with_max_message_size(message_bytes_max + PIPELINE_ENVELOPE_BYTES);
+        let bytes_max = message_bytes_max + PIPELINE_ENVELOPE_BYTES;
+        let limits = Limits::default().with_max_request_body_size(bytes_max).with_max_message_size(bytes_max);
         let service = ConnectRpcService::new(Detailed(calls)).with_limits(limits);
-        Self { service, config, meters, message_bytes_max }
+        Self { service, config, meters, budget, message_bytes_max }
     }
 
     /// Answers one request.
-    pub(super) async fn answer(
-        &self,
-        caller: Caller,
-        request: Request<Incoming>,
-    ) -> Response<ConnectRpcBody> {
+    pub(super) async fn answer(&self, caller: Caller, request: Request<Incoming>) -> Response<AnswerBody> {
         let (mut parts, body) = request.into_parts();
         let timeout = timeouts::take(&mut parts.headers).unwrap_or(self.config.request_timeout);
         let deadline = Instant::now() + timeout.min(self.config.request_timeout_max);
-        match self.admit(&parts, &caller, body, deadline).await {
+        let share = self.budget.share();
+        let admitted =
+            by_deadline(deadline, FailureOutcome::NotApplied, self.admit(&parts, &caller, body, &share));
+        let response = match admitted.await {
             Ok(body) => {
                 parts.extensions.insert(caller);
                 parts.extensions.insert(Deadline(deadline));
+                parts.extensions.insert(Arc::clone(&share));
                 let headers = content_type(&parts.headers);
                 let answered = self.service.clone().call(Request::from_parts(parts, body)).await;
                 complete(answered.unwrap_or_else(|never| match never {}), &headers)
@@ -75,7 +80,8 @@ impl<D: Dispatcher> Gate<D> {
                 self.meters.refused(parts.uri.path(), &caller, &failure);
                 status::error(&failure).into_http_response(&parts.headers)
             }
-        }
+        };
+        status_in_trailers(response).map(|body| AnswerBody::new(body, share))
     }
 
     /// What of a request is passed on, if it is.
@@ -84,13 +90,14 @@ impl<D: Dispatcher> Gate<D> {
         parts: &Parts,
         caller: &Caller,
         body: Incoming,
-        deadline: Instant,
+        share: &Share,
     ) -> Result<RequestBody, Failure> {
-        let path = parts.uri.path().trim_start_matches('/');
-        let unsupported = |reason| Err(Failure::not_applied(Code::Unsupported, reason));
+        let path = parts.uri.path();
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let unsupported = |reason: String| Err(Failure::not_applied(Code::Unsupported, reason));
         let Some(method) = self.service.dispatcher().lookup(path) else {
             caller.check(path, true)?;
-            return unsupported(format!("there is no call {path:?}"));
+            return unsupported(format!("there is no call {}", excerpt(path)));
         };
         caller.check(path, has_side_effects(&method))?;
         for name in ENCODINGS {
@@ -98,13 +105,17 @@ impl<D: Dispatcher> Gate<D> {
                 return unsupported(format!("compressed requests are not taken ({name})"));
             }
         }
-        if method.kind == MethodKind::BidiStreaming {
-            return Ok(body.boxed_unsync());
+        let protocol = Protocol::detect(&parts.headers);
+        let framed = protocol.is_some_and(|protocol| protocol.is_streaming && !protocol.is_text_mode);
+        if method.kind != MethodKind::BidiStreaming {
+            let taken = body::take(body, framed, self.message_bytes_max, share).await?;
+            return Ok(Full::new(taken).map_err(|never| match never {}).boxed_unsync());
         }
-        let framed = Protocol::detect(&parts.headers).is_some_and(|protocol| protocol.is_streaming);
-        let taken = body::take(body, framed, self.message_bytes_max);
-        let taken = by_deadline(deadline, FailureOutcome::NotApplied, taken).await?;
-        Ok(Full::new(taken).map_err(|never| match never {}).boxed_unsync())
+        // Whatever else `connectrpc` refuses only after it has taken the whole body, without a deadline.
+        if !framed || parts.method != Method::POST {
+            return unsupported(format!("{path} is a stream: use gRPC, or a stream of Connect"));
+        }
+        Ok(body.boxed_unsync())
     }
 }
 
@@ -116,33 +127,51 @@ fn has_side_effects(method: &MethodDescriptor) -> bool {
 /// What tells the protocol of a request.
 fn content_type(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
-    if let Some(value) = headers.get(http::header::CONTENT_TYPE) {
-        kept.insert(http::header::CONTENT_TYPE, value.clone());
+    if let Some(value) = headers.get(header::CONTENT_TYPE) {
+        kept.insert(header::CONTENT_TYPE, value.clone());
     }
     kept
 }
 
 /// The same answer; an error of Connect that came without a detail gets one. `connectrpc` makes some before it calls the
-/// dispatcher: malformed queries of GET, unknown versions of the protocol. Those of gRPC are found by [`Gate::admit`].
+/// dispatcher: malformed queries of GET, unknown versions of the protocol, media types and methods of HTTP that it does
+/// not take. Those of gRPC are found by [`Gate::admit`].
 fn complete(response: Response<ConnectRpcBody>, request_headers: &HeaderMap) -> Response<ConnectRpcBody> {
     let (parts, body) = response.into_parts();
     match body {
         ConnectRpcBody::Full(body) if parts.status != StatusCode::OK => {
-            let Some(error) = bare_error(&body) else {
+            let Some(error) = bare_error(&body, parts.status) else {
                 return Response::from_parts(parts, ConnectRpcBody::Full(body));
             };
             let mut response = status::with_detail(error).into_http_response(request_headers);
             *response.status_mut() = parts.status;
+            for name in [header::ALLOW, HeaderName::from_static("accept-post")] {
+                if let Some(value) = parts.headers.get(&name) {
+                    response.headers_mut().insert(name, value.clone());
+                }
+            }
             response
         }
         body => Response::from_parts(parts, body),
     }
 }
 
-fn bare_error(body: &Full<Bytes>) -> Option<ConnectError> {
-    use futures::FutureExt;
+/// The error in a body, if it has no detail. An empty body is what `connectrpc` says of unknown methods and media types.
+fn bare_error(body: &Full<Bytes>, status: StatusCode) -> Option<ConnectError> {
     let bytes = body.clone().collect().now_or_never()?.ok()?.to_bytes();
+    if bytes.is_empty() {
+        let reason = status.canonical_reason().unwrap_or("refused");
+        return Some(ConnectError::unimplemented(format!("{reason}: see the headers of this answer")));
+    }
     serde_json::from_slice(&bytes).ok().filter(|error: &ConnectError| error.details.is_empty())
+}
+
+/// The same answer; an error of gRPC has its status in its trailers alone. `connectrpc` puts it into the head, too, but
+/// not its details, and clients that find a status in the head, its own among them, look no further.
+fn status_in_trailers(mut response: Response<ConnectRpcBody>) -> Response<ConnectRpcBody> {
+    response.headers_mut().remove("grpc-status");
+    response.headers_mut().remove("grpc-message");
+    response
 }
 
 /// Calls whose errors all have a detail, those of decoding included.

@@ -6,6 +6,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::{debug, info};
 
 use super::access::Caller;
+use super::convert::{REQUEST_ID_BYTES_MAX, excerpt};
 use crate::api::{Code, Failure};
 
 /// The calls, as metrics and logs name them. Requests inside a `Pipeline` count as what they are.
@@ -23,6 +24,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Whether it certainly changed nothing, whatever became of its answer.
+    pub(super) fn is_read(self) -> bool {
+        match self {
+            Self::Get | Self::Scan | Self::ScanPage | Self::Members | Self::Status => true,
+            Self::Put | Self::Delete | Self::Txn | Self::OpenSession => false,
+        }
+    }
+
     const ALL: [Self; 9] = [
         Self::Get,
         Self::Put,
@@ -80,20 +89,20 @@ impl Meters {
         let took = since.elapsed();
         self.answered[kind as usize].increment(1);
         self.seconds[kind as usize].record(took);
-        debug!(call = kind.name(), request_id, %caller, ?took, "answered");
+        debug!(call = kind.name(), request_id = loggable(request_id), %caller, ?took, "answered");
     }
 
     /// A request failed.
     pub(super) fn failed(&self, kind: Kind, caller: &Caller, request_id: &str, failure: &Failure) {
         counter!("raftmap_requests_failed_total", "call" => kind.name(), "code" => failure.code.name())
             .increment(1);
-        log_failure(kind.name(), caller, request_id, failure);
+        log_failure(kind.name(), caller, loggable(request_id), failure);
     }
 
     /// What arrived did not become a request.
     pub(super) fn refused(&self, path: &str, caller: &Caller, failure: &Failure) {
         self.requests_refused.increment(1);
-        log_failure(path, caller, "", failure);
+        log_failure(&excerpt(path), caller, "", failure);
     }
 }
 
@@ -106,6 +115,11 @@ fn log_failure(call: &str, caller: &Caller, request_id: &str, failure: &Failure)
         }
         _ => info!(call, request_id, %caller, code, ?outcome, reason, "failed"),
     }
+}
+
+/// An id that is too long is refused, and does not fill the log either.
+fn loggable(request_id: &str) -> &str {
+    if request_id.len() <= REQUEST_ID_BYTES_MAX { request_id } else { "(too long)" }
 }
 
 /// Counts one thing for as long as it lives.

@@ -9,9 +9,11 @@
 //! | `connection` | speaks HTTP on one connection, ends it when it idles or the server stops |
 //! | `access` | who the connection is by its certificate, and which calls that may make |
 //! | `gate` | takes one request's body within limits and deadline, and hands it to `connectrpc` |
+//! | `answer` | what of an answer is not sent yet |
 //! | `calls` | the calls: from messages to the vocabulary of [`crate::api`] and back (`convert`) |
 //! | `scan` | pages of one snapshot, sent as the client takes them |
 //! | `pipeline` | many requests over one stream |
+//! | `budget`, `sizes` | the memory that all of them may hold for clients |
 //! | `status` | how a failure travels: status and detail |
 //! | `meters` | what is counted and logged |
 //!
@@ -20,7 +22,9 @@
 
 mod accept;
 mod access;
+mod answer;
 mod body;
+mod budget;
 mod calls;
 mod connection;
 mod convert;
@@ -28,6 +32,7 @@ mod gate;
 mod meters;
 mod pipeline;
 mod scan;
+mod sizes;
 mod status;
 mod timeouts;
 
@@ -45,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::Door;
+use self::budget::Budget;
 use self::calls::{Calls, Service};
 use self::gate::Gate;
 use self::meters::Meters;
@@ -78,6 +84,9 @@ pub struct FrontDoorConfig {
     pub request_timeout: Duration,
     /// The longest that a caller may ask for.
     pub request_timeout_max: Duration,
+    /// Bytes of requests that run and of answers that are not sent yet, over all connections; what is beyond is
+    /// OVERLOADED.
+    pub held_bytes_max: usize,
     /// Scans at once, over all connections: each holds a snapshot.
     pub scans_max: usize,
     /// The largest message of a scan, in bytes, unless an answer may not even be that large.
@@ -120,6 +129,7 @@ impl Default for FrontDoorConfig {
             drain_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             request_timeout_max: Duration::from_secs(60),
+            held_bytes_max: 512 << 20,
             scans_max: 64,
             scan_page_bytes: 256 << 10,
             scan_stall_timeout: Duration::from_secs(30),
@@ -176,8 +186,9 @@ impl FrontDoor {
             stop: stop.clone(),
         }));
         let served = Chain(v1::MapServer::new(calls.clone()), v1::ClusterServer::new(calls));
-        let gate = Arc::new(Gate::new(served, request_bytes_max, Arc::clone(&config), Arc::clone(&meters)));
-        let door = Arc::new(Door::new(security, admission, config, meters, stop.clone(), gate));
+        let budget = Budget::new(config.held_bytes_max);
+        let gate = Gate::new(served, request_bytes_max, Arc::clone(&config), Arc::clone(&meters), budget);
+        let door = Arc::new(Door::new(security, admission, config, meters, stop.clone(), Arc::new(gate)));
         connections.spawn(door.accept(listener, connections.clone()));
         Ok(Self { address, stop, connections })
     }

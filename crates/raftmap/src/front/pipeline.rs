@@ -25,14 +25,12 @@ use raftmap_state::validate::InvalidRequest;
 use tokio::sync::mpsc;
 
 use super::access::Caller;
-use super::calls::Calls;
+use super::budget::Share;
+use super::calls::{Calls, unsent};
 use super::meters::{Held, Kind};
+use super::sizes::Counted;
 use super::{PipelineLimits, status};
-use crate::api::{Code, Failure, FailureOutcome, ReadAndWrite};
-
-/// What a request, an answer, and each of their items count besides keys, values and texts: more than their encoding
-/// needs for numbers and lengths.
-const ITEM_BYTES: usize = 64;
+use crate::api::{Code, Failure, ReadAndWrite};
 
 /// Whoever is refused because a stream is full asks again when some of it may be done.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -40,14 +38,23 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// Serves a stream of requests until it ends, the client is gone, or the server stops.
 pub(super) fn open<N: ReadAndWrite>(
     calls: Arc<Calls<N>>,
-    caller: Caller,
+    caller: &Caller,
+    share: &Arc<Share>,
     requests: InboundStream<v1::PipelineRequest>,
 ) -> ServiceStream<v1::PipelineResponse> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let unread = Arc::new(Unread::default());
     let message_bytes_max = calls.node.limits().answer_bytes_max as usize;
-    let answers = Answers { receiver, unread: Arc::clone(&unread), held_back: None, message_bytes_max };
-    let driver = Driver { calls, caller, sender, unread, bytes_in_flight: 0, stopping: false };
+    let (caller, share) = (caller.clone(), Arc::clone(share));
+    let answers = Answers {
+        receiver,
+        unread: Arc::clone(&unread),
+        share: Arc::clone(&share),
+        held_back: None,
+        bytes_on_their_way: 0,
+        message_bytes_max,
+    };
+    let driver = Driver { calls, caller, sender, unread, share, bytes_in_flight: 0, stopping: false };
     tokio::spawn(driver.run(requests));
     Box::pin(answers)
 }
@@ -60,14 +67,16 @@ struct Unread {
 }
 
 /// An answer, and what it counts in bytes.
-type Counted = (v1::TaggedResponse, usize);
+type Answer = (v1::TaggedResponse, usize);
 
 struct Driver<N> {
     calls: Arc<Calls<N>>,
     caller: Caller,
     /// Unbounded in itself: `unread` is what bounds it.
-    sender: mpsc::UnboundedSender<Result<Counted, ConnectError>>,
+    sender: mpsc::UnboundedSender<Result<Answer, ConnectError>>,
     unread: Arc<Unread>,
+    /// Of the budget: what runs and what is not sent yet.
+    share: Arc<Share>,
     bytes_in_flight: usize,
     stopping: bool,
 }
@@ -102,8 +111,13 @@ impl<N: ReadAndWrite> Driver<N> {
                 message = requests.next(), if open => match message {
                     Some(Ok(message)) => for request in message.to_owned_message().requests {
                         match self.admit(request, running.len()) {
-                            Ok(admitted) => running.push(run(Arc::clone(&self.calls), self.caller.clone(), admitted)),
-                            Err((tag, failure)) => self.answer(tag, Response::Failure(status::message(&failure))),
+                            Ok(admitted) => {
+                                running.push(run(Arc::clone(&self.calls), self.caller.clone(), admitted));
+                            }
+                            Err(refused) => self.refuse(refused),
+                        }
+                        if self.is_flooded() {
+                            break;
                         }
                     },
                     Some(Err(broken)) => (open, error) = (false, Some(broken)),
@@ -112,8 +126,9 @@ impl<N: ReadAndWrite> Driver<N> {
                 () = stop.cancelled(), if !self.stopping => self.stopping = true,
                 () = answers.closed() => return,
             }
-            if self.unread.count.load(Ordering::Relaxed) > 2 * self.limits().in_flight_max {
-                error = Some(status::error(&Failure::unknown(Code::Overloaded, "answers are not taken")));
+            if self.is_flooded() {
+                let reason = "this stream's answers are not taken, and still requests come";
+                error = Some(status::error(&Failure::unknown(Code::Overloaded, reason)));
                 break;
             }
         }
@@ -124,6 +139,10 @@ impl<N: ReadAndWrite> Driver<N> {
 
     fn limits(&self) -> PipelineLimits {
         self.calls.config.pipeline
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.unread.count.load(Ordering::Relaxed) > 2 * self.limits().in_flight_max
     }
 
     /// Whether a request may run beside `running` others.
@@ -147,9 +166,12 @@ impl<N: ReadAndWrite> Driver<N> {
         if running + self.unread.count.load(Ordering::Relaxed) >= limits.in_flight_max {
             return refused(overloaded("many requests", limits.in_flight_max));
         }
-        let bytes = request_bytes(&request);
+        let bytes = request.counted_bytes();
         if running > 0 && self.bytes_in_flight + bytes > limits.bytes_in_flight_max {
             return refused(overloaded("large requests", limits.bytes_in_flight_max));
+        }
+        if let Err(failure) = self.share.grow(bytes) {
+            return refused(failure.retry_after(RETRY_AFTER));
         }
         self.bytes_in_flight += bytes;
         let timeout = match tagged.timeout_ms {
@@ -159,34 +181,42 @@ impl<N: ReadAndWrite> Driver<N> {
         Ok(Admitted { tag, request, bytes, deadline: Instant::now() + timeout })
     }
 
-    /// Passes on the answer of a request that ran. An answer that the client would have to take and does not is dropped
-    /// here: it can ask again, for a write with its session tag.
+    /// Passes on what became of a request that ran.
     fn finish(&mut self, done: Done) {
         self.bytes_in_flight -= done.bytes;
-        let limit = self.limits().unread_bytes_max;
-        let unread = self.unread.bytes.load(Ordering::Relaxed);
-        let response = match done.result {
-            Ok(response) if unread > 0 && unread + response_bytes(&response) > limit => {
-                let outcome = match done.kind {
-                    Kind::Get => FailureOutcome::NotApplied,
-                    _ => FailureOutcome::Unknown,
-                };
-                let reason = "the answers of this stream are not taken fast enough";
-                let failure = Failure::not_applied(Code::Overloaded, reason).over_limit(limit as u64);
-                Response::Failure(status::message(&Failure { outcome, ..failure.retry_after(RETRY_AFTER) }))
-            }
-            Ok(response) => response,
-            Err(failure) => Response::Failure(status::message(&failure)),
-        };
-        self.answer(done.tag, response);
+        self.share.shrink(done.bytes);
+        let answer = done.result.and_then(|response| {
+            let bytes = response.counted_bytes();
+            self.hold(bytes).map_err(|failure| unsent(done.kind, failure.retry_after(RETRY_AFTER)))?;
+            Ok((response, bytes))
+        });
+        match answer {
+            Ok((response, bytes)) => self.answer(done.tag, response, bytes),
+            Err(failure) => self.refuse((done.tag, failure)),
+        }
     }
 
-    fn answer(&self, tag: u64, response: Response) {
-        let bytes = response_bytes(&response);
+    /// Takes room for an answer of `bytes` until it is sent.
+    fn hold(&self, bytes: usize) -> Result<(), Failure> {
+        let limit = self.limits().unread_bytes_max;
+        let unread = self.unread.bytes.load(Ordering::Relaxed);
+        if unread > 0 && unread + bytes > limit {
+            let reason = "this stream's answers are not taken fast enough";
+            return Err(Failure::not_applied(Code::Overloaded, reason).over_limit(limit as u64));
+        }
+        self.share.grow(bytes)
+    }
+
+    /// Failures are small, and bounded by their number.
+    fn refuse(&self, (tag, failure): (u64, Failure)) {
+        self.answer(tag, Response::Failure(status::message(&failure)), 0);
+    }
+
+    fn answer(&self, tag: u64, response: Response, bytes: usize) {
         self.unread.count.fetch_add(1, Ordering::Relaxed);
         self.unread.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let _client_gone =
-            self.sender.send(Ok((v1::TaggedResponse { tag, response: Some(response) }, bytes)));
+        let response = v1::TaggedResponse { tag, response: Some(response) };
+        let _client_gone = self.sender.send(Ok((response, bytes)));
     }
 }
 
@@ -217,66 +247,20 @@ async fn run<N: ReadAndWrite>(calls: Arc<Calls<N>>, caller: Caller, admitted: Ad
     Done { tag, kind, bytes, result }
 }
 
-/// What a request counts while it is in flight, in bytes: its keys and values, and a share for the rest.
-fn request_bytes(request: &Request) -> usize {
-    let operation = |operation: &v1::Operation| match &operation.operation {
-        Some(v1::operation::Operation::Put(entry)) => entry.key.len() + entry.value.len(),
-        Some(v1::operation::Operation::Delete(key) | v1::operation::Operation::Get(key)) => key.len(),
-        None => 0,
-    };
-    let condition = |condition: &v1::Condition| match &condition.expected {
-        Some(v1::condition::Expected::Value(value)) => condition.key.len() + value.len(),
-        _ => condition.key.len(),
-    };
-    let (items, content): (usize, usize) = match request {
-        Request::Get(get) => (get.keys.len(), get.keys.iter().map(bytes::Bytes::len).sum()),
-        Request::Delete(delete) => (delete.keys.len(), delete.keys.iter().map(bytes::Bytes::len).sum()),
-        Request::Put(put) => {
-            (put.entries.len(), put.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum())
-        }
-        Request::Txn(txn) => (
-            txn.conditions.len() + txn.then.len() + txn.otherwise.len(),
-            txn.conditions.iter().map(condition).sum::<usize>()
-                + txn.then.iter().chain(&txn.otherwise).map(operation).sum::<usize>(),
-        ),
-    };
-    ITEM_BYTES * (1 + items) + content
-}
-
-/// What an answer counts until it is sent, in bytes; the encoded message is not larger.
-fn response_bytes(response: &Response) -> usize {
-    let entry =
-        |entry: Option<&v1::Entry>| ITEM_BYTES + entry.map_or(0, |entry| entry.key.len() + entry.value.len());
-    let results = |results: &[v1::GetResult]| {
-        results.iter().map(|result| entry(result.entry.as_option())).sum::<usize>()
-    };
-    let content: usize = match response {
-        Response::Get(get) => get.request_id.len() + results(&get.results),
-        Response::Put(put) => put.request_id.len() + results(&put.previous),
-        Response::Delete(delete) => delete.request_id.len() + results(&delete.previous),
-        Response::Txn(txn) => {
-            let results = txn.results.iter();
-            txn.request_id.len()
-                + results
-                    .map(|result| entry(result.entry.as_option()) + entry(result.previous.as_option()))
-                    .sum::<usize>()
-        }
-        Response::Failure(failure) => failure.reason.len() + failure.leader.len() + failure.field.len(),
-    };
-    ITEM_BYTES + content
-}
-
 /// The stream of answers. Each message holds what is ready, up to the size of the largest single answer.
 struct Answers {
-    receiver: mpsc::UnboundedReceiver<Result<Counted, ConnectError>>,
+    receiver: mpsc::UnboundedReceiver<Result<Answer, ConnectError>>,
     unread: Arc<Unread>,
+    share: Arc<Share>,
     /// What did not fit into the last message, or ends the stream.
-    held_back: Option<Result<Counted, ConnectError>>,
+    held_back: Option<Result<Answer, ConnectError>>,
+    /// Of the last message: it is held until the next one is asked for.
+    bytes_on_their_way: usize,
     message_bytes_max: usize,
 }
 
 impl Answers {
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Counted, ConnectError>>> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Answer, ConnectError>>> {
         match self.held_back.take() {
             Some(answer) => Poll::Ready(Some(answer)),
             None => self.receiver.poll_recv(cx),
@@ -288,17 +272,19 @@ impl Stream for Answers {
     type Item = Result<v1::PipelineResponse, ConnectError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let sent = std::mem::take(&mut self.bytes_on_their_way);
+        self.unread.bytes.fetch_sub(sent, Ordering::Relaxed);
+        self.share.shrink(sent);
         let mut message = v1::PipelineResponse::default();
         let mut message_bytes = 0;
         loop {
             match self.poll_answer(cx) {
                 Poll::Ready(Some(Ok((response, bytes)))) => {
-                    if message_bytes > 0 && message_bytes + bytes > self.message_bytes_max {
+                    if !message.responses.is_empty() && message_bytes + bytes > self.message_bytes_max {
                         self.held_back = Some(Ok((response, bytes)));
                         break;
                     }
                     self.unread.count.fetch_sub(1, Ordering::Relaxed);
-                    self.unread.bytes.fetch_sub(bytes, Ordering::Relaxed);
                     message_bytes += bytes;
                     message.responses.push(response);
                 }
@@ -314,6 +300,7 @@ impl Stream for Answers {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
+        self.bytes_on_their_way = message_bytes;
         Poll::Ready(Some(Ok(message)))
     }
 }

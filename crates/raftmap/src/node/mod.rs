@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raftmap_log::{FoundingMember, Identity, Log, LogOptions, RealDisk, Repair};
-use raftmap_raft::NodeId;
+use raftmap_log::{Identity, Log, LogOptions, RealDisk, Repair};
 use raftmap_replica::{Event, Replica, ReplicaConfig, StateWorker, member_of, restore};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{FjallEngine, Reader, StateMachine};
@@ -24,6 +23,8 @@ use crate::tls::identity::ClusterName;
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
 pub use crate::runtime::NodeError;
+pub use raftmap_log::FoundingMember;
+pub use raftmap_raft::NodeId;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -92,7 +93,7 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
         let opened =
             opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
-        let Opened { log, identity, worker, replica } = opened;
+        let Opened { log, identity, engine, worker, replica } = opened;
         let listener = TcpListener::bind(config.peer_listen)
             .await
             .map_err(|source| StartFailure::Listen { address: config.peer_listen, source })?;
@@ -106,9 +107,18 @@ impl Node {
         let (fetches, fetch_queue) = mpsc::channel();
         let fetch = FetchWorker { reader: log.reader(), inbox: inbox.clone() };
         let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
-        let state = StateThread { worker, inbox: inbox.clone() };
+        let state = StateThread { worker, inbox: inbox.clone(), failstop: failstop.clone() };
         let (tick, outlet) = (config.tick, Arc::clone(&peers));
-        let settings = DriverSettings { tick, writes, applies, fetches, outlet, failstop: failstop.clone() };
+        let check_engine = Box::new(move || Ok(engine.check()?));
+        let settings = DriverSettings {
+            tick,
+            writes,
+            applies,
+            fetches,
+            outlet,
+            check_engine,
+            failstop: failstop.clone(),
+        };
         let driver = Driver::new(replica, outbox, settings);
         let threads = vec![
             failstop.spawn("log", move || log.run(&write_queue))?,
@@ -165,6 +175,7 @@ impl Node {
 struct Opened {
     log: Log<RealDisk>,
     identity: Identity,
+    engine: FjallEngine,
     worker: StateWorker<FjallEngine>,
     replica: Replica,
 }
@@ -186,7 +197,7 @@ impl Opened {
         }
         let identity = recovered.identity.clone();
         let engine = FjallEngine::open(&config.data_dir.join(STATE_DIR), config.engine)?;
-        let worker = StateWorker::new(StateMachine::open(engine, config.log.group)?)?;
+        let worker = StateWorker::new(StateMachine::open(engine.clone(), config.log.group)?)?;
         let restored = restore(&mut log, &recovered, worker.machine().applied())?;
         if restored.hard_state.damaged {
             tracing::error!(
@@ -194,7 +205,7 @@ impl Opened {
             );
         }
         let replica = Replica::new(replica_config(config, &identity)?, restored, worker.view());
-        Ok(Self { log, identity, worker, replica })
+        Ok(Self { log, identity, engine, worker, replica })
     }
 }
 

@@ -38,7 +38,7 @@ const SMALL_FRAMES_BUDGET: usize = WINDOW_BYTES as usize / FRAME_BYTES_MIN * SMA
 
 const HEAD_BYTES_MAX: u32 = 4096;
 
-/// How long the other side may take to read the end of the stream, and to close its side.
+/// How long the other side may take to read why it is refused, and to close its side.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// A call that came in on an accepted connection.
@@ -128,10 +128,10 @@ impl Connection {
         Self { driver: AbortOnDropHandle::new(tokio::spawn(driver)), finish }
     }
 
-    /// Lets the other side read what was sent and close, for a while; then closes.
-    pub(super) async fn finish(self) {
+    /// Lets the other side read what was sent, and close, within this time; then closes.
+    pub(super) async fn finish(self, within: Duration) {
         self.finish.cancel();
-        let _ = timeout(LINGER, self.driver).await;
+        let _ = timeout(within, self.driver).await;
     }
 
     /// Why it broke, if it did: more than a broken stream knows.

@@ -29,7 +29,9 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
             Ok(greeted) => {
                 backoff.reset();
                 said.clear();
-                attend(&net, &*sink, peer, greeted).await;
+                if attend(&net, &*sink, peer, greeted).await {
+                    backoff.refused(net.limits.redial_refused);
+                }
             }
             Err(unmet) => {
                 peer.meters.dial_failed();
@@ -42,7 +44,7 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
                     said = reason;
                 }
                 if matches!(unmet, Unmet::Refused(_) | Unmet::RefusedBy { .. }) {
-                    backoff.exhaust();
+                    backoff.refused(net.limits.redial_refused);
                 }
                 if let Unmet::RefusedBy { reason, .. } = unmet {
                     let _ = net.deliver(&*sink, PeerEvent::Refused { by: id, reason }).await;
@@ -105,7 +107,8 @@ async fn call(
     requests: h2::client::SendRequest<bytes::Bytes>,
     proof: Result<Proof, Unwelcome>,
 ) -> Result<(super::hello::Hello, FrameReader, FrameWriter), Failed> {
-    let request = grpc::request(&peer.address).map_err(|error| StreamError::Answer(error.to_string()))?;
+    let request = grpc::request(net.security.scheme(), &peer.address)
+        .map_err(|error| StreamError::Answer(error.to_string()))?;
     let (response, stream) = requests.ready().await?.send_request(request, false)?;
     let mut writer = FrameWriter::of_client(stream);
     let refuse = |writer, reason: String| Failed::Unwelcome(Box::new(writer), reason);
@@ -151,9 +154,9 @@ impl Backoff {
         self.current = self.min;
     }
 
-    /// The next wait is the longest: what was refused will be refused again.
-    fn exhaust(&mut self) {
-        self.current = self.max;
+    /// The next wait is this long: what was refused will be refused again, until an operator has done something.
+    fn refused(&mut self, wait: Duration) {
+        self.current = wait;
     }
 
     fn next(&mut self) -> Duration {
@@ -177,7 +180,8 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next() <= ms(50));
-        backoff.exhaust();
-        assert!(backoff.next() >= ms(500));
+        backoff.refused(ms(5000));
+        assert!(backoff.next() >= ms(2500));
+        assert!(backoff.next() <= ms(1000));
     }
 }

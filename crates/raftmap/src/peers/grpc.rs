@@ -44,10 +44,10 @@ pub(super) enum StreamError {
 }
 
 /// The request that opens the stream.
-pub(super) fn request(authority: &str) -> Result<Request<()>, http::Error> {
+pub(super) fn request(scheme: &str, authority: &str) -> Result<Request<()>, http::Error> {
     Request::builder()
         .method(Method::POST)
-        .uri(format!("http://{authority}{PATH}"))
+        .uri(format!("{scheme}://{authority}{PATH}"))
         .header(CONTENT_TYPE, GRPC)
         .header(TE, "trailers")
         .body(())
@@ -133,8 +133,9 @@ impl FrameWriter {
         }
     }
 
-    /// Ends the stream.
-    pub(super) fn end(mut self, with: Status) -> Result<(), h2::Error> {
+    /// Ends the stream. Whoever drops the writer and the reader before the other side ended it, too, resets it: what is on
+    /// its way may be lost then.
+    pub(super) fn end(&mut self, with: Status) -> Result<(), h2::Error> {
         match self.side {
             Side::Client => self.stream.send_data(Bytes::new(), true),
             Side::Server => {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::connection::{Call, Connection};
+use super::connection::{Call, Connection, LINGER};
 use super::grpc::{self, FrameReader};
 use super::hello::{Direction, Proof, Unwelcome};
 use super::meters;
@@ -38,28 +38,33 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, listener: TcpL
 }
 
 async fn take<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, socket: TcpStream, address: SocketAddr) {
-    let Ok(place) = Arc::clone(&net.handshakes).try_acquire_owned() else {
-        meters::stranger();
-        debug!(%address, limit = net.limits.handshakes_max, "a connection was closed unanswered: too many are not finished");
-        return;
-    };
+    let place = net.strangers.place();
     let met = tokio::select! {
-        met = timeout(net.limits.handshake_timeout, meet(&net, socket, address)) => met,
+        met = timeout(net.limits.handshake_timeout, meet(&net, socket, address)) => {
+            met.unwrap_or(Err(Unmet::Late(net.limits.handshake_timeout)))
+        }
+        () = place.lost() => Err(Unmet::Crowded(net.limits.handshakes_max)),
         () = net.stop.cancelled() => return,
     };
     drop(place);
-    match met.unwrap_or(Err(Unmet::Late(net.limits.handshake_timeout))) {
+    let unmet = match met {
         Ok(greeted) => {
+            net.strangers.forget(address.ip());
             let peer = net.peers.get(&greeted.hello.member.node_id).expect("only members are welcome");
             attend(&net, &*sink, peer, greeted).await;
+            return;
         }
-        Err(unmet) => {
-            meters::stranger();
-            warn!(%address, reason = %unmet, "a connection to the port for servers came to nothing");
-            if let Unmet::RefusedBy { by: Some(by), reason } = unmet {
-                let _ = net.deliver(&*sink, PeerEvent::Refused { by, reason }).await;
-            }
-        }
+        Err(unmet) => unmet,
+    };
+    meters::stranger();
+    let reason = unmet.to_string();
+    if net.strangers.is_news(address.ip(), &reason) {
+        warn!(%address, reason, "a connection to the port for servers came to nothing");
+    } else {
+        debug!(%address, reason, "again a connection to the port for servers came to nothing");
+    }
+    if let Unmet::RefusedBy { by: Some(by), reason } = unmet {
+        let _ = net.deliver(&*sink, PeerEvent::Refused { by, reason }).await;
     }
 }
 
@@ -89,38 +94,37 @@ async fn answer(
     if !grpc::is_call(&request) {
         let reason = format!("there is no call {} {}", request.method(), request.uri().path());
         if grpc::decline(&mut respond).is_ok() {
-            connection.finish().await;
+            connection.finish(LINGER).await;
         }
         return Err(Unmet::Refused(reason));
     }
     let broken = |error: h2::Error| Unmet::Broken(error.to_string());
     let mut writer = grpc::accept(&mut respond).map_err(broken)?;
     let mut reader = FrameReader::new(request.into_body(), net.frame_bytes_max());
-    let first = match net.first_word(&mut reader).await {
-        Ok(first) => first,
-        Err(error) => {
-            return Err(Unmet::Broken(
-                connection.lost().await.map_or(error.to_string(), |lost| lost.to_string()),
-            ));
-        }
+    let proof = match proof {
+        Ok(proof) => proof,
+        Err(unwelcome) => return Err(net.turn_away(connection, writer, unwelcome.to_string()).await),
     };
-    let reason = match (first, proof) {
-        (FirstWord::Refusal(reason), proof) => {
-            let by = match proof {
-                Ok(Proof::Certificate(id)) if net.peers.contains_key(&id) => Some(id),
-                _ => None,
-            };
-            return Err(Unmet::RefusedBy { by, reason });
-        }
-        (_, Err(unwelcome)) => unwelcome.to_string(),
-        (FirstWord::Nonsense(reason), Ok(_)) => reason,
-        (FirstWord::Hello(hello), Ok(proof)) => match net.check(&hello, proof, Direction::Accepted) {
+    let reason = match net.first_word(&mut reader).await {
+        Ok(FirstWord::Hello(hello)) => match net.check(&hello, proof, Direction::Accepted) {
             Ok(()) => {
                 net.greet(hello.member.node_id, &mut writer).await.map_err(broken)?;
                 return Ok(Greeted { hello, address, connection, reader, writer });
             }
             Err(unwelcome) => unwelcome.to_string(),
         },
+        Ok(FirstWord::Nonsense(reason)) => reason,
+        Ok(FirstWord::Refusal(reason)) => {
+            let proven = match proof {
+                Proof::Certificate(id) => Some(id),
+                Proof::Nothing => None,
+            };
+            return Err(Unmet::RefusedBy { by: proven.filter(|id| net.peers.contains_key(id)), reason });
+        }
+        Err(error) => {
+            let lost = connection.lost().await;
+            return Err(Unmet::Broken(lost.map_or_else(|| error.to_string(), |lost| lost.to_string())));
+        }
     };
     Err(net.turn_away(connection, writer, reason).await)
 }

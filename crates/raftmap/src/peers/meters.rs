@@ -44,9 +44,11 @@ pub(super) enum Dropped {
 impl Meters {
     pub(super) fn new(peer: NodeId) -> Self {
         let peer = peer.to_string();
+        let connected = gauge!("raftmap_peer_connected", "peer" => peer.clone());
+        connected.set(0.0);
         let dropped = |reason: &'static str| counter!("raftmap_peer_dropped_batches_total", "peer" => peer.clone(), "reason" => reason);
         Self {
-            connected: gauge!("raftmap_peer_connected", "peer" => peer.clone()),
+            connected,
             connections: counter!("raftmap_peer_connections_total", "peer" => peer.clone()),
             sent_bytes: counter!("raftmap_peer_sent_bytes_total", "peer" => peer.clone()),
             sent_frames: counter!("raftmap_peer_sent_frames_total", "peer" => peer.clone()),

@@ -12,6 +12,7 @@
 //! | `hello` | who is at the other end, and whether it is welcome |
 //! | `session` | carries batches over a connection for as long as it lives |
 //! | `peer`, `outbox` | what is kept of each peer: its queue, and whose turn it is to speak for it |
+//! | `strangers` | what is kept of those who have not said who they are |
 //! | `connection`, `grpc`, `watched` | HTTP/2 and gRPC: windows, signs of life, frames |
 //! | `wire` | batches as the messages of `peer.proto` |
 //! | `meters` | what is counted |
@@ -32,6 +33,7 @@ mod outbox;
 mod peer;
 mod security;
 mod session;
+mod strangers;
 mod watched;
 mod wire;
 
@@ -46,7 +48,7 @@ use raftmap_raft::NodeId;
 use raftmap_replica::PeerBatch;
 use raftmap_state::Member;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +56,7 @@ use tracing::info;
 
 use self::hello::Hello;
 use self::peer::Peer;
+use self::strangers::Strangers;
 
 pub use self::hello::PROTOCOL;
 pub use self::security::{Security, SecurityError};
@@ -163,7 +166,8 @@ pub struct PeerLimits {
     pub outbox_bytes_max: usize,
     /// Bytes of frames of one peer that were received and not yet taken in by the replica. One frame always may be.
     pub inbox_bytes_max: u32,
-    /// Accepted connections that have not said who they are, at once; one more is closed unanswered.
+    /// Accepted connections that have not said who they are, at once. One more, and the oldest is closed: strangers that
+    /// never say anything do not keep peers out.
     pub handshakes_max: usize,
     /// How long a connection may take to be made, or accepted, and to say who is there.
     pub handshake_timeout: Duration,
@@ -173,8 +177,10 @@ pub struct PeerLimits {
     pub pings_missed_max: u32,
     /// How long a server waits at first before it dials again.
     pub redial_min: Duration,
-    /// How long it waits at most.
+    /// How long it waits at most, with each wait twice as long as the one before.
     pub redial_max: Duration,
+    /// How long it waits after one side refused the other.
+    pub redial_refused: Duration,
     /// How long connections may take to send what waits when the server stops.
     pub stop_timeout: Duration,
 }
@@ -192,6 +198,7 @@ impl Default for PeerLimits {
             pings_missed_max: 3,
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
+            redial_refused: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(2),
         }
     }
@@ -230,7 +237,7 @@ struct Net {
     security: Security,
     limits: PeerLimits,
     peers: BTreeMap<NodeId, Peer>,
-    handshakes: Arc<Semaphore>,
+    strangers: Strangers,
     /// Nothing new begins, and what waits is sent.
     stop: CancellationToken,
     /// Everything ends.
@@ -240,7 +247,7 @@ struct Net {
 
 impl Peers {
     /// Accepts peers on `listener` and dials those with a higher id, for as long as it lives. What happens goes to
-    /// `sink`. To be called within a tokio runtime.
+    /// `sink`. To be called within a tokio runtime, after the recorder of metrics was installed.
     pub fn start(config: PeersConfig, listener: TcpListener, sink: impl PeerSink) -> Self {
         let PeersConfig { cluster_id, member, client_address, damaged, members, security, limits } = config;
         let own = member.node_id;
@@ -255,7 +262,7 @@ impl Peers {
             client_address,
             damaged: AtomicBool::new(damaged),
             security,
-            handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
+            strangers: Strangers::new(limits.handshakes_max),
             limits,
             peers,
             stop: CancellationToken::new(),

@@ -1,6 +1,7 @@
 //! How connections between servers are secured, and what the other end proves by it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raftmap_raft::NodeId;
 use rustls::pki_types::ServerName;
@@ -66,6 +67,14 @@ impl Security {
         Self(Mode::Plaintext)
     }
 
+    /// The scheme of URIs.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.0 {
+            Mode::Tls { .. } => "https",
+            Mode::Plaintext => "http",
+        }
+    }
+
     /// What a connection that broke before the first word may suffer from.
     pub(super) fn hint(&self) -> &'static str {
         match self.0 {
@@ -85,7 +94,7 @@ impl Security {
                 Ok((Either::Right(stream.into()), proof))
             }
             Err((error, socket)) => {
-                linger(socket).await;
+                linger(socket, LINGER).await;
                 Err(explain(&error))
             }
         }
@@ -109,11 +118,39 @@ impl Security {
 }
 
 /// Closes a connection so that the other end can read what was sent last: TLS's reason. A socket that is closed with
-/// bytes unread resets the connection, and the reason may be lost.
-async fn linger(mut socket: TcpStream) {
-    let _ = timeout(LINGER, async {
+/// bytes unread resets the connection; the other end then fails when it writes, and may never come to read.
+async fn linger(mut socket: TcpStream, within: Duration) {
+    let _ = timeout(within, async {
         socket.shutdown().await?;
         copy(&mut socket, &mut sink()).await
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_other_end_can_write_on_and_read_what_was_sent_last() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut dialed = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        dialed.write_all(&[1; 10_000]).await.unwrap();
+        accepted.readable().await.unwrap();
+        accepted.write_all(b"alert").await.unwrap();
+        let closing = tokio::spawn(linger(accepted, Duration::from_secs(60)));
+        for _ in 0..100 {
+            dialed.write_all(&[2; 10_000]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut heard = Vec::new();
+        dialed.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"alert");
+        drop(dialed);
+        closing.await.unwrap();
+    }
 }

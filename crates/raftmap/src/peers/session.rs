@@ -48,6 +48,9 @@ pub(super) enum Unmet {
     /// It broke, or never stood.
     #[error("{0}")]
     Broken(String),
+    /// Others came after it.
+    #[error("closed for newer connections: there were more than {0} that had not said who they are")]
+    Crowded(usize),
     /// It took too long.
     #[error("not finished within {0:?}")]
     Late(Duration),
@@ -99,7 +102,7 @@ impl Net {
         if self.send_refusal(&mut writer, reason.clone()).await.is_ok() {
             let _ = writer.end(Status::FailedPrecondition);
         }
-        connection.finish().await;
+        connection.finish(LINGER).await;
         Unmet::Refused(reason)
     }
 
@@ -127,14 +130,14 @@ enum Ended {
 }
 
 /// Carries batches over the connection until it ends, or until a newer one takes its place. One connection at a time
-/// speaks for a peer, and its events come in order.
-pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted: Greeted) {
-    let Greeted { hello, address, connection, reader, writer } = greeted;
+/// speaks for a peer, and its events come in order. Says whether one side refused the other.
+pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted: Greeted) -> bool {
+    let Greeted { hello, address, connection, mut reader, mut writer } = greeted;
     let replaced = peer.take_over();
-    let _turn = tokio::select! {
+    let turn = tokio::select! {
         biased;
-        () = replaced.cancelled() => return,
-        () = net.cut.cancelled() => return,
+        () = replaced.cancelled() => return false,
+        () = net.cut.cancelled() => return false,
         turn = peer.turn() => turn,
     };
     let Hello { version, client_address, damaged, member, .. } = hello;
@@ -146,31 +149,43 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
         result = net.deliver(sink, PeerEvent::Connected { member, info: info.clone() }) => result.is_ok(),
     };
     if !connected {
-        return peer.close();
+        peer.close();
+        return false;
     }
-    let PeerInfo { version, damaged, .. } = info;
-    info!(peer = %peer.id, %address, version, damaged, "connected");
+    info!(peer = %peer.id, %address, version = info.version, damaged, "connected");
 
     let session = Session { net, sink, peer, outbox: &outbox };
-    let ended = session.run(reader, writer, &replaced).await;
+    let ended = session.run(&mut reader, &mut writer, &replaced).await;
     peer.close();
     // The sink may be gone; then nobody needs to know.
     let _ = net.deliver(sink, PeerEvent::Lost(peer.id)).await;
+    if let Ended::RefusedBy(reason) = &ended {
+        let _ = net.deliver(sink, PeerEvent::Refused { by: peer.id, reason: reason.clone() }).await;
+    }
+    drop(turn);
+    let refused = matches!(ended, Ended::Refused(_) | Ended::RefusedBy(_));
+    part(net, peer, address, connection, ended).await;
+    refused
+}
+
+/// Tells the operator why a connection ended, and the other side what it is still to hear.
+async fn part(net: &Net, peer: &Peer, address: SocketAddr, connection: Connection, ended: Ended) {
+    let peer = peer.id;
     match ended {
         Ended::Refused(reason) => {
-            warn!(peer = %peer.id, %address, reason, "the peer is refused");
-            connection.finish().await;
+            warn!(%peer, %address, reason, "the peer is refused");
+            connection.finish(LINGER).await;
         }
-        Ended::RefusedBy(reason) => {
-            warn!(peer = %peer.id, %address, reason, "the peer refuses this server");
-            let _ = net.deliver(sink, PeerEvent::Refused { by: peer.id, reason }).await;
-        }
+        Ended::RefusedBy(reason) => warn!(%peer, %address, reason, "the peer refuses this server"),
         Ended::Broken(reason) => {
             let reason = connection.lost().await.map_or(reason, |lost| lost.to_string());
-            warn!(peer = %peer.id, %address, reason, "the connection is lost");
+            warn!(%peer, %address, reason, "the connection is lost");
         }
-        Ended::Stopped => connection.finish().await,
-        Ended::Replaced | Ended::Closed => info!(peer = %peer.id, %address, reason = %ended, "disconnected"),
+        Ended::Stopped => tokio::select! {
+            () = connection.finish(net.limits.stop_timeout) => {}
+            () = net.cut.cancelled() => {}
+        },
+        Ended::Replaced | Ended::Closed => info!(%peer, %address, reason = %ended, "disconnected"),
     }
 }
 
@@ -189,7 +204,12 @@ enum Read {
 }
 
 impl<S: PeerSink> Session<'_, S> {
-    async fn run(&self, reader: FrameReader, writer: FrameWriter, replaced: &CancellationToken) -> Ended {
+    async fn run(
+        &self,
+        reader: &mut FrameReader,
+        writer: &mut FrameWriter,
+        replaced: &CancellationToken,
+    ) -> Ended {
         let mut reading = pin!(self.read(reader));
         let mut writing = pin!(self.write(writer));
         let mut stopping = false;
@@ -229,7 +249,7 @@ impl<S: PeerSink> Session<'_, S> {
     }
 
     /// Hands on what comes, until the stream ends. Reads no further while there is no room for what came.
-    async fn read(&self, mut reader: FrameReader) -> Read {
+    async fn read(&self, reader: &mut FrameReader) -> Read {
         loop {
             let frame = match reader.next().await {
                 Ok(Some(frame)) => frame,
@@ -254,7 +274,7 @@ impl<S: PeerSink> Session<'_, S> {
 
     /// Sends what gathers, until the stream is to end. What waits is taken only when there is room for it on the way, so
     /// that as much as possible leaves together.
-    async fn write(&self, mut writer: FrameWriter) -> Result<(), h2::Error> {
+    async fn write(&self, writer: &mut FrameWriter) -> Result<(), h2::Error> {
         let frame_bytes_max = self.net.frame_bytes_max();
         let frame_bytes = FRAME_BYTES.min(frame_bytes_max / 2);
         loop {
@@ -266,7 +286,7 @@ impl<S: PeerSink> Session<'_, S> {
             let batch = match outgoing {
                 Outgoing::Batch(batch) => batch,
                 Outgoing::Refusal(reason) => {
-                    self.net.send_refusal(&mut writer, reason).await?;
+                    self.net.send_refusal(writer, reason).await?;
                     return writer.end(Status::FailedPrecondition);
                 }
                 Outgoing::End => return writer.end(Status::Ok),

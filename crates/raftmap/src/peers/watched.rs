@@ -102,9 +102,9 @@ fn meaning(error: &rustls::Error) -> Option<&'static str> {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "the other side does not speak TLS; was it started with --insecure?"
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the other side's certificate is of another authority"
-        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "the other side's certificate is of another authority",
         rustls::Error::NoCertificatesPresented => "the other side shows no certificate",
         rustls::Error::AlertReceived(
             AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::DecryptError,

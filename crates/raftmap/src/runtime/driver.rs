@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raftmap_raft::{Ctx, Entry, Write};
 use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request};
+use raftmap_state::StateError;
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
@@ -15,8 +16,8 @@ use crate::peers::{PeerEvent, Transport};
 
 /// How many things are taken in before their effects are carried out: what comes together shares a batch.
 const STEPS_MAX: usize = 8192;
-/// How often the gauges are set.
-const GAUGES_EVERY: Duration = Duration::from_secs(1);
+/// How often the engine is checked and the gauges are set.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the driver's effects go.
 pub(crate) struct DriverSettings<T> {
@@ -25,6 +26,8 @@ pub(crate) struct DriverSettings<T> {
     pub(crate) applies: Sender<Vec<Entry>>,
     pub(crate) fetches: Sender<FetchRequest>,
     pub(crate) outlet: Arc<T>,
+    /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
+    pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
     pub(crate) failstop: Failstop,
 }
 
@@ -49,10 +52,10 @@ impl<T: Transport> Driver<T> {
     /// reply being dropped.
     ///
     /// # Errors
-    /// If the replica wants the node to end.
+    /// If the replica wants the node to end, or the engine does not work any more.
     pub(crate) fn run(mut self) -> Result<(), NodeError> {
         let mut next_tick = Instant::now() + self.settings.tick;
-        let mut next_gauges = Instant::now();
+        let mut next_look = Instant::now();
         while !self.stopping && !self.settings.failstop.has_failed() {
             self.take_in(next_tick);
             let now = Instant::now();
@@ -63,9 +66,10 @@ impl<T: Transport> Driver<T> {
                 next_tick = (next_tick + self.settings.tick).max(now);
             }
             self.carry_out()?;
-            if now >= next_gauges {
+            if now >= next_look {
+                (self.settings.check_engine)()?;
                 self.set_gauges();
-                next_gauges = now + GAUGES_EVERY;
+                next_look = now + LOOK_EVERY;
             }
         }
         Ok(())

@@ -72,10 +72,11 @@ impl<D: Disk> LogThread<D> {
 pub(crate) struct StateThread<E: Engine> {
     pub(crate) worker: StateWorker<E>,
     pub(crate) inbox: Inbox,
+    pub(crate) failstop: Failstop,
 }
 
 impl<E: Engine> StateThread<E> {
-    /// Runs until the replica is gone.
+    /// Runs until the replica is gone; then what was applied is made durable, if the node ends in good order.
     ///
     /// # Errors
     /// If the state machine fails: the node ends.
@@ -86,6 +87,10 @@ impl<E: Engine> StateThread<E> {
             self.inbox.event(applied);
             metrics::histogram!("raftmap_apply_seconds").record(began.elapsed());
             metrics::counter!("raftmap_applied_entries_total").increment(entries.len() as u64);
+        }
+        if !self.failstop.has_failed() {
+            // Not for safety, since the log has it all: the next start then has less to apply again.
+            self.worker.machine().persist()?;
         }
         Ok(())
     }

@@ -152,10 +152,12 @@ async fn a_scan_whose_pages_are_not_taken_lets_its_snapshot_go() {
     let other = house.map().await;
     let ended = soon(async {
         loop {
-            let mut stream = other.scan(v1::ScanRequest { limit: 1, ..Default::default() }).await.unwrap();
-            match stream.message().await {
-                Ok(Some(message)) => return message.to_owned_message(),
-                Ok(None) => panic!("the scan has a page"),
+            let first = match other.scan(v1::ScanRequest { limit: 1, ..Default::default() }).await {
+                Ok(mut stream) => stream.message().await,
+                Err(error) => Err(error),
+            };
+            match first {
+                Ok(message) => return message.expect("the scan has a page").to_owned_message(),
                 Err(error) => assert_eq!(code(&error), v1::failure::Code::OVERLOADED),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use connectrpc::{ConnectError, Protocol};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use raftmap::front::FrontDoorConfig;
 use raftmap::tls::config::{ALPN_H2, ALPN_HTTP1, Credentials};
@@ -12,7 +13,7 @@ use raftmap_proto::v1::failure::{Code, Outcome};
 use raftmap_state::validate::RequestLimits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Certificates, House, bytes, failure, get, json_failure, put, soon};
+use crate::support::{Certificates, House, bytes, failure, get, json_failure, put, soon, until};
 
 /// Small enough to pass, large enough to be real.
 fn small_limits() -> RequestLimits {
@@ -205,27 +206,112 @@ async fn calls_that_there_are_not_are_unsupported() {
     assert_eq!(failure.code.as_known(), Some(Code::INVALID));
 }
 
+#[tokio::test]
+async fn what_is_no_call_at_all_says_so_with_a_detail() {
+    let house = House::open().await;
+    let refused = async |request: Request<Full<Bytes>>| {
+        let (status, body) = house.http1(request).await;
+        (status, json_failure(&serde_json::from_slice(&body).unwrap()))
+    };
+    let request = |call: &str, media: &str| {
+        Request::post(format!("/raftmap.v1.Map/{call}"))
+            .header("host", "localhost")
+            .header("content-type", media)
+    };
+    let text = request("Get", "text/plain").body(Full::new(bytes("a"))).unwrap();
+    let (status, failure) = refused(text).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(failure.code.as_known(), Some(Code::UNSUPPORTED));
+
+    let mut delete = request("Get", "application/json").body(Full::new(bytes("{}"))).unwrap();
+    *delete.method_mut() = http::Method::DELETE;
+    let (status, failure) = refused(delete).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(failure.code.as_known(), Some(Code::UNSUPPORTED));
+
+    // A stream that is called as if it were none: refused before its body is taken.
+    let unary = request("Pipeline", "application/json").body(Full::new(bytes("{}"))).unwrap();
+    let (status, failure) = refused(unary).await;
+    assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
+    assert_eq!(failure.code.as_known(), Some(Code::UNSUPPORTED));
+}
+
+/// What a stranger writes comes back in a reason, which travels in the head of an answer: never at length.
+#[tokio::test]
+async fn a_reason_quotes_no_more_than_a_line() {
+    let house = House::open().await;
+    let request = v1::PutRequest { map: "m\n".repeat(100_000), ..put("a", "1") };
+    let error = soon(house.map().await.put(request)).await.unwrap_err();
+    is(&error, Code::UNSUPPORTED, "map", 0);
+    assert!(failure(&error).reason.len() < 300, "{}", failure(&error).reason);
+
+    let mut raw = Raw::connect(&house).await;
+    let failure = raw.failure(&"x".repeat(4000), framed(0, b"")).await;
+    assert_eq!(failure.code.as_known(), Some(Code::UNSUPPORTED));
+    assert!(failure.reason.len() < 300, "{}", failure.reason);
+}
+
+/// One budget over all connections: requests that run, and answers that are not taken.
+#[tokio::test]
+async fn what_is_held_for_clients_is_bounded_over_all_connections() {
+    let config = FrontDoorConfig { held_bytes_max: 1 << 20, ..Default::default() };
+    let house = House::with(config, RequestLimits::default()).await;
+    let value = "v".repeat(600_000);
+    house.node.hold();
+    let first = tokio::spawn({
+        let (map, request) = (house.map().await, put("a", &value));
+        async move { map.put(request).await.map(|_| ()) }
+    });
+    until(|| house.node.waiting() == 1).await;
+    let map = house.map().await;
+    is(&soon(map.put(put("b", &value))).await.unwrap_err(), Code::OVERLOADED, "", 1 << 20);
+    house.node.release();
+    soon(first).await.unwrap().unwrap();
+    soon(map.put(put("b", &value))).await.unwrap();
+
+    let mut raw = Raw::connect(&house).await;
+    let read = framed(3, b"\x12\x01a");
+    let untaken = raw.send("Get", read.clone()).await;
+    assert_eq!(untaken.status(), StatusCode::OK);
+    let refused = soon(map.get(get(&["a"]))).await.map(|_| ()).unwrap_err();
+    is(&refused, Code::OVERLOADED, "", 1 << 20);
+    drop(untaken);
+    soon(async {
+        while map.get(get(&["a"])).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 /// One connection of HTTP/2 on which gRPC is spoken by hand.
 struct Raw(hyper::client::conn::http2::SendRequest<Full<Bytes>>, String);
 
 impl Raw {
     async fn connect(house: &House) -> Self {
         let stream = house.dial("client", &[ALPN_H2]).await;
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(65_535)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self(sender, format!("https://{}", house.address()))
     }
 
-    /// Sends `body` to a call, and gives status and failure.
-    async fn failure(&mut self, call: &str, body: Bytes) -> v1::Failure {
+    /// Sends `body` to a call. Of the answer it takes no more than fits into the smallest window.
+    async fn send(&mut self, call: &str, body: Bytes) -> Response<Incoming> {
         let request = Request::post(format!("{}/raftmap.v1.Map/{call}", self.1))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(Full::new(body))
             .unwrap();
-        let response = soon(self.0.send_request(request)).await.unwrap();
-        let (head, body) = response.into_parts();
+        soon(self.0.send_request(request)).await.unwrap()
+    }
+
+    /// Sends `body` to a call, and gives the failure that comes back.
+    async fn failure(&mut self, call: &str, body: Bytes) -> v1::Failure {
+        let (head, body) = self.send(call, body).await.into_parts();
         assert_eq!(head.status, StatusCode::OK);
         let body = soon(body.collect()).await.unwrap();
         let trailers = body.trailers().cloned().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Short ways to write commands, and a server's log beside its state machine.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use raftmap_raft::{Entry, GroupId, LogIndex, Payload, Term};
@@ -42,7 +43,6 @@ pub(crate) fn condition(key: &str, expected: Expected) -> Condition {
     Condition { key: bytes(key), expected }
 }
 
-/// Appends one byte to a key's value each time it is applied: shows how often that was.
 pub(crate) fn txn(
     conditions: Vec<Condition>,
     then: Vec<Operation>,
@@ -77,6 +77,15 @@ pub(crate) fn timeless(body: Body) -> Command {
 
 pub(crate) const SMALL_SESSIONS: SessionLimits =
     SessionLimits { idle_expiry_ms: 1000, in_flight_max: 3, kept_bytes_max: 1000, sessions_max: 2 };
+
+/// Tells another thread to end when this one is done, also if that is by a failed assertion.
+pub(crate) struct Done<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A server: its log, and the state machine that applies it.
 pub(crate) struct Server<E: Engine> {
@@ -157,10 +166,8 @@ pub(crate) fn open<E: Engine>(engine: E) -> StateMachine<E> {
 
 pub(crate) fn scan_all<E: Engine>(machine: &StateMachine<E>, scan: &Scan) -> Vec<Record> {
     let mut cursor = machine.reader().scan(scan).unwrap();
-    let mut records = cursor.next_page(u64::MAX).unwrap().records;
-    while !cursor.is_done() {
-        records.extend(cursor.next_page(u64::MAX).unwrap().records);
-    }
+    let records = cursor.next_page(u64::MAX).unwrap().records;
+    assert!(cursor.is_done(), "one page without a bound is all");
     records
 }
 

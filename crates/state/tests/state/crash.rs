@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use raftmap_raft::{LogIndex, NodeId, Payload};
 use raftmap_state::{
-    Damage, Digest, Engine, FjallEngine, FjallOptions, Member, MemoryEngine, SessionTag, StateError,
-    StateMachine,
+    Damage, Digest, Engine, EngineError, FjallEngine, FjallOptions, FjallSnapshot, Member, MemoryEngine,
+    RowChange, SessionTag, StateError, StateMachine,
 };
 
 use crate::common::{
-    SMALL_SESSIONS, Server, at, bytes, content_digest, delete, entry, entry_with_ttl, open, put,
+    Done, SMALL_SESSIONS, Server, at, bytes, content_digest, delete, entry, entry_with_ttl, open, put,
     put_with_ttl, tag, tagged, timeless, txn, write,
 };
 use raftmap_state::{Body, Operation, SessionId};
@@ -93,8 +94,53 @@ fn committed_entries_are_applied_again_when_a_server_restarts() {
     assert_eq!(applied, 50, "what was persisted, and nothing that is not known to be on disk");
 }
 
-/// Scenario 47, on the real engine: the applied index is in the same atomic step as the rows, wherever between two
-/// batches the engine writes out what it has, and however it is stopped.
+/// An engine on disk that makes each commit durable at once, and dies after some of them.
+#[derive(Clone)]
+struct Mortal {
+    engine: FjallEngine,
+    commits_left: Arc<AtomicU32>,
+}
+
+impl Engine for Mortal {
+    type Snapshot = FjallSnapshot;
+
+    fn snapshot(&self) -> FjallSnapshot {
+        self.engine.snapshot()
+    }
+
+    fn commit(&self, batch: Vec<RowChange>) -> Result<(), EngineError> {
+        let left =
+            self.commits_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_err() {
+            return Err(EngineError { doing: "commit", source: "the server died".into() });
+        }
+        self.engine.commit(batch)?;
+        self.engine.persist()
+    }
+
+    fn persist(&self) -> Result<(), EngineError> {
+        self.engine.persist()
+    }
+}
+
+/// Scenario 47, on the real engine: between any two commits that reach the disk, the applied index is that of the rows.
+#[test]
+fn no_commit_leaves_the_applied_index_apart_from_the_rows() {
+    let log = eventful_log(30);
+    let digests = digests_by_index(&log);
+    for commits in 0..6 {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = FjallEngine::open(directory.path(), FjallOptions::default()).unwrap();
+        let mut machine = open(Mortal { engine, commits_left: Arc::new(AtomicU32::new(commits)) });
+        let died = log.log.chunks(3).any(|batch| machine.apply(batch).is_err());
+        assert!(died);
+        drop(machine);
+        let applied = assert_whole_and_catch_up(open_fjall(directory.path()).unwrap(), &log, &digests);
+        assert_eq!(applied, 3 * usize::try_from(commits).unwrap(), "one commit for each batch");
+    }
+}
+
+/// Scenario 47 again, while the engine writes out what it has at any moment between two commits.
 #[test]
 fn the_applied_index_that_comes_back_is_that_of_the_rows() {
     let log = eventful_log(1500);
@@ -114,10 +160,13 @@ fn the_applied_index_that_comes_back_is_that_of_the_rows() {
                     engine.persist().unwrap();
                 }
             });
-            for batch in log.log[from..].chunks(3).take(100) {
+            let _done = Done(&done);
+            for (at, batch) in log.log[from..].chunks(3).take(100).enumerate() {
                 machine.apply(batch).unwrap();
+                if at == 50 {
+                    engine.persist().unwrap();
+                }
             }
-            done.store(true, Ordering::Relaxed);
         });
     }
     assert!(came_back.len() > 3, "{came_back:?}");

@@ -9,7 +9,7 @@ use raftmap_state::{
     Scan,
 };
 
-use crate::common::{Server, at, bytes, delete, put, put_with_ttl, record, scan_all, timeless, write};
+use crate::common::{Done, Server, at, bytes, delete, put, put_with_ttl, record, scan_all, timeless, write};
 
 fn names(records: &[Record]) -> Vec<&str> {
     records.iter().map(|record| std::str::from_utf8(&record.key).unwrap()).collect()
@@ -99,6 +99,7 @@ fn pages_are_bounded_hold_at_least_one_entry_and_say_whether_more_follow() {
             assert_eq!(page.revision, LogIndex(5));
             assert_eq!(page.more, !cursor.is_done());
             pages.push(page.records.len());
+            assert!(pages.len() <= lengths.len());
             if cursor.is_done() {
                 break;
             }
@@ -116,6 +117,7 @@ fn a_scans_limit_holds_over_all_its_pages() {
         let mut total = page.records.len();
         while !cursor.is_done() {
             page = cursor.next_page(0).unwrap();
+            assert_eq!(page.records.len(), 1, "limit {limit}");
             total += page.records.len();
         }
         assert_eq!((total, page.more), (expected, more), "limit {limit}");
@@ -178,10 +180,12 @@ fn a_read_beside_writes_sees_exactly_the_state_at_its_revision() {
             }
             reads
         });
-        for n in 0..3000 {
-            server.write(put(if n % 2 == 0 { "x" } else { "y" }, "1")).unwrap();
+        {
+            let _done = Done(&done);
+            for n in 0..3000 {
+                server.write(put(if n % 2 == 0 { "x" } else { "y" }, "1")).unwrap();
+            }
         }
-        done.store(true, Ordering::Relaxed);
         watcher.join().unwrap()
     });
     assert!(reads > 0);

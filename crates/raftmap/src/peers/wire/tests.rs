@@ -332,6 +332,14 @@ fn a_frame_takes_no_more_memory_than_its_limit() {
     assert!(matches!(refused, Err(WireError::Protobuf(_))), "{refused:?}");
 }
 
+/// What the budget for unread frames is computed from.
+#[test]
+fn no_frame_is_shorter_than_the_shortest() {
+    let batch = PeerBatch { clock_ms: 1, ..batch_of(Vec::new()) };
+    let bytes = Frame::Batch(batch).encode(BYTES_MAX).unwrap();
+    assert!(bytes.len() >= crate::peers::connection::FRAME_BYTES_MIN, "{} bytes", bytes.len());
+}
+
 #[test]
 fn a_frame_that_is_too_large_is_not_made() {
     let command = Payload::Command(vec![0; 2000].into());
