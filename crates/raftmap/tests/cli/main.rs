@@ -1,4 +1,6 @@
 //! The command line, as a process: what it prints, how it ends, and what it leaves behind.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
+
 
 mod demo;
 mod help;
