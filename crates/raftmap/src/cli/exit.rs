@@ -66,17 +66,23 @@ impl Failure {
 
     /// Says what happened, and with which code to exit.
     pub(crate) fn report(&self) -> ExitCode {
-        let code = match self {
+        if !matches!(self, Self::OutputClosed) {
+            eprintln!("raftmap: {self}");
+        }
+        ExitCode::from(self.code())
+    }
+
+    /// As [`TABLE`] says.
+    fn code(&self) -> u8 {
+        match self {
+            Self::OutputClosed => 0,
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::OutcomeUnknown(_) => 3,
             Self::NotAsExpected(_) => 4,
             Self::ServerEnded { .. } => 5,
             Self::Interrupted => 130,
-            Self::OutputClosed => return ExitCode::SUCCESS,
-        };
-        eprintln!("raftmap: {self}");
-        ExitCode::from(code)
+        }
     }
 }
 
@@ -143,5 +149,43 @@ impl From<CertsError> for Failure {
 impl From<LocalClusterError> for Failure {
     fn from(error: LocalClusterError) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(of: fn(Box<Cause>) -> Error, code: Option<Code>) -> Failure {
+        let cause = Cause { reason: "because".to_owned(), code, ..Cause::default() };
+        Failure::from(of(Box::new(cause)))
+    }
+
+    #[test]
+    fn the_exit_code_of_a_write_says_what_became_of_it() {
+        assert_eq!(failure(Error::NotApplied, None).code(), 1);
+        assert_eq!(failure(Error::NotApplied, Some(Code::NO_QUORUM)).code(), 1);
+        assert_eq!(failure(Error::NotApplied, Some(Code::TOO_LARGE)).code(), 2);
+        for code in [None, Some(Code::DEADLINE), Some(Code::INVALID)] {
+            let failure = failure(Error::OutcomeUnknown, code);
+            assert_eq!(failure.code(), 3);
+            assert!(failure.to_string().contains("may have been applied"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_table_names_every_exit_code() {
+        let reason = NodeError::Expelled("its disk was wiped".to_owned());
+        for failure in [
+            Failure::OutputClosed,
+            Failure::Failed(String::new()),
+            Failure::Usage(String::new()),
+            Failure::OutcomeUnknown(String::new()),
+            Failure::NotAsExpected(String::new()),
+            Failure::ServerEnded { id: 1, reason },
+            Failure::Interrupted,
+        ] {
+            assert!(TABLE.contains(&format!("\n  {:<3}  ", failure.code())), "{failure:?}");
+        }
     }
 }

@@ -40,7 +40,10 @@ fn what_json_says_can_be_relied_on() {
     assert_eq!(second["previous"]["revision"], first["revision"]);
 
     let got = one.run("get k --json").json();
-    assert_eq!((&got["key"], &got["value"], &got["revision"]), (&json!("k"), &json!("two"), &second["revision"]));
+    assert_eq!(
+        (&got["key"], &got["value"], &got["revision"]),
+        (&json!("k"), &json!("two"), &second["revision"])
+    );
     assert!(got["expires_at_ms"].as_u64().unwrap() > 3_600_000);
 
     let revision = second["revision"].as_u64().unwrap();
@@ -78,7 +81,7 @@ fn scans_list_ranges_in_order_and_can_be_imported() {
     for line in ["put user:1 ann", "put user:2 ben", "put zoo z", "put --hex 6100 ff0a"] {
         one.run(line).text();
     }
-    assert_eq!(one.run("scan").text(), "a\\0\t\\xff\\n\nuser:1\tann\nuser:2\tben\nzoo\tz\n");
+    assert_eq!(one.run("scan").text(), "a\\u{0}\t\\xff\\n\nuser:1\tann\nuser:2\tben\nzoo\tz\n");
     assert_eq!(one.run("scan user:").text(), "user:1\tann\nuser:2\tben\n");
     assert_eq!(one.run("scan user: --reverse --limit 1 --keys-only").text(), "user:2\n");
     assert_eq!(one.run("scan --start user:2 --end zoo").text(), "user:2\tben\n");
@@ -147,7 +150,10 @@ fn status_shows_the_members_as_a_table_and_as_json() {
 
     let status = one.run("status --json").json();
     let member = &status["members"][0];
-    assert_eq!((&status["leader"], &member["role"], &member["lag"]), (&json!(1), &json!("leader"), &json!(0)));
+    assert_eq!(
+        (&status["leader"], &member["role"], &member["lag"]),
+        (&json!(1), &json!("leader"), &json!(0))
+    );
     assert_eq!(member["last_log_index"], member["commit_index"]);
     assert_eq!((&member["answers"], &member["damaged"]), (&json!(true), &json!(false)));
 }

@@ -91,9 +91,10 @@ fn a_server_that_cannot_start_says_why_and_what_to_do() {
     let error = serve(&data, &["--certs", "no-such-folder"]);
     assert!(error.contains("no-such-folder/ca.pem"), "{error}");
     let folder = one.folder.path();
-    for (cluster, servers, part) in
-        [("other", "1=127.0.0.1", "raftmap://other/node/1"), ("local", "2=127.0.0.1", "raftmap://local/node/2")]
-    {
+    for (cluster, servers, part) in [
+        ("other", "1=127.0.0.1", "raftmap://other/node/1"),
+        ("local", "2=127.0.0.1", "raftmap://local/node/2"),
+    ] {
         let made = folder.join(format!("certs-{cluster}"));
         let mut command = raftmap();
         command.args(["certs", "--cluster", cluster, "--server", servers, "--out"]).arg(&made);

@@ -118,7 +118,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let load = &self.load;
         let mut text = format!(
-            "{} clients, {} connections, values of {} bytes, {} keys, {} s after {} s of warm-up\n     {:>12}",
+            "clients {}, connections {}, value bytes {}, keys {}, measured for {} s after {} s of warm-up\n     {:>12}",
             load.clients,
             load.connections,
             load.value_bytes,

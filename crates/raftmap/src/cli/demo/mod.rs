@@ -3,6 +3,7 @@
 mod input;
 mod tally;
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,9 @@ const READ_BYTES: usize = 1 << 20;
 
 const SURVEY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// While nothing else happens.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+
 const POLL: Duration = Duration::from_millis(50);
 
 impl Demo {
@@ -85,7 +89,7 @@ impl Demo {
     }
 
     async fn tell(&self, lines: &[Line]) -> Result<(), Failure> {
-        let story = Story { began: Instant::now() };
+        let story = Story::new();
         let mut cluster = self.found()?;
         let folder = self.folder.display();
         story.line(&format!("certificates and three data directories are in {folder}"))?;
@@ -116,7 +120,7 @@ impl Demo {
         Ok(plan.found()?)
     }
 
-    /// Writes all lines; half-way kills the leader, later starts it again. Says which one that was.
+    /// Writes all lines while the plot goes on. Says which server was killed and started again.
     async fn write(
         &self,
         story: &Story,
@@ -125,10 +129,8 @@ impl Demo {
         lines: &[Line],
     ) -> Result<(Tally, NodeId), Failure> {
         story.line(&format!("writing {} lines, {} at a time", lines.len(), self.writers))?;
-        let (half, three_quarters) = (lines.len() / 2, lines.len() * 3 / 4);
+        let mut plot = Plot::new(lines.len());
         let mut tally = Tally::new(lines.len());
-        let mut killed = None;
-        let mut revived = None;
         // Tasks of their own, so that acknowledgements have their true times whatever happens here.
         let writes = lines
             .iter()
@@ -140,28 +142,13 @@ impl Demo {
                 (place, Ok(at)) => tally.ack(place, at),
                 (_, Err(reason)) => tally.refused.push(reason),
             }
-            if tally.acked() >= half && killed.is_none() {
-                let leader = cluster.leader().await?;
-                cluster.kill(leader)?;
-                killed = Some(leader);
-                story.line(&format!(
-                    "{half} lines are acknowledged: the leader, server {leader}, is killed (SIGKILL)"
-                ))?;
-            }
-            if let (Some(server), None) = (killed, revived)
-                && tally.acked() >= three_quarters
-            {
-                cluster.spawn(server, |_| {})?;
-                revived = Some(server);
-                story.line(&format!(
-                    "{three_quarters} lines are acknowledged: server {server} starts again"
-                ))?;
-            }
+            story.progress(|| format!("{} lines are acknowledged", tally.acked()))?;
+            plot.go_on(tally.acked(), story, cluster).await?;
         }
         story.line(&format!("{} of {} lines are acknowledged", tally.acked(), lines.len()))?;
-        match revived {
-            Some(server) => Ok((tally, server)),
-            None => Err(Failure::Failed(format!(
+        match plot {
+            Plot { killed: Some(server), revived: true, .. } => Ok((tally, server)),
+            _ => Err(Failure::Failed(format!(
                 "only {} lines were acknowledged: {}",
                 tally.acked(),
                 tally.refused.first().map_or("no reason is known", String::as_str)
@@ -170,13 +157,62 @@ impl Demo {
     }
 }
 
+/// What happens to the servers, and after how many acknowledgements.
+struct Plot {
+    half: usize,
+    three_quarters: usize,
+    killed: Option<NodeId>,
+    revived: bool,
+}
+
+impl Plot {
+    fn new(lines: usize) -> Self {
+        Self { half: lines / 2, three_quarters: lines * 3 / 4, killed: None, revived: false }
+    }
+
+    async fn go_on(
+        &mut self,
+        acked: usize,
+        story: &Story,
+        cluster: &mut LocalCluster,
+    ) -> Result<(), Failure> {
+        match self.killed {
+            None if acked >= self.half => {
+                let leader = cluster.leader().await?;
+                cluster.kill(leader)?;
+                self.killed = Some(leader);
+                story
+                    .line(&format!("{acked} lines are acknowledged: SIGKILL for the leader, server {leader}"))
+            }
+            Some(server) if acked >= self.three_quarters && !self.revived => {
+                cluster.spawn(server, |_| {})?;
+                self.revived = true;
+                story.line(&format!("{acked} lines are acknowledged: server {server} starts again"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Prints what happens, with the time since the beginning.
 struct Story {
     began: Instant,
+    last_line: Cell<Instant>,
 }
 
 impl Story {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, last_line: Cell::new(now) }
+    }
+
+    /// A line that stands for many: not too often.
+    fn progress(&self, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.last_line.get().elapsed() < PROGRESS_INTERVAL { Ok(()) } else { self.line(&text()) }
+    }
+
     fn line(&self, text: &str) -> Result<(), Failure> {
+        self.last_line.set(Instant::now());
         output::line(&format!("[{:6.2} s] {text}", self.began.elapsed().as_secs_f64()))
     }
 }

@@ -29,10 +29,8 @@ const EXAMPLES: &str = "\
 Examples:
   Lines of key, tab, value:
     raftmap import prices.tsv
-  Lines of JSON, as `raftmap scan --json` writes them:
+  Lines of JSON, as `raftmap scan --json` writes them, such as {\"key\": \"greeting\", \"value\": \"hello\"}:
     raftmap import map.jsonl
-    {\"key\": \"greeting\", \"value\": \"hello\"}
-    {\"key_base64\": \"AP8B\", \"value_hex\": \"cafe\"}
 ";
 
 /// Set a key to a value for every line of a file
@@ -110,7 +108,8 @@ impl Import {
         let writes = batches.map(|batch| async {
             match batch {
                 Ok(batch) => write_batch(client, batch).await,
-                Err(error) => Err(self.malformed(&error)),
+                // All lines were well-formed a moment ago.
+                Err(error) => Err(self.changed(&format!(" ({error})"))),
             }
         });
         let mut writes = stream::iter(writes).buffer_unordered(usize::from(self.in_flight));
@@ -121,7 +120,12 @@ impl Import {
         if check.is_complete() {
             return Ok(());
         }
-        Err(Failure::Failed(format!("{} changed while it was imported: run it again", self.file.display())))
+        Err(self.changed(""))
+    }
+
+    fn changed(&self, how: &str) -> Failure {
+        let file = self.file.display();
+        Failure::Failed(format!("{file} changed while it was imported{how}: run the import again"))
     }
 
     fn malformed(&self, error: &lines::LineError) -> Failure {
