@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::connect::{ConnectArgs, block_on};
 use super::encoding::Encoding;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 use super::put::ValueArgs;
 
@@ -27,7 +27,7 @@ Examples:
 ///
 /// Ends with code 4 if it is not, and says what is there.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Cas {
     /// The key
     #[arg(value_name = "KEY")]

@@ -8,7 +8,7 @@ use raftmap::tls::certs::Authority;
 use raftmap::tls::identity::{ClusterName, Role};
 use raftmap_raft::NodeId;
 
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -28,7 +28,7 @@ Examples:
 /// cluster and belongs on no server. A server needs ca.pem, node-N.pem and node-N.key; a client ca.pem, NAME.pem and
 /// NAME.key. What is there is never written again. Clients read and write the map; operators may change the cluster, too.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Certs {
     /// The cluster's name: certificates are good for it alone
     #[arg(long, value_name = "NAME")]

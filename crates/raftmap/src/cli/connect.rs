@@ -31,11 +31,12 @@ pub(crate) struct ConnectArgs {
     ca: Option<PathBuf>,
 
     /// Certificate to show, instead of DIR/NAME.pem
-    #[arg(long, env = "RAFTMAP_CERT", value_name = "FILE", requires = "key")]
+    #[arg(long, env = "RAFTMAP_CERT", value_name = "FILE", requires = "tls_key")]
     cert: Option<PathBuf>,
 
     /// Its key, instead of DIR/NAME.key
-    #[arg(long, env = "RAFTMAP_KEY", value_name = "FILE", requires = "cert")]
+    // Under another id, as commands have a KEY of their own.
+    #[arg(id = "tls_key", long = "key", env = "RAFTMAP_KEY", value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
     /// Speak without TLS, to servers that were started so

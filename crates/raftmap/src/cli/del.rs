@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::connect::{ConnectArgs, block_on};
 use super::encoding::Encoding;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -21,7 +21,7 @@ Examples:
 ///
 /// Keys that are not there are no failure: the output says how many were.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Del {
     /// The keys
     #[arg(value_name = "KEY", required = true)]

@@ -119,7 +119,11 @@ impl From<SetupError> for Failure {
 
 impl From<StartFailure> for Failure {
     fn from(error: StartFailure) -> Self {
-        Self::Failed(format!("the server does not start: {error}"))
+        let hint = match &error {
+            StartFailure::Listen { .. } => "; --peer-listen chooses another",
+            _ => "",
+        };
+        Self::Failed(format!("the server does not start: {error}{hint}"))
     }
 }
 

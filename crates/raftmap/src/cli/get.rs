@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::connect::{ConnectArgs, block_on};
 use super::encoding::Encoding;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -25,7 +25,7 @@ Examples:
 
 /// Read the value of a key
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Get {
     /// The key
     #[arg(value_name = "KEY")]

@@ -9,7 +9,7 @@ use raftmap::tls::identity::ClusterName;
 use raftmap_log::FoundingMember;
 use raftmap_raft::NodeId;
 
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ Examples:
 /// The members are those that the cluster is founded with, the same on all of them. A server whose directory is lost does
 /// not come back under its id: what it promised is gone with it.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Init {
     /// The cluster's name, as in its certificates
     #[arg(long, value_name = "NAME")]

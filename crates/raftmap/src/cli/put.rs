@@ -12,7 +12,7 @@ use serde_json::{Map, json};
 
 use super::connect::{ConnectArgs, block_on};
 use super::encoding::Encoding;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,7 @@ Examples:
 ///
 /// When it has ended with code 0, the value is on disk on a majority of the servers.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Put {
     /// The key
     #[arg(value_name = "KEY")]

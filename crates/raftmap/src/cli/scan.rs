@@ -9,7 +9,7 @@ use raftmap_client::{Client, Entry, Page, Pages};
 
 use super::connect::{ConnectArgs, block_on};
 use super::encoding::Encoding;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::get::Freshness;
 use super::output;
 
@@ -26,7 +26,7 @@ Examples:
 
 /// List the entries of a range in key order, all at one revision
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Scan {
     /// Only keys that begin with this
     #[arg(value_name = "PREFIX", conflicts_with_all = ["start", "end"])]

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::connect::block_on_all_cores;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,7 +39,7 @@ Examples:
 /// Ends in good order at SIGTERM or SIGINT. Ends at once, with code 5 and the reason in its last line, when its disk
 /// fails or an invariant breaks: a server never goes on with what it cannot trust.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Serve {
     /// The data directory, made by `raftmap init`
     #[arg(long, value_name = "DIR")]

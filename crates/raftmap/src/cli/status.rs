@@ -9,7 +9,7 @@ use raftmap_proto::v1::member_status::State;
 use serde::Serialize;
 
 use super::connect::{ConnectArgs, block_on};
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -24,7 +24,7 @@ Examples:
 ///
 /// Asks every server. Ends with code 1 if none leads.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Status {
     /// The same as JSON
     #[arg(long)]

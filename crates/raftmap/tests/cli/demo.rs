@@ -29,7 +29,7 @@ fn the_demo_kills_a_leader_and_loses_nothing_and_can_be_run_again() {
         let text = run(&mut demo(folder.path(), 2000)).text();
         let last = text.lines().last().unwrap();
         assert!(last.starts_with("acked 2000 · verified 2000 · lost 0 · longest gap "), "{text}");
-        for part in ["is elected leader", "SIGKILL for the leader", "starts again", "has caught up"] {
+        for part in ["is elected leader", "is killed (SIGKILL)", "starts again", "has caught up"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         let pids = pids(&text);

@@ -6,12 +6,13 @@ const COMMANDS: [&str; 12] =
     ["certs", "init", "serve", "get", "put", "del", "cas", "scan", "import", "status", "bench", "demo"];
 
 #[test]
-fn every_help_text_opens_with_examples_of_its_command() {
+fn every_help_text_opens_with_examples_and_ends_with_exit_codes() {
     for command in COMMANDS {
         let help = run(raftmap().args([command, "--help"])).text();
         let examples = help.split_once("Usage:").unwrap().0;
         assert!(help.starts_with("Examples:\n"), "{help}");
         assert!(examples.contains(&format!("raftmap {command}")), "{help}");
+        assert!(help.contains("Exit codes:"), "{help}");
     }
 }
 

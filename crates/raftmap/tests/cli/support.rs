@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// The binary, without what the environment of the tests might tell it.
-pub fn raftmap() -> Command {
+pub(crate) fn raftmap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raftmap"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RAFTMAP_") {
@@ -23,10 +23,10 @@ pub fn raftmap() -> Command {
 
 /// How a command has ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub out: Vec<u8>,
-    pub err: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 impl Ended {
@@ -36,31 +36,31 @@ impl Ended {
     }
 
     /// What it printed, of a command that did what it was asked.
-    pub fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         String::from_utf8(self.out).unwrap()
     }
 
     /// What it printed, as JSON.
-    pub fn json(self) -> serde_json::Value {
+    pub(crate) fn json(self) -> serde_json::Value {
         serde_json::from_str(&self.text()).unwrap()
     }
 
     /// What it said, of a command that ended with `code`.
     #[track_caller]
-    pub fn failure(self, code: i32) -> String {
+    pub(crate) fn failure(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         self.err
     }
 }
 
 /// Runs `command` to its end, with nothing on its standard input.
-pub fn run(command: &mut Command) -> Ended {
+pub(crate) fn run(command: &mut Command) -> Ended {
     Ended::new(command.stdin(Stdio::null()).output().unwrap())
 }
 
 /// Runs `command` to its end, with `input` on its standard input.
-pub fn run_with(command: &mut Command, input: &[u8]) -> Ended {
+pub(crate) fn run_with(command: &mut Command, input: &[u8]) -> Ended {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
@@ -68,21 +68,21 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Ended {
 }
 
 /// A cluster of one server, with certificates.
-pub struct OneServer {
-    pub cluster: LocalCluster,
-    pub runtime: Runtime,
-    pub folder: TempDir,
+pub(crate) struct OneServer {
+    pub(crate) cluster: LocalCluster,
+    pub(crate) runtime: Runtime,
+    pub(crate) folder: TempDir,
 }
 
-pub const SERVER: NodeId = NodeId(1);
+pub(crate) const SERVER: NodeId = NodeId(1);
 
 impl OneServer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// With more arguments for `serve`.
-    pub fn start_with(arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut plan = LocalPlan::new(env!("CARGO_BIN_EXE_raftmap"), folder.path().join("c"), 1).unwrap();
@@ -93,7 +93,7 @@ impl OneServer {
     }
 
     /// A command with the server's address and a client's certificate in its environment.
-    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = raftmap();
         command.args(arguments);
         command.env("RAFTMAP_ENDPOINTS", self.cluster.endpoints().join(","));
@@ -102,18 +102,18 @@ impl OneServer {
     }
 
     /// Runs a command of words without spaces.
-    pub fn run(&self, line: &str) -> Ended {
+    pub(crate) fn run(&self, line: &str) -> Ended {
         run(&mut self.command(line.split_whitespace()))
     }
 
     /// A file in the test's folder.
-    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
         write(self.folder.path(), name, content)
     }
 }
 
 /// A file in a folder.
-pub fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
+pub(crate) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     path

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::load::{Load, Mix};
 use self::report::Report;
 use super::connect::{ConnectArgs, block_on_all_cores};
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -32,7 +32,7 @@ Examples:
 /// are linearizable. Writes keys that begin with raftmap-bench/ and leaves them there. Ends with code 1 if a request
 /// failed.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Bench {
     /// Clients at once
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::input::Line;
 use self::tally::Tally;
 use super::connect::block_on_all_cores;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ Examples:
 /// loopback interface, writes every line of the input, kills the leader with SIGKILL half-way, starts it again later, and
 /// reads everything back. Ends with code 1 if anything that was acknowledged is lost or wrong.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Demo {
     /// The lines to write [default: 10,000 lines that the program carries]
     #[arg(long, value_name = "FILE")]
@@ -181,8 +181,9 @@ impl Plot {
                 let leader = cluster.leader().await?;
                 cluster.kill(leader)?;
                 self.killed = Some(leader);
-                story
-                    .line(&format!("{acked} lines are acknowledged: SIGKILL for the leader, server {leader}"))
+                story.line(&format!(
+                    "{acked} lines are acknowledged: the leader, server {leader}, is killed (SIGKILL)"
+                ))
             }
             Some(server) if acked >= self.three_quarters && !self.revived => {
                 cluster.spawn(server, |_| {})?;

@@ -22,7 +22,7 @@ use serde_json::json;
 use self::last_lines::LastLines;
 use self::lines::{Format, Line, Lines};
 use super::connect::{ConnectArgs, block_on_all_cores};
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output;
 
 const EXAMPLES: &str = "\
@@ -42,7 +42,7 @@ Examples:
 /// Tab-separated: a line is a key, a tab and the value, byte for byte, up to the line's end (LF or CRLF); nothing is
 /// escaped, and empty lines are skipped. JSON: `key` or `key_base64` or `key_hex`, and the same for `value`.
 #[derive(Args)]
-#[command(before_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Import {
     /// The file
     #[arg(value_name = "FILE")]
