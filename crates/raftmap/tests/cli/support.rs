@@ -70,7 +70,8 @@ pub(crate) fn run_with(command: &mut Command, input: &[u8]) -> Ended {
 /// A cluster of one server, with certificates.
 pub(crate) struct OneServer {
     pub(crate) cluster: LocalCluster,
-    pub(crate) runtime: Runtime,
+    /// What watches the server's process lives in it.
+    _runtime: Runtime,
     pub(crate) folder: TempDir,
 }
 
@@ -89,7 +90,7 @@ impl OneServer {
         plan.serve_arguments.extend(arguments.iter().map(Into::into));
         let mut cluster = plan.found().unwrap();
         runtime.block_on(cluster.start_all()).unwrap();
-        Self { cluster, runtime, folder }
+        Self { cluster, _runtime: runtime, folder }
     }
 
     /// A command with the server's address and a client's certificate in its environment.
