@@ -35,7 +35,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Larger requests travel as calls of their own, so that a stream never exceeds a server's limit for one message, and a
 /// request that is too large fails alone.
 pub(crate) const STREAM_REQUEST_BYTES_MAX: usize = 256 << 10;
-/// How long a full stream may go without any answer until it counts as broken.
+/// How long a full stream may go without an answer, or a message without being taken, until the stream counts as broken.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// About how many bytes the request takes on the wire.
@@ -186,10 +186,14 @@ impl<'a> Stream<'a> {
             if batch.requests.is_empty() {
                 continue;
             }
-            if requests.send(batch).await.is_err() {
-                let unsent = Failed::not_sent(self.server, "the server ended the stream");
-                self.end(first_tag..next_tag, &unsent);
-                return Failed::lost(self.server, "the server ended the stream");
+            match tokio::time::timeout(STALL_TIMEOUT, requests.send(batch)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => {
+                    let unsent = Failed::not_sent(self.server, "the server ended the stream");
+                    self.end(first_tag..next_tag, &unsent);
+                    return Failed::lost(self.server, "the server ended the stream");
+                }
+                Err(_) => return Failed::lost(self.server, "the server stopped reading"),
             }
         }
     }

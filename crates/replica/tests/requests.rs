@@ -366,3 +366,29 @@ fn a_server_that_shuts_down_refuses_what_is_new_and_ends_what_is_under_way() {
     assert!(matches!(cluster.end_of(before), End::Answered(_)));
     assert_eq!(cluster.failure_of(after).reason, Reason::ShuttingDown);
 }
+
+#[test]
+fn a_leader_that_leads_again_does_not_wait_for_batches_that_were_replaced() {
+    let mut cluster = Cluster::with(3, |config| ReplicaConfig { batches_max: 1, ..config });
+    let old = cluster.elect();
+    cluster.isolate(old);
+    let lost: Vec<_> = (0..10).map(|n| cluster.put(old, &format!("lost{n}"), "v")).collect();
+    cluster.until("the old leader has given up", |cluster| {
+        lost.iter().all(|write| cluster.ended.contains_key(write))
+    });
+    cluster.cut.clear();
+    cluster.elect();
+    for _ in 0..50 {
+        let leader = cluster.elect();
+        if leader == old {
+            break;
+        }
+        cluster.isolate(leader);
+        cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != leader));
+        cluster.cut.clear();
+    }
+    assert_eq!(cluster.elect(), old, "fifty elections");
+    let write = cluster.put(old, "k", "v");
+    cluster.settle();
+    assert!(matches!(cluster.end_of(write), End::Answered(_)));
+}

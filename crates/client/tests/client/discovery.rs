@@ -1,12 +1,10 @@
 //! How the client finds and follows the servers.
 
-use std::time::Duration;
-
 use raftmap_client::{Client, Code, Security, SetupError};
 
 use crate::server::{Act, Incoming, Server};
 use crate::world::not_applied;
-use crate::{LONG, TestCluster, eventually, members_of};
+use crate::{LONG, SHORT, TestCluster, eventually, members_of};
 
 #[tokio::test]
 async fn all_servers_of_a_cluster_may_be_replaced_one_after_the_other() {
@@ -54,8 +52,7 @@ async fn connecting_says_why_no_server_can_be_used() {
     for server in &cluster.servers {
         server.stop().await;
     }
-    let connecting =
-        Client::builder(addresses.clone(), Security::Insecure).timeout(Duration::from_millis(300));
+    let connecting = Client::builder(addresses.clone(), Security::Insecure).timeout(SHORT);
     let Err(SetupError::Unreachable(reason)) = connecting.connect().await else {
         panic!("no server is there")
     };

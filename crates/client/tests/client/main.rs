@@ -23,6 +23,9 @@ use crate::world::World;
 /// A generous deadline: what waits for it has failed.
 const LONG: Duration = Duration::from_secs(60);
 
+/// A time that is over soon, for calls that are to run into it; long enough for a few attempts on a busy machine.
+const SHORT: Duration = Duration::from_millis(1500);
+
 /// Servers of one cluster, the first of which is the leader.
 struct TestCluster {
     world: Arc<Mutex<World>>,

@@ -1,12 +1,10 @@
 //! Scans, page by page.
 
-use std::time::Duration;
-
 use raftmap_client::{Client, Code, Error, Pages};
 
-use crate::TestCluster;
 use crate::server::{Act, Incoming};
 use crate::world::not_applied;
+use crate::{SHORT, TestCluster};
 
 async fn keys(pages: &mut Pages) -> Vec<String> {
     let mut keys = Vec::new();
@@ -79,7 +77,7 @@ async fn a_scan_whose_page_came_too_late_stays_ended() {
         Incoming::Scan => Act::Hold,
         _ => Act::Apply,
     });
-    let mut pages = client.scan().timeout(Duration::from_millis(100)).await.unwrap();
+    let mut pages = client.scan().timeout(SHORT).await.unwrap();
     pages.next_page().await.unwrap().unwrap();
     let late = pages.next_page().await.unwrap_err();
     assert_eq!(late.cause().code, Some(Code::DEADLINE));

@@ -1,13 +1,11 @@
 //! Calls that share a stream.
 
-use std::time::Duration;
-
 use raftmap_client::{Code, Error};
 use tokio::task::JoinSet;
 
 use crate::server::{Act, Incoming};
 use crate::world::{not_applied, tag_of};
-use crate::{TestCluster, eventually};
+use crate::{SHORT, TestCluster, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_calls_at_once_share_one_stream_and_all_end() {
@@ -160,7 +158,7 @@ async fn a_read_that_all_refuse_ends_with_what_they_said() {
             _ => Act::Apply,
         });
     }
-    let error = client.get("k").timeout(Duration::from_millis(200)).await.unwrap_err();
+    let error = client.get("k").timeout(SHORT).await.unwrap_err();
     assert!(matches!(error, Error::NotApplied(_)));
     assert_eq!(error.cause().code, Some(Code::NO_QUORUM));
 }

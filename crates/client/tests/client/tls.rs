@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use raftmap_client::{Client, Code, Error, SetupError, Tls};
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
@@ -11,9 +10,9 @@ use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::LONG;
 use crate::server::{Act, Incoming, Server};
 use crate::world::{World, not_applied};
+use crate::{LONG, SHORT};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -168,7 +167,7 @@ async fn a_call_ends_at_its_deadline_as_not_applied_if_it_was_not_sent() {
         }
         _ => Act::Apply,
     });
-    let error = client.put("k", "v").timeout(Duration::from_millis(300)).await.unwrap_err();
+    let error = client.put("k", "v").timeout(SHORT).await.unwrap_err();
     let Error::NotApplied(cause) = &error else { panic!("{error}") };
     assert_eq!((cause.code, cause.attempts), (Some(Code::NO_LEADER), 2));
 }

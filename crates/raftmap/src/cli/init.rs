@@ -93,7 +93,7 @@ impl Init {
             "founding members {:032x}: must be the same on all of them",
             identity.founding_hash()
         ))?;
-        if members % 2 == 0 {
+        if members.is_multiple_of(2) {
             output::line(&format!(
                 "{members} servers survive no more failures than {}: an odd number is better",
                 members - 1

@@ -46,7 +46,7 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The usual settings: 20 ms a tick, heartbeats every 100 ms, elections after 0.5 to 1 s.
+    /// The usual settings: 50 ms a tick, heartbeats every 150 ms, elections after 0.5 to 1 s.
     pub fn new(data_dir: impl Into<PathBuf>, peer_listen: SocketAddr, tls: Option<TlsFiles>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -55,9 +55,9 @@ impl NodeConfig {
             limits: RequestLimits::default(),
             log: LogOptions::default(),
             engine: FjallOptions::default(),
-            tick: Duration::from_millis(20),
+            tick: Duration::from_millis(50),
             election_timeout: Duration::from_millis(500),
-            heartbeat: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(150),
             space_reserve_bytes: 256 << 20,
             requests_max: 65_536,
             clock_skew_max: Duration::from_secs(5),

@@ -50,6 +50,13 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+impl Drop for Shared {
+    /// A node that nobody holds any more ends; its other threads follow the replica's.
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
 /// The number that stands for a cluster on disk and between servers: a hash of its name.
 pub fn cluster_id(name: &ClusterName) -> u128 {
     xxh3_128(name.as_str().as_bytes())

@@ -109,21 +109,14 @@ impl<T: Transport> Driver<T> {
 
     fn peer_event(&mut self, now: Now, event: PeerEvent) {
         match event {
-            PeerEvent::Connected { member, info } => {
-                tracing::info!(peer = %member.node_id, address = %info.address, version = info.version, "connected");
-                self.replica.step(now, Event::PeerConnected(member));
-            }
-            PeerEvent::Lost(peer) => {
-                tracing::info!(%peer, "connection lost");
-                self.replica.step(now, Event::PeerLost(peer));
-            }
+            PeerEvent::Connected { member, info: _ } => self.replica.step(now, Event::PeerConnected(member)),
+            PeerEvent::Lost(peer) => self.replica.step(now, Event::PeerLost(peer)),
             // The batch is taken in: there is room for the next.
             PeerEvent::Received { from, batch, room: _taken } => {
                 self.replica.step(now, Event::Peer { from, batch });
             }
-            PeerEvent::Refused { by, reason } => {
-                tracing::error!(%by, reason, "that server does not want this one");
-            }
+            // The transport has told the operator; whoever refuses may be the one that is wrong.
+            PeerEvent::Refused { .. } => {}
         }
     }
 

@@ -1,6 +1,5 @@
 //! The command line, as a process: what it prints, how it ends, and what it leaves behind.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
-
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod demo;
 mod help;

@@ -17,6 +17,7 @@
 //!
 //! Every test has a cluster of its own in a folder of its own. What must happen is waited for, for a minute at most; a
 //! test that fails prints what its servers said last.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod crashes;
 mod disks;

@@ -183,10 +183,9 @@ mod tests {
             (json["puts"]["p50_us"].as_u64(), json["puts"]["p99_us"].as_u64()),
             (Some(500), Some(990))
         );
-        assert_eq!(
-            (json["puts"]["p99_9_us"].as_u64(), json["puts"]["max_us"].as_u64()),
-            (Some(999), Some(1000))
-        );
+        let p99_9_us = json["puts"]["p99_9_us"].as_u64();
+        assert!(p99_9_us.is_some_and(|us| (999..=1000).contains(&us)), "{p99_9_us:?}");
+        assert_eq!(json["puts"]["max_us"].as_u64(), Some(1000));
         assert_eq!(json["gets"], Value::Null);
     }
 

@@ -192,14 +192,17 @@ fn decode(
 mod tests {
     use super::*;
 
-    fn read(text: &[u8], format: Format) -> Result<Vec<(u64, Vec<u8>, Vec<u8>)>, String> {
+    /// A line's number, key and value.
+    type Read = (u64, Vec<u8>, Vec<u8>);
+
+    fn read(text: &[u8], format: Format) -> Result<Vec<Read>, String> {
         Lines::new(text, format)
             .map(|line| line.map(|line| (line.number, line.key.to_vec(), line.value.to_vec())))
             .collect::<Result<_, _>>()
             .map_err(|error| error.to_string())
     }
 
-    fn line(number: u64, key: &[u8], value: &[u8]) -> (u64, Vec<u8>, Vec<u8>) {
+    fn line(number: u64, key: &[u8], value: &[u8]) -> Read {
         (number, key.to_vec(), value.to_vec())
     }
 

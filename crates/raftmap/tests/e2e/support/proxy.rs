@@ -251,6 +251,7 @@ fn owner(local: SocketAddr, remote: SocketAddr, folder: &Path) -> Option<NodeId>
 /// An address as the kernel's table has it: the bytes of the address as one number of this machine, then the port.
 fn in_hex(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { panic!("{address} is not of IPv4") };
+    #[expect(clippy::host_endian_bytes, reason = "the kernel prints addresses in the order of the host")]
     let number = |address: SocketAddrV4| u32::from_ne_bytes(address.ip().octets());
     format!("{:08X}:{:04X}", number(address), address.port())
 }
