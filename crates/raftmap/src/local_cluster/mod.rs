@@ -23,29 +23,29 @@
 //! # Ok(()) }
 //! ```
 
+mod error;
+mod plan;
 mod ports;
 mod process;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use raftmap_client::{Client, SetupError, Tls};
-use raftmap_log::FoundingMember;
+use raftmap_client::{Client, Tls};
 use raftmap_raft::NodeId;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use self::process::{ServerProcess, serve_command};
-use crate::node::{self, InitFailure};
+use self::plan::server_folder;
+use self::process::{PATIENCE, ServerProcess, serve_command};
 use crate::survey;
-use crate::tls::certs::{Authority, CertsError, LIFETIME};
-use crate::tls::identity::{ClusterName, Role};
 
+pub use self::error::LocalClusterError;
+pub use self::plan::{LocalMember, LocalPlan};
 pub use self::ports::free_loopback_addresses;
 
 /// The client's name in the certificates.
@@ -54,45 +54,10 @@ pub const CLIENT: &str = "client";
 /// The operator's name in the certificates.
 pub const OPERATOR: &str = "operator";
 
-/// How long to wait for a leader.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// How long one question for the leader may take.
 const SURVEY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const POLL: Duration = Duration::from_millis(20);
-
-/// A cluster that is not founded yet: all of it may be changed.
-#[derive(Clone, Debug)]
-pub struct LocalPlan {
-    /// The `raftmap` binary.
-    pub program: PathBuf,
-    /// Where everything is kept. It is made if needed.
-    pub folder: PathBuf,
-    /// The cluster's name.
-    pub cluster: ClusterName,
-    /// The servers.
-    pub members: Vec<LocalMember>,
-    /// Further arguments of every `serve`.
-    pub serve_arguments: Vec<OsString>,
-}
-
-/// One server of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalMember {
-    /// Its id.
-    pub id: NodeId,
-    /// Where it listens for the other servers.
-    pub peer_listen: SocketAddr,
-    /// Where it listens for clients.
-    pub client_listen: SocketAddr,
-    /// Where it tells metrics and health.
-    pub metrics_listen: SocketAddr,
-    /// Where the others are told to reach it (`host:port`): where it listens, unless a test puts a proxy in between.
-    pub peer_address: String,
-    /// Where clients are told to reach it (`host:port`): where it listens, unless a test puts a proxy in between.
-    pub client_address: String,
-}
 
 /// A founded cluster; its servers run or not, as told. Dropped, all of them are killed; the folder stays.
 #[derive(Debug)]
@@ -102,131 +67,13 @@ pub struct LocalCluster {
     processes: Vec<Option<ServerProcess>>,
 }
 
-/// What went wrong with a local cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum LocalClusterError {
-    /// A file or process could not be handled.
-    #[error("cannot {operation} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Certificates could not be made.
-    #[error(transparent)]
-    Certs(#[from] CertsError),
-    /// A data directory could not be made.
-    #[error(transparent)]
-    Init(#[from] InitFailure),
-    /// The client could not be set up.
-    #[error(transparent)]
-    Client(#[from] SetupError),
-    /// A server ended when it should have started.
-    #[error("server {id} ended ({status}) before it was ready; it said:\n{last_lines}")]
-    Ended {
-        /// Which.
-        id: NodeId,
-        /// How.
-        status: ExitStatus,
-        /// The end of its log.
-        last_lines: String,
-    },
-    /// A server did not do in a minute what it should.
-    #[error("server {id} is not {awaited} after {} s; it said:\n{last_lines}", PATIENCE.as_secs())]
-    TimedOut {
-        /// Which.
-        id: NodeId,
-        /// What was waited for.
-        awaited: &'static str,
-        /// The end of its log.
-        last_lines: String,
-    },
-    /// No server led.
-    #[error("no server leads after {} s", PATIENCE.as_secs())]
-    NoLeader,
-    /// It is not in the plan, or does not run.
-    #[error("server {0} does not run")]
-    NotRunning(NodeId),
-    /// It runs already.
-    #[error("server {0} runs already")]
-    Running(NodeId),
-}
-
-impl LocalClusterError {
-    fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { operation, path: path.to_owned(), source }
-    }
-}
-
-impl LocalPlan {
-    /// Servers 1 to `servers` on free ports of 127.0.0.1.
-    ///
-    /// # Errors
-    /// If there are not enough free ports.
-    pub fn new(program: impl Into<PathBuf>, folder: impl Into<PathBuf>, servers: u8) -> io::Result<Self> {
-        let mut addresses = free_loopback_addresses(3 * usize::from(servers))?.into_iter();
-        let mut address = || addresses.next().expect("three for each server");
-        let members = (1..=u64::from(servers)).map(|id| {
-            let (peer_listen, client_listen, metrics_listen) = (address(), address(), address());
-            LocalMember {
-                id: NodeId(id),
-                peer_listen,
-                client_listen,
-                metrics_listen,
-                peer_address: peer_listen.to_string(),
-                client_address: client_listen.to_string(),
-            }
-        });
-        Ok(Self {
-            program: program.into(),
-            folder: folder.into(),
-            cluster: "local".parse().expect("it keeps the rules for names"),
-            members: members.collect(),
-            serve_arguments: Vec::new(),
-        })
-    }
-
-    /// Makes certificates and data directories.
-    ///
-    /// # Errors
-    /// If a file cannot be made, or is there already.
-    pub fn found(self) -> Result<LocalCluster, LocalClusterError> {
-        let certs = self.folder.join("certs");
-        let authority = Authority::open_or_create(&certs, self.cluster.clone())?;
-        let addresses = ["127.0.0.1", "localhost"].map(str::to_owned);
-        for role in [Role::Client(CLIENT.to_owned()), Role::Operator(OPERATOR.to_owned())] {
-            authority.issue_to(&certs, &role, &[], LIFETIME)?;
-        }
-        let founding = self.founding_members();
-        for member in &self.members {
-            authority.issue_to(&certs, &Role::Node(member.id), &addresses, LIFETIME)?;
-            let folder = server_folder(&self.folder, member.id);
-            fs::create_dir_all(&folder).map_err(LocalClusterError::io("create", &folder))?;
-            node::init(&folder.join("data"), &self.cluster, member.id, founding.clone())?;
-        }
-        let processes = self.members.iter().map(|_| None).collect();
-        Ok(LocalCluster { plan: self, processes })
-    }
-
-    /// The members as every data directory is told them.
-    pub fn founding_members(&self) -> Vec<FoundingMember> {
-        let member = |member: &LocalMember| FoundingMember {
-            node: member.id,
-            peer_address: member.peer_address.clone(),
-            client_address: member.client_address.clone(),
-        };
-        self.members.iter().map(member).collect()
-    }
-}
-
-fn server_folder(folder: &Path, id: NodeId) -> PathBuf {
-    folder.join(format!("server-{id}"))
-}
-
 impl LocalCluster {
+    /// Nothing of it runs.
+    fn new(plan: LocalPlan) -> Self {
+        let processes = plan.members.iter().map(|_| None).collect();
+        Self { plan, processes }
+    }
+
     /// The plan that it was founded by.
     pub fn plan(&self) -> &LocalPlan {
         &self.plan

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::LocalClusterError;
 
 /// How long to wait for what must happen: generous, as nothing is measured by it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(5);
 

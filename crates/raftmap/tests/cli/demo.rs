@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::support::{raftmap, run, write};
+use crate::support::{raftmap, run, wait_exit, write};
 
 fn demo(folder: &std::path::Path, lines: usize) -> Command {
     let text: String = (0..lines).map(|n| format!("line {n} of some input\n")).collect();
@@ -50,7 +50,7 @@ fn an_interrupted_demo_leaves_no_server_behind() {
         told.push('\n');
     }
     kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
-    assert_eq!(demo.wait().unwrap().code(), Some(130));
+    assert_eq!(wait_exit(&mut demo).code(), Some(130));
     let pids = pids(&told);
     assert_eq!(pids.len(), 3, "{told}");
     assert!(pids.into_iter().all(|pid| test_kill_process(pid).is_err()), "a server is left: {told}");

@@ -4,12 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use raftmap::local_cluster::free_loopback_addresses;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{OneServer, SERVER, raftmap, run, write};
+use crate::support::{OneServer, SERVER, raftmap, run, wait_exit, wait_until, write};
 
 /// A process that is killed when the test ends, however it does.
 struct Serving(Child);
@@ -23,14 +22,12 @@ impl Drop for Serving {
 
 /// Starts `command` and waits until it is ready.
 fn serve(command: &mut Command, ready: &Path) -> Serving {
-    let child = command.args(["--ready-file"]).arg(ready).stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let child = command.arg("--ready-file").arg(ready).stderr(Stdio::piped()).spawn();
     let mut serving = Serving(child.unwrap());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !ready.exists() {
+    wait_until("the server is ready", || {
         assert!(serving.0.try_wait().unwrap().is_none(), "the server has ended");
-        assert!(Instant::now() < deadline, "the server is not ready");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        ready.exists()
+    });
     serving
 }
 
@@ -65,7 +62,7 @@ fn a_newcomer_gets_from_nothing_to_a_value() {
 
     let pid = Pid::from_child(&serving.0);
     kill_process(pid, Signal::TERM).unwrap();
-    assert!(serving.0.wait().unwrap().success());
+    assert!(wait_exit(&mut serving.0).success());
     let mut said = String::new();
     serving.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     for part in ["ready: this server takes requests", "in good order", "SIGTERM"] {
@@ -144,7 +141,7 @@ fn insecure_servers_warn_and_answer_insecure_clients() {
     run(raftmap().args(["put", "key", "value"]).args(client)).text();
     assert_eq!(run(raftmap().args(["get", "key"]).args(client)).text(), "value");
     kill_process(Pid::from_child(&serving.0), Signal::INT).unwrap();
-    assert!(serving.0.wait().unwrap().success());
+    assert!(wait_exit(&mut serving.0).success());
     let mut said = String::new();
     serving.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("WARN") && said.contains("--insecure: no TLS"), "{said}");
@@ -174,11 +171,7 @@ fn metrics_and_health_are_told_where_asked() {
     };
     assert!(get("/healthz").starts_with("HTTP/1.1 200"));
     assert!(get("/metrics").contains("raftmap_requests_answered_total"));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !get("/readyz").starts_with("HTTP/1.1 200") {
-        assert!(Instant::now() < deadline, "a server that leads is never ready");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("a server that leads is ready", || get("/readyz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -188,14 +181,7 @@ fn servers_end_with_the_program_that_started_them() {
     one.cluster.kill(SERVER).unwrap();
     command.args(["serve", "--stop-with-stdin", "--data"]).arg(one.cluster.data_dir(SERVER));
     command.arg("--certs").arg(one.cluster.certs_dir());
-    let ready = one.folder.path().join("ready");
-    let child = command.arg("--ready-file").arg(&ready).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut serving = Serving(child.unwrap());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !ready.exists() {
-        assert!(Instant::now() < deadline, "the server is not ready");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut serving = serve(command.stdin(Stdio::piped()), &one.folder.path().join("ready"));
     drop(serving.0.stdin.take());
-    assert!(serving.0.wait().unwrap().success());
+    assert!(wait_exit(&mut serving.0).success());
 }

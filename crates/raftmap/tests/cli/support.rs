@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use raftmap::local_cluster::{LocalCluster, LocalPlan};
 use raftmap_raft::NodeId;
@@ -64,6 +65,30 @@ pub(crate) fn run_with(command: &mut Command, input: &[u8]) -> Ended {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     Ended::new(child.wait_with_output().unwrap())
+}
+
+/// Longer than anything takes that is to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `what` is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not after {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a process has ended, and says how.
+#[track_caller]
+pub(crate) fn wait_exit(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("the process has ended", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
 }
 
 /// A cluster of one server, with certificates.

@@ -1,0 +1,64 @@
+//! The limits and times that a server keeps.
+
+use clap::Args;
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct LimitArgs {
+    /// The longest key, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 10)]
+    pub(super) key_bytes_max: usize,
+
+    /// The largest value, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    pub(super) value_bytes_max: usize,
+
+    /// All keys and values of one request together, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    pub(super) request_bytes_max: usize,
+
+    /// The largest answer, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    pub(super) answer_bytes_max: u32,
+
+    /// Keys, conditions and operations of one request together
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub(super) operations_max: usize,
+
+    /// Requests that wait at this server
+    #[arg(long, value_name = "COUNT", default_value_t = 65_536)]
+    pub(super) requests_max: usize,
+
+    /// Connections of clients at once
+    #[arg(long, value_name = "COUNT", default_value_t = 1024)]
+    pub(super) connections_max: usize,
+
+    /// Puts are refused while less than this is free on the disk, in MiB; deletes and reads go on
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub(super) space_reserve_mib: u64,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Times")]
+pub(super) struct TimingArgs {
+    /// A follower that hears nothing from the leader for this long, or up to twice as long by chance, stands for
+    /// election, in milliseconds; the same on all servers
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    pub(super) election_timeout_ms: u64,
+
+    /// How often the leader shows that it is there, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub(super) heartbeat_ms: u64,
+
+    /// How long a request may take if its sender does not say, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    pub(super) request_timeout_ms: u64,
+
+    /// A leader whose clock is further than this from the others' does not stamp times with it, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub(super) clock_skew_max_ms: u64,
+
+    /// At the end, how long requests that are under way may go on, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    pub(super) shutdown_timeout_ms: u64,
+}
