@@ -86,7 +86,7 @@ fn scans_list_ranges_in_order_and_can_be_imported() {
     assert_eq!(one.run("scan user: --reverse --limit 1 --keys-only").text(), "user:2\n");
     assert_eq!(one.run("scan --start user:2 --end zoo").text(), "user:2\tben\n");
     assert_eq!(one.run("scan nothing").text(), "");
-    assert_eq!(one.run("scan user:1 --hex").text(), "");
+    assert_eq!(one.run("scan --hex 757365723a31").text(), "757365723a31\t616e6e\n");
 
     let copy = one.run("scan --json").text();
     let file = one.file("copy.jsonl", &copy);

@@ -8,7 +8,6 @@ use std::process::{Command, Output, Stdio};
 use raftmap::local_cluster::{LocalCluster, LocalPlan};
 use raftmap_raft::NodeId;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 /// The binary, without what the environment of the tests might tell it.
 pub(crate) fn raftmap() -> Command {
@@ -70,8 +69,6 @@ pub(crate) fn run_with(command: &mut Command, input: &[u8]) -> Ended {
 /// A cluster of one server, with certificates.
 pub(crate) struct OneServer {
     pub(crate) cluster: LocalCluster,
-    /// What watches the server's process lives in it.
-    _runtime: Runtime,
     pub(crate) folder: TempDir,
 }
 
@@ -90,7 +87,7 @@ impl OneServer {
         plan.serve_arguments.extend(arguments.iter().map(Into::into));
         let mut cluster = plan.found().unwrap();
         runtime.block_on(cluster.start_all()).unwrap();
-        Self { cluster, _runtime: runtime, folder }
+        Self { cluster, folder }
     }
 
     /// A command with the server's address and a client's certificate in its environment.
