@@ -1,1 +1,48 @@
 //! The replicated log and the hard state on disk.
+//!
+//! A node may answer "durable" only for what comes back after a power cut, and may forget nothing that it answered so.
+//! This crate keeps that promise over a [`Disk`], and says in plain words when the disk broke it. `docs/format.md`
+//! draws every byte.
+//!
+//! - [`Log::init`] makes a data directory once, [`Log::open`] recovers it: see [`Recovered`] and [`Repair`].
+//! - [`Log::write`] makes waiting [`raftmap_raft::Write`]s durable with one write and one sync.
+//! - [`LogReader`] reads old entries from any thread.
+//! - [`MemDisk`] is a disk in memory that crashes, tears, flips, loses and misplaces as it is told.
+//!
+//! # What is promised
+//!
+//! Survived: a crash at any instruction, power loss, torn writes of many blocks, bit rot, single writes that are lost or
+//! land elsewhere, EIO, ENOSPC. Each is either repaired without losing anything that was acknowledged, or reported as
+//! [`Repair::Damaged`] with its place, or ends the node.
+//!
+//! One corner is accepted: if the disk loses the *whole* write of the very last batch although its sync succeeded, and
+//! the node dies before the mark that follows it ([`Log::mark`]), the log looks as if that batch had never been.
+
+mod batch;
+mod block;
+mod directory;
+pub mod disk;
+mod error;
+mod hard_state;
+mod identity;
+mod index;
+mod log;
+pub mod mem_disk;
+mod options;
+mod plan;
+mod reader;
+mod recovered;
+mod recovery;
+mod repair;
+mod scan;
+mod segment;
+
+pub use crate::disk::real::RealDisk;
+pub use crate::disk::{Disk, DiskFile, Space};
+pub use crate::error::{IdentityError, InitError, LogError, OpenError};
+pub use crate::identity::{FoundingMember, Identity};
+pub use crate::log::{Log, Preparation};
+pub use crate::mem_disk::{MemDisk, MemDiskOptions};
+pub use crate::options::LogOptions;
+pub use crate::reader::LogReader;
+pub use crate::recovered::{Damage, DamageReason, Recovered, Repair, TermRun};

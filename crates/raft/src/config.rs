@@ -12,7 +12,7 @@ pub struct Config {
     /// A follower that hears nothing from a leader for this long, or up to twice as long by chance, stands for election;
     /// a leader that hears from no quorum for this long steps down.
     pub election_ticks: u32,
-    /// A leader sends heartbeats this often.
+    /// A leader sends heartbeats this often; a few times in an election timeout.
     pub heartbeat_ticks: u32,
     /// A leader whose disk finishes nothing for this long, while entries wait for it, steps down.
     pub disk_stall_ticks: u32,
@@ -33,7 +33,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Reads that wait for a confirmation; beyond it they fail as overloaded.
     pub max_reads: usize,
-    /// Where the randomness comes from: another one for each start of each node.
+    /// Where the randomness comes from: another one for each start of each node, since it also names the questions of this
+    /// start and the damage that it found.
     pub seed: u64,
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::config::{Config, Restored};
 use crate::entry::{Entry, HardState, LogPosition, Payload};
-use crate::ids::{Ctx, LogIndex, NodeId, Term, WriteId};
+use crate::ids::{Ctx, DamageId, LogIndex, NodeId, Term, WriteId};
 use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome};
 use crate::log_view::{Cached, LogView};
 use crate::membership::Membership;
@@ -40,9 +40,9 @@ pub(crate) struct Core {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
     Whole,
-    Damaged,
+    Damaged(DamageId),
     /// All is there again, and is said so on disk by this write: damaged until it is durable.
-    Clearing(WriteId),
+    Clearing(DamageId, WriteId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +54,18 @@ enum ApplyStage {
 
 impl Core {
     pub(crate) fn new(config: Config, restored: Restored) -> Self {
+        assert!(config.heartbeat_ticks < config.election_ticks, "nobody follows a leader of rare heartbeats");
         let Restored { hard_state, terms, last, applied, memberships } = restored;
         assert!(applied <= last || hard_state.damaged, "applied {applied} behind the end of the log {last}");
         assert!(memberships.first().is_some_and(|first| first.0 == LogIndex(0)), "no founding membership");
+        let mut rng = fastrand::Rng::with_seed(config.seed);
+        let damage = if hard_state.damaged { Damage::Damaged(DamageId(rng.u64(..))) } else { Damage::Whole };
         Self {
-            rng: fastrand::Rng::with_seed(config.seed),
+            rng,
             config,
             term: hard_state.term,
             vote: hard_state.vote,
-            damage: if hard_state.damaged { Damage::Damaged } else { Damage::Whole },
+            damage,
             log: LogView::new(terms, last),
             durable: last,
             unsynced: VecDeque::new(),
@@ -97,6 +100,12 @@ impl Core {
         self.commit
     }
 
+    /// The last committed entry, at a node whose log holds it: any but a damaged one.
+    pub(crate) fn committed(&self) -> LogPosition {
+        let term = self.log.term_at(self.commit).expect("what is committed is in the log");
+        LogPosition { term, index: self.commit }
+    }
+
     pub(crate) fn applied(&self) -> LogIndex {
         self.applied
     }
@@ -109,6 +118,14 @@ impl Core {
     /// All members but this one.
     pub(crate) fn others(&self) -> Vec<NodeId> {
         self.membership().all().into_iter().filter(|id| *id != self.id()).collect()
+    }
+
+    /// Which damage its disk has, if any.
+    pub(crate) fn damage(&self) -> Option<DamageId> {
+        match self.damage {
+            Damage::Whole => None,
+            Damage::Damaged(id) | Damage::Clearing(id, _) => Some(id),
+        }
     }
 
     pub(crate) fn is_damaged(&self) -> bool {
@@ -142,7 +159,7 @@ impl Core {
     }
 
     fn write_hard_state(&mut self) {
-        let damaged = self.damage == Damage::Damaged;
+        let damaged = matches!(self.damage, Damage::Damaged(_));
         self.outbox.write_hard_state(HardState { term: self.term, vote: self.vote, damaged });
     }
 
@@ -191,7 +208,10 @@ impl Core {
 
     /// Removes everything behind `to`: entries of a leader that did not get to commit them.
     pub(crate) fn truncate(&mut self, to: LogIndex) {
-        assert!(to >= self.commit, "cut to {to}, and {} is committed (scenario 15)", self.commit);
+        // What a damaged node still holds may be an older state of its log, from before a truncation: what stands there
+        // is then not what was committed.
+        let committed = if self.is_damaged() { LogIndex(0) } else { self.commit };
+        assert!(to >= committed, "cut to {to}, and {committed} is committed (scenario 15)");
         self.log.truncate(to);
         self.memberships.retain(|(index, _)| *index <= to);
         // What a write on its way says of the indexes behind `to` is no longer true of what stands there (scenario 22).
@@ -218,7 +238,7 @@ impl Core {
         while let Some((_, last)) = self.unsynced.pop_front_if(|unsynced| unsynced.0 <= write) {
             self.durable = last;
         }
-        if let Damage::Clearing(clearing) = self.damage
+        if let Damage::Clearing(_, clearing) = self.damage
             && self.outbox.is_persisted(clearing)
         {
             self.damage = Damage::Whole;
@@ -228,10 +248,10 @@ impl Core {
 
     /// Ends the damage: this node holds again what it may have acknowledged.
     pub(crate) fn clear_damage(&mut self) {
-        if self.damage == Damage::Damaged {
+        if let Damage::Damaged(id) = self.damage {
             self.damage = Damage::Whole;
             self.write_hard_state();
-            self.damage = Damage::Clearing(self.outbox.latest_write());
+            self.damage = Damage::Clearing(id, self.outbox.latest_write());
         }
     }
 
@@ -253,9 +273,9 @@ impl Core {
         self.uncommitted_bytes = self.log.cached_size_bytes(self.commit.next(), self.log.last_index());
     }
 
-    pub(crate) fn has_room_for(&self, size_bytes: usize) -> bool {
+    pub(crate) fn has_room_for(&self, payload: &Payload) -> bool {
         self.uncommitted_bytes == 0
-            || self.uncommitted_bytes + size_bytes <= self.config.max_uncommitted_bytes
+            || self.uncommitted_bytes + payload.size_bytes() <= self.config.max_uncommitted_bytes
     }
 
     /// Hands to the state machine what is both committed and durable here, a bounded piece at a time.

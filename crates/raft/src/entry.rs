@@ -42,6 +42,17 @@ pub enum PayloadError {
 }
 
 impl Payload {
+    /// What an entry with it counts for in windows and queues, in bytes: its content and a fixed share for a header.
+    pub fn size_bytes(&self) -> usize {
+        const HEADER: usize = 24;
+        HEADER
+            + match self {
+                Self::Noop => 0,
+                Self::Command(bytes) => bytes.len(),
+                Self::Membership(membership) => membership.encoded_len(),
+            }
+    }
+
     /// Its kind as one byte, for log and wire. Part of the format: never renumbered.
     pub fn kind(&self) -> u8 {
         match self {
@@ -81,15 +92,9 @@ impl Entry {
         LogPosition { term: self.term, index: self.index }
     }
 
-    /// What it counts for in windows and queues, in bytes: its content and a fixed share for its header.
+    /// What it counts for in windows and queues, in bytes.
     pub fn size_bytes(&self) -> usize {
-        const HEADER: usize = 24;
-        HEADER
-            + match &self.payload {
-                Payload::Noop => 0,
-                Payload::Command(bytes) => bytes.len(),
-                Payload::Membership(membership) => membership.encoded_len(),
-            }
+        self.payload.size_bytes()
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::candidate::PreCandidate;
 use crate::core::Core;
 use crate::entry::Entry;
-use crate::ids::{Ctx, LogIndex, NodeId};
+use crate::ids::{Ctx, NodeId};
 use crate::io::{Action, Event, FailReason};
-use crate::message::{Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, VoteReply};
+use crate::message::{Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, Repair, VoteReply};
 use crate::outbox::{Free, Promise};
 use crate::raft::Role;
 
@@ -16,10 +16,8 @@ pub(crate) struct Follower {
     /// Ticks since the leader was heard of, or a vote was given.
     elapsed: u32,
     timeout: u32,
-    /// Up to here this log is known to equal the leader's, by appends of this term.
-    verified: LogIndex,
-    /// With a damaged disk: what must be held to be whole again.
-    repair_to: Option<LogIndex>,
+    /// With a damaged disk: what must be held to be whole again, once a leader has said so.
+    repair: Option<Repair>,
     reads: Reads,
 }
 
@@ -46,7 +44,7 @@ impl Follower {
         // Questions before a restart or another role are never answered for one of these (scenario 42).
         let reads = Reads { next_id: core.random_u64(), ..Reads::default() };
         let timeout = core.random_timeout();
-        Self { leader, elapsed: 0, timeout, verified: LogIndex(0), repair_to: None, reads }
+        Self { leader, elapsed: 0, timeout, repair: None, reads }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -54,7 +52,8 @@ impl Follower {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
-        self.elapsed += 1;
+        // A node that must not campaign may wait for a leader as long as it runs.
+        self.elapsed = self.elapsed.saturating_add(1);
         if self.elapsed < self.timeout {
             self.reads.tick(core, self.leader);
             return None;
@@ -126,22 +125,22 @@ impl Follower {
     /// Section 5.3, "receiver implementation" of figure 2.
     fn append(&mut self, core: &mut Core, from: NodeId, append: Append) {
         let Append { prev, entries, commit, round } = append;
-        let damaged = core.is_damaged();
+        let damage = core.damage();
         if !core.log.matches(prev) {
             assert!(
-                prev.index > core.commit() || damaged,
+                prev.index > core.commit() || damage.is_some(),
                 "the leader lacks what is committed here, at {}",
                 prev.index
             );
             let hint = core.hint_for(prev);
-            core.send(from, Free::AppendRejected { round, damaged, prev: prev.index, hint });
+            core.send(from, Free::AppendRejected { round, damage, prev: prev.index, hint });
             return;
         }
+        // What follows in this log was perhaps never the leader's (scenarios 16 and 17).
         let matched = entries.last().map_or(prev.index, |last| last.index);
         self.take_new(core, &entries);
-        self.verified = self.verified.max(matched);
-        core.commit_to(commit.min(self.verified));
-        core.promise(from, Promise::AppendAccepted { round, damaged, matched });
+        core.commit_to(commit.min(matched));
+        core.promise(from, Promise::AppendAccepted { round, damage, matched });
     }
 
     /// Adds those entries that this log does not have. What it has beyond them stays, unless it conflicts: an old message
@@ -157,13 +156,14 @@ impl Follower {
     }
 
     fn heartbeat(&mut self, core: &mut Core, from: NodeId, heartbeat: Heartbeat) {
-        let Heartbeat { commit, round, repair_to } = heartbeat;
-        // The leader's commit index says nothing of entries here that are not known to be the leader's (scenario 16).
-        core.commit_to(commit.min(self.verified));
-        if repair_to.is_some() {
-            self.repair_to = repair_to;
+        let Heartbeat { commit, round, repair } = heartbeat;
+        if core.log.matches(commit) {
+            core.commit_to(commit.index);
         }
-        core.send(from, Free::HeartbeatReply(HeartbeatReply { round, damaged: core.is_damaged() }));
+        if repair.is_some_and(|repair| core.damage() == Some(repair.damage)) {
+            self.repair = repair;
+        }
+        core.send(from, Free::HeartbeatReply(HeartbeatReply { round, damage: core.damage() }));
     }
 
     pub(crate) fn persisted(&mut self, core: &mut Core) {
@@ -171,7 +171,7 @@ impl Follower {
     }
 
     fn repair(&mut self, core: &mut Core) {
-        if self.repair_to.is_some_and(|to| self.verified.min(core.durable()) >= to) {
+        if self.repair.is_some_and(|Repair { to, .. }| core.log.matches(to) && to.index <= core.durable()) {
             core.clear_damage();
         }
     }

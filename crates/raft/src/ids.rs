@@ -38,6 +38,11 @@ number! {
     Ctx
 }
 number! {
+    /// One discovery of a damaged disk, named by chance at each start of a damaged node: what is said of one damage, and
+    /// arrives late, must not be taken for a word on the next.
+    DamageId
+}
+number! {
     /// A [`crate::Write`] in the one ordered stream of writes, from 1, each one more than the last.
     WriteId
 }

@@ -65,7 +65,9 @@ pub enum Action {
         /// Those of them that were proposed here, in order: each ends with this.
         proposals: Vec<(LogIndex, Ctx)>,
     },
-    /// Read entries from the log on disk, from this index on, and hand them in with [`Input::Fetched`].
+    /// Read entries from the log on disk, from this index on, and hand them in with [`Input::Fetched`]. They are durable when
+    /// this is asked. Entries to be sent may have been cut off by the time they are read, when this node does not lead any
+    /// more: then there is nothing to hand in, and nobody waits for it. Entries to be applied are always there.
     Fetch {
         /// For what.
         purpose: FetchPurpose,
@@ -176,6 +178,15 @@ pub enum Event {
     Truncated {
         /// The last index that was kept.
         to: LogIndex,
+    },
+    /// At a leader: a follower has not got any more what it acknowledged, and knows of no damage. Its disk lied about a
+    /// sync, or an older state of it was put back. It is sent all of it again; but what rested on that acknowledgement was
+    /// at risk meanwhile (see docs/safety.md).
+    AcknowledgedLost {
+        /// The follower.
+        by: NodeId,
+        /// The last index that it had acknowledged.
+        acknowledged: LogIndex,
     },
     /// What this damaged node had lost was re-sent: it votes and counts again.
     Repaired {

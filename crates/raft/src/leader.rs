@@ -25,10 +25,8 @@ pub(crate) struct Leader {
     progress: BTreeMap<NodeId, Progress>,
     /// The no-op that opens the term. Once it is committed, this node knows what is (section 8).
     opening: LogIndex,
-    /// The latest round of heartbeats.
+    /// The latest round of heartbeats, begun by the clock or for reads.
     round: u64,
-    /// The latest round that the clock began; the others are for reads.
-    clock_round: u64,
     /// The latest round that a quorum answered.
     confirmed_round: u64,
     reads: Reads,
@@ -54,7 +52,6 @@ impl Leader {
             progress: core.others().into_iter().map(|id| (id, Progress::new(last))).collect(),
             opening: last.next(),
             round: 0,
-            clock_round: 0,
             confirmed_round: 0,
             reads: Reads::default(),
             heartbeat_elapsed: 0,
@@ -107,7 +104,7 @@ impl Leader {
     fn clock_round(&mut self, core: &mut Core) {
         self.heartbeat_elapsed = 0;
         self.begin_round(core);
-        self.clock_round = self.round;
+        self.progress.values_mut().for_each(|progress| progress.clock_began(self.round));
     }
 
     fn begin_round(&mut self, core: &mut Core) {
@@ -123,10 +120,13 @@ impl Leader {
         let limit_bytes = core.config.max_command_bytes;
         if command.len() > limit_bytes {
             core.fail(ctx, FailReason::TooLarge { limit_bytes }, Outcome::NotApplied);
-        } else if !core.has_room_for(command.len()) {
+            return;
+        }
+        let payload = Payload::Command(command);
+        if !core.has_room_for(&payload) {
             core.fail(ctx, FailReason::Overloaded, Outcome::NotApplied);
         } else {
-            let index = Self::append(core, Payload::Command(command));
+            let index = Self::append(core, payload);
             core.expect_proposal(index, ctx);
         }
     }
@@ -164,7 +164,7 @@ impl Leader {
     fn append_reply(&mut self, core: &mut Core, from: NodeId, reply: AppendReply) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         progress.active = true;
-        if !progress.learn_damage(reply.damaged, reply.round, self.round) {
+        if !progress.learn_damage(reply.damage, reply.round, self.round) {
             return;
         }
         match reply.result {
@@ -173,20 +173,24 @@ impl Leader {
                     matched <= core.log.last_index(),
                     "{from} acknowledged {matched}, which was never sent"
                 );
-                progress.accepted(matched);
+                progress.accepted(matched, self.round);
                 self.advance_commit(core);
             }
-            AppendResult::Rejected { prev, hint } => progress.rejected(prev, hint, &core.log),
+            AppendResult::Rejected { prev, hint } => {
+                if let Some(acknowledged) = progress.rejected(prev, hint, reply.round, &core.log) {
+                    core.outbox.event(Event::AcknowledgedLost { by: from, acknowledged });
+                }
+            }
         }
     }
 
     fn heartbeat_reply(&mut self, core: &mut Core, from: NodeId, reply: HeartbeatReply) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         progress.active = true;
-        if !progress.learn_damage(reply.damaged, reply.round, self.round) {
+        if !progress.learn_damage(reply.damage, reply.round, self.round) {
             return;
         }
-        if progress.heartbeat_answered(reply.round, self.clock_round) {
+        if progress.heartbeat_answered(reply.round) {
             send_gap_check(core, from, progress, self.round);
         }
         // A node that is whole again may complete a quorum.
@@ -209,7 +213,7 @@ impl Leader {
         }
         self.confirmed_round = confirmed;
         for progress in self.progress.values_mut() {
-            progress.round_confirmed(confirmed, core.log.last_index());
+            progress.round_confirmed(confirmed, core.log.last());
         }
         for (reader, index) in self.reads.confirmed(confirmed) {
             match reader {
@@ -306,9 +310,9 @@ impl Leader {
 }
 
 fn send_heartbeat(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
-    let commit = core.commit();
-    progress.told_commit = commit;
-    core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair_to: progress.repair_to() }));
+    let commit = core.committed();
+    progress.told_commit = commit.index;
+    core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair: progress.repair() }));
 }
 
 /// Sends what follows next, or asks the disk for it.

@@ -29,6 +29,9 @@
 //! **Where to read.** `follower.rs`, `candidate.rs`, `leader.rs`: what each role does. `core.rs`: what all share.
 //! `progress.rs`: how a leader follows its followers. `reads.rs`: linearizable reads without the log. `quorum.rs`:
 //! majorities. `log_view.rs`: the log in memory. `invariants.rs`: what must always hold.
+//!
+//! **Where to see it at work.** `tests/scripts`: short scenarios, each with the whole exchange drawn. `tests/random.rs`: whole
+//! clusters under random faults, with Raft's promises checked at every step.
 
 mod candidate;
 mod config;
@@ -52,12 +55,12 @@ mod write;
 
 pub use config::{Config, Restored};
 pub use entry::{Entry, HardState, LogPosition, Payload, PayloadError};
-pub use ids::{Ctx, GroupId, LogIndex, NodeId, Term, WriteId};
+pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, Term, WriteId};
 pub use io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, StepDownReason};
 pub use membership::{Membership, MembershipError};
 pub use message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, Message, MessageError, ReadIndex,
-    ReadIndexReply, VoteReply, VoteRequest,
+    ReadIndexReply, Repair, VoteReply, VoteRequest,
 };
 pub use raft::Raft;
 pub use status::{FollowerStatus, RoleName, Status};

@@ -1,7 +1,7 @@
 //! What servers say to each other. One type a purpose; the term is that of the sender when it sent.
 
 use crate::entry::{Entry, LogPosition};
-use crate::ids::{LogIndex, Term};
+use crate::ids::{DamageId, LogIndex, Term};
 
 /// A message between two members of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +69,8 @@ pub struct Append {
 pub struct AppendReply {
     /// The round of the append that this answers.
     pub round: u64,
-    /// The sender is damaged and counts for nothing.
-    pub damaged: bool,
+    /// If the sender is damaged and counts for nothing: which damage.
+    pub damage: Option<DamageId>,
     /// What became of it.
     pub result: AppendResult,
 }
@@ -96,23 +96,35 @@ pub enum AppendResult {
 /// The leader's sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The leader's commit index. The receiver takes no more of it than it knows to match.
-    pub commit: LogIndex,
-    /// Counts up in each term; the answer repeats it. A quorum of answers to a round confirms that the sender led when
+    /// The last committed entry. A receiver whose log has this very entry has all that is committed before it, too (log
+    /// matching, section 5.3), whatever it was sent since it started. One that has not takes nothing (scenario 16).
+    pub commit: LogPosition,
+    /// Counts up from 1 in each term; the answer repeats it. A quorum of answers to a round confirms that the sender led when
     /// the round began (section 6.4 of the dissertation). Never chosen by a client (scenario 42).
     pub round: u64,
-    /// For a damaged receiver: once it durably holds the leader's log up to here it is whole again. The leader's last
-    /// index, taken after a round that the receiver was not counted in.
-    pub repair_to: Option<LogIndex>,
+    /// For a damaged receiver: how it becomes whole again.
+    pub repair: Option<Repair>,
+}
+
+/// What a damaged node must hold to be whole again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The damage that the leader was told of. If the receiver's is another one, this says nothing to it: since then it
+    /// may have acknowledged more, and lost that.
+    pub damage: DamageId,
+    /// The entry that must be durable there, and with it the leader's log up to it: the leader's last one, taken after a
+    /// round that the receiver was not counted in.
+    pub to: LogPosition,
 }
 
 /// The answer to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatReply {
-    /// The round that this answers.
+    /// The round that this answers; 0 if it answers none, but a message of an earlier term, whose sender is to learn of the
+    /// term of this one.
     pub round: u64,
-    /// The sender is damaged and counts for nothing.
-    pub damaged: bool,
+    /// If the sender is damaged and counts for nothing: which damage.
+    pub damage: Option<DamageId>,
 }
 
 /// A follower asks at which index it may read.

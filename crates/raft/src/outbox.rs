@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::entry::{Entry, HardState};
-use crate::ids::{LogIndex, NodeId, Term, WriteId};
+use crate::ids::{DamageId, LogIndex, NodeId, Term, WriteId};
 use crate::io::{Action, Event};
 use crate::message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, Message, ReadIndex, ReadIndexReply,
@@ -19,7 +19,7 @@ pub(crate) enum Free {
     PreVoteReply(VoteReply),
     VoteRefused,
     Append(Append),
-    AppendRejected { round: u64, damaged: bool, prev: LogIndex, hint: crate::LogPosition },
+    AppendRejected { round: u64, damage: Option<DamageId>, prev: LogIndex, hint: crate::LogPosition },
     Heartbeat(Heartbeat),
     HeartbeatReply(HeartbeatReply),
     ReadIndex(ReadIndex),
@@ -34,7 +34,7 @@ pub(crate) enum Promise {
     /// A vote was given.
     VoteGranted,
     /// Entries are on disk up to `matched`.
-    AppendAccepted { round: u64, damaged: bool, matched: LogIndex },
+    AppendAccepted { round: u64, damage: Option<DamageId>, matched: LogIndex },
 }
 
 /// A promise that waits for the disk. In another term it is of no use, and is dropped.
@@ -63,9 +63,9 @@ impl Outbox {
             Free::PreVoteReply(reply) => Body::PreVoteReply(reply),
             Free::VoteRefused => Body::VoteReply(VoteReply { granted: false }),
             Free::Append(append) => Body::Append(append),
-            Free::AppendRejected { round, damaged, prev, hint } => {
+            Free::AppendRejected { round, damage, prev, hint } => {
                 let result = AppendResult::Rejected { prev, hint };
-                Body::AppendReply(AppendReply { round, damaged, result })
+                Body::AppendReply(AppendReply { round, damage, result })
             }
             Free::Heartbeat(heartbeat) => Body::Heartbeat(heartbeat),
             Free::HeartbeatReply(reply) => Body::HeartbeatReply(reply),
@@ -77,7 +77,10 @@ impl Outbox {
 
     /// Sends `promise` once everything written so far is durable.
     pub(crate) fn promise(&mut self, term: Term, to: NodeId, promise: Promise) {
-        self.waiting.push_back(Waiting { after: self.latest_write(), term, to, promise });
+        let next = Waiting { after: self.latest_write(), term, to, promise };
+        if !self.waiting.back_mut().is_some_and(|last| last.merge(&next)) {
+            self.waiting.push_back(next);
+        }
     }
 
     /// The write that the state of the core depends on now: the one being put together, or else the last one issued.
@@ -148,14 +151,33 @@ impl Outbox {
     }
 }
 
+impl Waiting {
+    /// Makes one of two acknowledgements that wait for the same write, if they are that: a disk that stands still leaves no
+    /// more of them than it has writes to do.
+    fn merge(&mut self, next: &Self) -> bool {
+        let same = (self.after, self.term, self.to) == (next.after, next.term, next.to);
+        match (&mut self.promise, &next.promise) {
+            (
+                Promise::AppendAccepted { round, damage, matched },
+                Promise::AppendAccepted { round: next_round, damage: next_damage, matched: next_matched },
+            ) if same && damage == next_damage => {
+                *round = (*next_round).max(*round);
+                *matched = (*next_matched).max(*matched);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Promise {
     fn into_body(self) -> Body {
         match self {
             Self::Vote(request) => Body::Vote(request),
             Self::VoteGranted => Body::VoteReply(VoteReply { granted: true }),
-            Self::AppendAccepted { round, damaged, matched } => {
+            Self::AppendAccepted { round, damage, matched } => {
                 let result = AppendResult::Accepted { matched };
-                Body::AppendReply(AppendReply { round, damaged, result })
+                Body::AppendReply(AppendReply { round, damage, result })
             }
         }
     }

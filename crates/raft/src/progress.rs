@@ -11,14 +11,17 @@
 use std::collections::VecDeque;
 
 use crate::entry::LogPosition;
-use crate::ids::LogIndex;
+use crate::ids::{DamageId, LogIndex};
 use crate::log_view::LogView;
+use crate::message::Repair;
 
 /// One follower, as its leader sees it.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// The follower's log durably equals the leader's up to here.
     matched: LogIndex,
+    /// The leader's round when it heard so.
+    matched_round: u64,
     /// The next index to send. Always above `matched`.
     next: LogIndex,
     mode: Mode,
@@ -28,8 +31,8 @@ pub(crate) struct Progress {
     pub(crate) active: bool,
     /// An append was answered since the follower was last checked for lost ones.
     answered: bool,
-    /// The round by which it was last checked for lost appends.
-    checked_round: u64,
+    /// The round of the clock whose answer is the next occasion to check it for lost appends.
+    check_at: Option<u64>,
     /// The latest round that it answered.
     acked_round: u64,
     /// The commit index that it was last told.
@@ -53,11 +56,12 @@ struct Sent {
 /// A follower whose disk lost something.
 #[derive(Debug)]
 struct Damage {
+    id: DamageId,
     /// The leader's round when it learned of it. Answers to this round and those before it may stem from before the
     /// damage, and say nothing any more.
     noticed_round: u64,
     /// What the follower must hold to be whole.
-    repair_to: Option<LogIndex>,
+    repair_to: Option<LogPosition>,
 }
 
 /// How much may be on its way to one follower.
@@ -72,12 +76,13 @@ impl Progress {
     pub(crate) fn new(last: LogIndex) -> Self {
         Self {
             matched: LogIndex(0),
+            matched_round: 0,
             next: last.next(),
             mode: Mode::Probe { waiting: false },
             fetching: false,
             active: true,
             answered: false,
-            checked_round: 0,
+            check_at: None,
             acked_round: 0,
             told_commit: LogIndex(0),
             damage: None,
@@ -112,8 +117,9 @@ impl Progress {
         self.damage.is_some()
     }
 
-    pub(crate) fn repair_to(&self) -> Option<LogIndex> {
-        self.damage.as_ref().and_then(|damage| damage.repair_to)
+    pub(crate) fn repair(&self) -> Option<Repair> {
+        let damage = self.damage.as_ref()?;
+        Some(Repair { damage: damage.id, to: damage.repair_to? })
     }
 
     /// Whether an append may be sent now.
@@ -134,6 +140,11 @@ impl Progress {
 
     /// Takes note of an append that was sent, up to `last`.
     pub(crate) fn sent(&mut self, last: LogIndex, size_bytes: usize) {
+        if self.awaits_nothing() {
+            // Heartbeats that are on their way were sent before this one: their answers say nothing of it.
+            self.check_at = None;
+            self.answered = false;
+        }
         match &mut self.mode {
             Mode::Probe { waiting } => *waiting = true,
             Mode::Replicate { inflight, bytes } => {
@@ -144,10 +155,12 @@ impl Progress {
         }
     }
 
-    /// Takes note of an accepted append. An answer that arrives late takes nothing back.
-    pub(crate) fn accepted(&mut self, matched: LogIndex) {
+    /// Takes note of an accepted append, in the leader's round `now`. An answer that arrives late takes nothing back.
+    pub(crate) fn accepted(&mut self, matched: LogIndex, now: u64) {
         self.answered = true;
-        self.matched = self.matched.max(matched);
+        if matched > self.matched {
+            (self.matched, self.matched_round) = (matched, now);
+        }
         self.next = self.next.max(self.matched.next());
         match &mut self.mode {
             Mode::Probe { .. } => {
@@ -162,35 +175,58 @@ impl Progress {
         }
     }
 
-    /// Takes note of a rejected append that asked for `prev`; `hint` is where the follower's log may agree.
-    pub(crate) fn rejected(&mut self, prev: LogIndex, hint: LogPosition, log: &LogView) {
+    /// Takes note of a rejected append that was sent in `round` and asked for `prev`; `hint` is where the follower's log may
+    /// agree. Answers what it had acknowledged, if it does not have that any more.
+    pub(crate) fn rejected(
+        &mut self,
+        prev: LogIndex,
+        hint: LogPosition,
+        round: u64,
+        log: &LogView,
+    ) -> Option<LogIndex> {
         self.answered = true;
-        // A rejection that was overtaken by what came after it says nothing (scenario 18).
-        let stale = match self.mode {
-            Mode::Probe { .. } => self.next.previous() != prev,
-            Mode::Replicate { .. } => prev <= self.matched,
-        };
-        if stale {
-            return;
+        let mut lost = None;
+        if prev <= self.matched {
+            // One that was overtaken by an acknowledgement says nothing (scenario 18). But this question was asked after
+            // the acknowledgement had arrived: the disk lied, or an older state of it was put back.
+            if round <= self.matched_round {
+                return None;
+            }
+            lost = Some(std::mem::take(&mut self.matched));
+            self.matched_round = round;
         }
         self.next = match self.mode {
-            Mode::Probe { .. } => {
-                log.last_agreeable(hint).index.next().min(prev).max(self.matched.next()).max(LogIndex(1))
-            }
-            Mode::Replicate { .. } => self.matched.next(),
+            Mode::Replicate { .. } if lost.is_none() => self.matched.next(),
+            // The answer to a question before this one.
+            Mode::Probe { .. } if self.next.previous() != prev && lost.is_none() => return None,
+            _ => log.last_agreeable(hint).index.next().min(prev).max(self.matched.next()),
         };
         self.mode = Mode::Probe { waiting: false };
+        lost
+    }
+
+    fn awaits_nothing(&self) -> bool {
+        match &self.mode {
+            Mode::Probe { .. } => true,
+            Mode::Replicate { inflight, .. } => inflight.is_empty(),
+        }
+    }
+
+    /// Takes note that the clock began `round`. Lost appends are looked for by the rounds of the clock alone: those for
+    /// reads come far more often.
+    pub(crate) fn clock_began(&mut self, round: u64) {
+        self.check_at.get_or_insert(round);
     }
 
     /// Takes note of an answered heartbeat. Answers whether appends seem to be lost: some are on their way, and none was
-    /// answered since it was checked before. It is checked once for each round that the clock began, at `clock_round` for
-    /// the last time; rounds for reads come far more often.
-    pub(crate) fn heartbeat_answered(&mut self, round: u64, clock_round: u64) -> bool {
+    /// answered since it was checked before. The answer may be to an earlier round than the clock's latest: on a link
+    /// slower than the clock it always is.
+    pub(crate) fn heartbeat_answered(&mut self, round: u64) -> bool {
         self.acked_round = self.acked_round.max(round);
-        if round < clock_round || self.checked_round >= clock_round {
+        if self.check_at.is_none_or(|at| round < at) {
             return false;
         }
-        self.checked_round = clock_round;
+        self.check_at = None;
         let answered = std::mem::take(&mut self.answered);
         match &mut self.mode {
             Mode::Probe { waiting } => {
@@ -202,29 +238,29 @@ impl Progress {
     }
 
     /// Takes note of what an answer says of the follower's disk. Answers whether the answer is to be believed at all:
-    /// one without the flag that may stem from before the damage is not.
-    pub(crate) fn learn_damage(&mut self, damaged: bool, round: u64, leader_round: u64) -> bool {
-        match (&self.damage, damaged) {
-            (None, true) => {
+    /// one that tells of no damage, and may stem from before it, is not.
+    pub(crate) fn learn_damage(&mut self, damage: Option<DamageId>, round: u64, leader_round: u64) -> bool {
+        match (&self.damage, damage) {
+            (Some(known), Some(id)) if known.id == id => true,
+            (_, Some(id)) => {
                 // What it acknowledged before may be gone.
-                self.damage = Some(Damage { noticed_round: leader_round, repair_to: None });
-                self.matched = LogIndex(0);
+                self.damage = Some(Damage { id, noticed_round: leader_round, repair_to: None });
+                (self.matched, self.matched_round) = (LogIndex(0), leader_round);
                 self.acked_round = 0;
                 self.mode = Mode::Probe { waiting: false };
                 true
             }
-            (Some(damage), false) if round <= damage.noticed_round => false,
-            (Some(_), false) => {
+            (Some(known), None) if round <= known.noticed_round => false,
+            (_, None) => {
                 self.damage = None;
                 true
             }
-            (Some(_), true) | (None, false) => true,
         }
     }
 
     /// A round was confirmed without this follower: if it is damaged and the round is later than the damage, the leader's
-    /// last index is what it must come to hold.
-    pub(crate) fn round_confirmed(&mut self, round: u64, last: LogIndex) {
+    /// last entry is what it must come to hold.
+    pub(crate) fn round_confirmed(&mut self, round: u64, last: LogPosition) {
         if let Some(damage) = &mut self.damage
             && round > damage.noticed_round
         {
@@ -236,12 +272,17 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Term;
 
     const WINDOW: Window = Window { messages: 2, bytes: 1000 };
 
+    fn at(index: u64) -> LogPosition {
+        LogPosition { term: Term(1), index: LogIndex(index) }
+    }
+
     fn replicating(matched: u64) -> Progress {
         let mut progress = Progress::new(LogIndex(matched));
-        progress.accepted(LogIndex(matched));
+        progress.accepted(LogIndex(matched), 1);
         progress
     }
 
@@ -252,14 +293,14 @@ mod tests {
         assert!(progress.may_send(WINDOW));
         progress.sent(LogIndex(7), 10);
         assert!(!progress.may_send(WINDOW), "two messages");
-        progress.accepted(LogIndex(6));
+        progress.accepted(LogIndex(6), 1);
         assert!(progress.may_send(WINDOW));
         progress.sent(LogIndex(8), 990);
-        progress.accepted(LogIndex(7));
+        progress.accepted(LogIndex(7), 1);
         assert!(progress.may_send(WINDOW), "990 bytes of 1000");
         progress.sent(LogIndex(9), 10);
         assert!(!progress.may_send(WINDOW));
-        progress.accepted(LogIndex(9));
+        progress.accepted(LogIndex(9), 1);
         assert!(progress.may_send(WINDOW));
         assert_eq!(progress.next(), LogIndex(10));
     }
@@ -269,30 +310,31 @@ mod tests {
     fn a_late_rejection_takes_nothing_back() {
         let log = LogView::default();
         let mut progress = replicating(5);
-        progress.rejected(LogIndex(5), LogPosition::default(), &log);
+        progress.rejected(LogIndex(5), LogPosition::default(), 1, &log);
         assert_eq!((progress.matched(), progress.next()), (LogIndex(5), LogIndex(6)));
         assert!(matches!(progress.mode, Mode::Replicate { .. }));
         progress.sent(LogIndex(9), 1);
-        progress.rejected(LogIndex(9), LogPosition::default(), &log);
+        progress.rejected(LogIndex(9), LogPosition::default(), 1, &log);
         assert_eq!(progress.next(), LogIndex(6), "a gap: on from what matches");
-        progress.rejected(LogIndex(3), LogPosition::default(), &log);
+        progress.rejected(LogIndex(3), LogPosition::default(), 1, &log);
         assert_eq!(progress.next(), LogIndex(6), "an older question's answer");
     }
 
     #[test]
     fn an_answer_from_before_the_damage_is_not_believed() {
         let mut progress = replicating(100);
-        assert!(progress.learn_damage(true, 7, 8));
+        let id = DamageId(4);
+        assert!(progress.learn_damage(Some(id), 7, 8));
         assert_eq!(progress.counted_match(), LogIndex(0));
-        assert!(!progress.learn_damage(false, 8, 9), "sent before the damage was noticed");
-        progress.accepted(LogIndex(100));
+        assert!(!progress.learn_damage(None, 8, 9), "sent before the damage was noticed");
+        progress.accepted(LogIndex(100), 1);
         assert_eq!(progress.counted_match(), LogIndex(0), "damaged nodes do not count");
-        progress.round_confirmed(8, LogIndex(120));
-        assert_eq!(progress.repair_to(), None, "the round began before");
-        progress.round_confirmed(9, LogIndex(120));
-        progress.round_confirmed(10, LogIndex(130));
-        assert_eq!(progress.repair_to(), Some(LogIndex(120)));
-        assert!(progress.learn_damage(false, 9, 10));
+        progress.round_confirmed(8, at(120));
+        assert_eq!(progress.repair(), None, "the round began before");
+        progress.round_confirmed(9, at(120));
+        progress.round_confirmed(10, at(130));
+        assert_eq!(progress.repair(), Some(Repair { damage: id, to: at(120) }));
+        assert!(progress.learn_damage(None, 9, 10));
         assert_eq!(progress.counted_match(), LogIndex(100));
     }
 }

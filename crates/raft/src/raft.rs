@@ -10,7 +10,7 @@ use crate::invariants::Witness;
 use crate::io::{Action, FailReason, FetchPurpose, Input, Outcome};
 use crate::leader::Leader;
 use crate::membership::Membership;
-use crate::message::{Body, HeartbeatReply, Message, VoteReply};
+use crate::message::{Body, HeartbeatReply, Message};
 use crate::outbox::Free;
 use crate::status::{FollowerStatus, RoleName, Status};
 
@@ -105,21 +105,13 @@ impl Raft {
         self.role.receive(&mut self.core, from, body)
     }
 
+    /// Lets the sender of a message of an earlier term know of this one. The answer says nothing else, and above all
+    /// repeats no round: its sender may come to lead this very term, and its rounds begin anew (scenario 42).
     fn refuse(&mut self, from: NodeId, body: &Body) {
-        let damaged = self.core.is_damaged();
-        let refusal = match body {
-            Body::PreVote(_) => Free::PreVoteReply(VoteReply { granted: false }),
-            Body::Vote(_) => Free::VoteRefused,
-            Body::Append(append) => {
-                let hint = self.core.hint_for(append.prev);
-                Free::AppendRejected { round: append.round, damaged, prev: append.prev.index, hint }
-            }
-            Body::Heartbeat(heartbeat) => {
-                Free::HeartbeatReply(HeartbeatReply { round: heartbeat.round, damaged })
-            }
-            _ => return,
-        };
-        self.core.send(from, refusal);
+        if let Body::PreVote(_) | Body::Vote(_) | Body::Append(_) | Body::Heartbeat(_) = body {
+            let damage = self.core.damage();
+            self.core.send(from, Free::HeartbeatReply(HeartbeatReply { round: 0, damage }));
+        }
     }
 
     fn fetched(&mut self, purpose: FetchPurpose, entries: Vec<Entry>) -> Option<Role> {

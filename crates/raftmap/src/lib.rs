@@ -1,4 +1,16 @@
 //! A replicated hash map: the server that the `raftmap` binary runs, and the library that embeds it.
 
+pub mod api;
+pub mod front;
+pub mod local_cluster;
+pub mod node;
+pub mod observe;
 pub mod peers;
+mod runtime;
+pub mod survey;
 pub mod tls;
+
+pub use api::ReadAndWrite;
+pub use node::{Node, NodeConfig};
+/// What requests and answers are made of.
+pub use raftmap_state as state;

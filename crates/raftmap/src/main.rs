@@ -1,3 +1,7 @@
 //! The `raftmap` binary.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

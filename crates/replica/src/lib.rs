@@ -24,6 +24,7 @@ mod peer;
 mod queue;
 mod replica;
 mod requests;
+mod start;
 mod status;
 
 pub use config::ReplicaConfig;
@@ -31,4 +32,5 @@ pub use event::{Effect, Event, Notice, Now, Request, RequestKind, StateView};
 pub use failure::{Failure, Reason};
 pub use peer::{Forward, ForwardReply, PeerBatch, PeerMessage};
 pub use replica::Replica;
+pub use start::{StartError, StateWorker, member_of, restore};
 pub use status::ReplicaStatus;

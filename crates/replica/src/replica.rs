@@ -218,7 +218,11 @@ impl Replica {
     fn raft_event(&mut self, event: RaftEvent) {
         match &event {
             RaftEvent::Following { leader, .. } => self.fail_forwarded_elsewhere(*leader),
-            RaftEvent::Leading { .. } => self.fail_forwarded_elsewhere(None),
+            RaftEvent::Leading { .. } => {
+                self.fail_forwarded_elsewhere(None);
+                // Those of an earlier leadership may have been replaced, and then are never committed.
+                self.batches.clear();
+            }
             _ => {}
         }
         self.notice(Notice::Raft(event));

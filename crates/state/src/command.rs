@@ -7,7 +7,7 @@
 //! |---|---|
 //! | size of an answer | in each write: [`Write::answer_bytes_max`] |
 //! | idle expiry, answers and bytes kept, number of sessions | in the opening of a session: [`SessionLimits`]; the first three stay with the session for its life |
-//! | rows that one entry removes because they expired | constant of the format: [`crate::limits::EXPIRED_ROWS_PER_ENTRY_MAX`] |
+//! | rows that one entry removes because they expired | constants of the format: [`crate::limits`] |
 //! | how an answer's size is counted | constants of the format: [`crate::limits`] |
 //! | sizes and number of keys, values, operations | checked before the proposal ([`crate::validate`]); apply takes what decodes |
 

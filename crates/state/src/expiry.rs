@@ -4,10 +4,12 @@
 //! the room, so it may be spread over later entries; but it is part of the state, so every server does it at the same
 //! entries.
 
+use bytes::Bytes;
+
 use crate::engine::Snapshot;
 use crate::error::StateError;
 use crate::format::{MapRow, table};
-use crate::limits::EXPIRED_ROWS_PER_ENTRY_MAX;
+use crate::limits::EXPIRED_KEYS_PER_ENTRY;
 use crate::overlay::Overlay;
 
 const NEVER: u64 = u64::MAX;
@@ -38,7 +40,8 @@ impl Deadlines {
         self.earliest_ms = self.earliest_ms.min(deadline_ms);
     }
 
-    /// Removes expired keys, earliest deadline first, up to the limit for one entry.
+    /// Removes expired keys, earliest deadline first, up to the limit for one entry. An entry that changed many rows
+    /// removes as many: keys go as fast as they come.
     pub(crate) fn remove_expired<S: Snapshot>(
         &mut self,
         overlay: &mut Overlay<S>,
@@ -47,23 +50,40 @@ impl Deadlines {
         if self.earliest_ms > log_time_ms {
             return Ok(());
         }
-        let from = table::deadline_key(self.earliest_ms, &[]);
-        let to = table::deadline_key(log_time_ms.saturating_add(1), &[]);
-        for (index_row, _) in overlay.first_rows(&from, &to, EXPIRED_ROWS_PER_ENTRY_MAX)? {
-            let (deadline_ms, key) = table::decode_deadline(&index_row)?;
-            let map_key = table::map_key(&key);
-            let row = overlay.get(&map_key)?.map(MapRow::decode).transpose()?;
-            if row.and_then(|row| row.expires_at_ms).is_none_or(|expires| expires.get() != deadline_ms) {
-                return Err(StateError::Inconsistent("a deadline without a key that has it"));
-            }
-            overlay.remove(index_row);
-            overlay.remove(map_key);
-        }
+        let max = EXPIRED_KEYS_PER_ENTRY.max(overlay.changes_of_entry());
+        let start = table::deadline_key(self.earliest_ms, &[]);
         let (_, end) = table::DEADLINES_SPAN;
-        self.earliest_ms = match overlay.first_rows(&from, &end, 1)?.first() {
-            Some((index_row, _)) => table::decode_deadline(index_row)?.0,
-            None => NEVER,
+        let is_due = |row_key: &Bytes| {
+            table::decode_deadline(row_key).is_ok_and(|(deadline_ms, _)| deadline_ms <= log_time_ms)
         };
+        // One more than may be removed, or the first that is not due: the earliest from now on.
+        self.earliest_ms = NEVER;
+        for (nth, (row_key, _)) in
+            overlay.first_rows_while(&start, &end, max + 1, is_due)?.into_iter().enumerate()
+        {
+            let (deadline_ms, key) = table::decode_deadline(&row_key)?;
+            if nth == max || deadline_ms > log_time_ms {
+                self.earliest_ms = deadline_ms;
+                break;
+            }
+            remove_key(overlay, row_key, deadline_ms, &key)?;
+        }
         Ok(())
     }
+}
+
+fn remove_key<S: Snapshot>(
+    overlay: &mut Overlay<S>,
+    index_row: Bytes,
+    deadline_ms: u64,
+    key: &[u8],
+) -> Result<(), StateError> {
+    let map_key = table::map_key(key);
+    let row = overlay.get(&map_key)?.map(MapRow::decode).transpose()?;
+    if row.and_then(|row| row.expires_at_ms).is_none_or(|expires| expires.get() != deadline_ms) {
+        return Err(StateError::Inconsistent("a deadline without a key that has it"));
+    }
+    overlay.remove(index_row);
+    overlay.remove(map_key);
+    Ok(())
 }

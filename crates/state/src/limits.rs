@@ -2,8 +2,12 @@
 
 use crate::answer::{Answer, OperationResult, Record};
 
-/// How many expired keys one entry removes at most. They are absent already; this only frees their room.
-pub const EXPIRED_ROWS_PER_ENTRY_MAX: usize = 256;
+/// How many expired keys one entry removes; or as many as it changed rows itself, if those are more. They are absent
+/// already: this only frees their room.
+pub const EXPIRED_KEYS_PER_ENTRY: usize = 256;
+
+/// How many rows of expired sessions one entry removes, up to the end of the session at hand.
+pub const EXPIRED_SESSION_ROWS_PER_ENTRY: usize = 256;
 
 /// What an answer counts before its records: more than `map.proto` needs for its other fields, the request id of up to
 /// 128 bytes among them.

@@ -109,8 +109,14 @@ impl<E: Engine> StateMachine<E> {
             let result = self.apply_entry(&mut overlay, entry)?;
             outcomes.push(Outcome { index: entry.index, result });
         }
+        let records_member = overlay.changes_any(table::MEMBERS_SPAN);
         overlay.set(Bytes::from_static(&table::APPLIED_KEY), self.applied.encode());
         self.engine.commit(overlay.into_batch())?;
+        if records_member {
+            // Once for each member, for ever: a server that starts must know the members before the log is applied
+            // again, or a wiped disk could vote under a known id meanwhile.
+            self.engine.persist()?;
+        }
         Ok(outcomes)
     }
 
@@ -198,8 +204,9 @@ fn record_member<S: Snapshot>(
 ) -> Result<Result<Answer, Refusal>, StateError> {
     let key = table::member_key(member.node_id);
     let (start, end) = table::MEMBERS_SPAN;
-    let contradicts = if let Some(known) = overlay.get(&key)? {
-        decode_member(known)? != member
+    let known = overlay.get(&key)?.map(decode_member).transpose()?;
+    let contradicts = if let Some(known) = known {
+        known != member
     } else if let Some((_, other)) = overlay.first_rows(&start, &end, 1)?.pop() {
         decode_member(other)?.founding_hash != member.founding_hash
     } else {
@@ -208,6 +215,8 @@ fn record_member<S: Snapshot>(
     if contradicts {
         return Ok(Err(Refusal::MemberMismatch { node_id: member.node_id }));
     }
-    overlay.set(key, encode_member(&member));
+    if known.is_none() {
+        overlay.set(key, encode_member(&member));
+    }
     Ok(Ok(Answer::Done))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::engine::{EngineError, Row, RowChange, Snapshot};
+use crate::format::table::Span;
 
 /// See the module.
 pub(crate) struct Overlay<S> {
@@ -73,13 +74,30 @@ impl<S: Snapshot> Overlay<S> {
         }
     }
 
+    /// How many rows the entry at hand changed so far.
+    pub(crate) fn changes_of_entry(&self) -> usize {
+        self.effects.len()
+    }
+
     /// The first rows from `start` (inclusive) to `end` (exclusive), at most `max`.
     pub(crate) fn first_rows(&self, start: &[u8], end: &[u8], max: usize) -> Result<Vec<Row>, EngineError> {
-        let mut found = Vec::new();
+        self.first_rows_while(start, end, max, |_| true)
+    }
+
+    /// The first rows from `start` (inclusive) to `end` (exclusive), at most `max`, up to and with the first whose key
+    /// `goes_on` denies.
+    pub(crate) fn first_rows_while(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        max: usize,
+        goes_on: impl Fn(&Bytes) -> bool,
+    ) -> Result<Vec<Row>, EngineError> {
+        let mut found: Vec<Row> = Vec::new();
         let mut above = self.rows.range::<[u8], _>(range_of(start, end)).peekable();
         let mut below = self.below.range(start, end);
         let mut next_below = below.next().transpose()?;
-        while found.len() < max {
+        while found.len() < max && found.last().is_none_or(|(key, _)| goes_on(key)) {
             let below_first = match (&next_below, above.peek()) {
                 (None, None) => break,
                 (Some((below, _)), Some((above, _))) => below < *above,
@@ -97,6 +115,11 @@ impl<S: Snapshot> Overlay<S> {
             }
         }
         Ok(found)
+    }
+
+    /// Whether a row from `start` (inclusive) to `end` (exclusive) was changed.
+    pub(crate) fn changes_any(&self, (start, end): Span) -> bool {
+        self.rows.range::<[u8], _>(range_of(&start, &end)).next().is_some()
     }
 
     /// All changes, each key once, in order.

@@ -24,7 +24,7 @@ use crate::command::SessionLimits;
 use crate::engine::Snapshot;
 use crate::error::StateError;
 use crate::format::{Decoder, SessionRow, decode_result, table};
-use crate::limits::EXPIRED_ROWS_PER_ENTRY_MAX;
+use crate::limits::EXPIRED_SESSION_ROWS_PER_ENTRY;
 use crate::overlay::Overlay;
 use crate::request::{SessionId, SessionTag};
 
@@ -107,7 +107,7 @@ impl Sessions {
         log_time_ms: u64,
     ) -> SessionOpened {
         while self.open.len() >= limits.sessions_max as usize
-            && let Some(&(_, id)) = self.by_use.first()
+            && let Some(id) = self.least_needed(log_time_ms)
         {
             self.close(overlay, id);
         }
@@ -127,6 +127,12 @@ impl Sessions {
             idle_expiry_ms: limits.idle_expiry_ms,
             in_flight_max: limits.in_flight_max,
         }
+    }
+
+    /// One that expired, if there is one; else the one that was unused for longest.
+    fn least_needed(&self, log_time_ms: u64) -> Option<SessionId> {
+        let expired = self.by_deadline.first().filter(|(deadline_ms, _)| *deadline_ms <= log_time_ms);
+        expired.map(|(_, id)| *id).or_else(|| self.by_use.first().map(|(_, id)| *id))
     }
 
     /// Decides about a write with a tag; steps 1 to 4 above.
@@ -202,7 +208,7 @@ impl Sessions {
     /// session.
     pub(crate) fn remove_expired<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, log_time_ms: u64) {
         let mut rows = 0;
-        while rows < EXPIRED_ROWS_PER_ENTRY_MAX
+        while rows < EXPIRED_SESSION_ROWS_PER_ENTRY
             && let Some(&(deadline_ms, id)) = self.by_deadline.first()
             && deadline_ms <= log_time_ms
         {

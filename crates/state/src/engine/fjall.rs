@@ -1,16 +1,20 @@
 //! The engine on disk: one fjall database with one keyspace.
 //!
 //! What of fjall (3.1.13) matters here:
-//! - A batch is one journal record and goes into one memtable under the journal's lock: it is recovered whole or not at
-//!   all, and a flush never splits it (scenario 47).
-//! - With `manual_journal_persist` a commit writes to a buffer and syncs nothing. A crash loses a suffix of the batches,
-//!   which the log still has.
-//! - At start the journal is cut silently at the first record that does not decode, and syncing it afterwards proves
-//!   nothing about pages that the kernel takes for clean. So [`Engine::persist`] writes new table files.
+//! - A batch goes into one memtable under the journal's lock, and a flush takes whole memtables in order: tables never
+//!   hold a part of a batch, nor one without all that came before it (scenario 47).
+//! - **Its journal is not read.** The log has all that it holds, and it is not to be trusted: at start it is cut silently
+//!   at the first record that does not decode; its checksums leave out each batch's sequence number, so that one flipped
+//!   bit makes a batch vanish or hide later ones; and pages that the kernel takes for clean may not be on disk. So each
+//!   start empties it, and the engine is what its tables are: checksummed, synced, and registered only after that. What
+//!   comes back is durable by construction. The price is to apply again what the memtables held.
+//! - With `manual_journal_persist` a commit syncs nothing.
 //! - A commit sleeps while four sealed memtables wait to be flushed. If the worker that should flush them failed, it
 //!   sleeps for ever: [`FjallEngine::check`] tells, from any thread.
 //! - An error in an iteration comes out of the guard, when the row is taken from it.
 
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,6 +63,7 @@ impl FjallEngine {
     /// # Errors
     /// If the disk fails, the directory is open elsewhere, or what is there cannot be read.
     pub fn open(directory: &Path, options: FjallOptions) -> Result<Self, EngineError> {
+        empty_journals(directory).map_err(|error| EngineError::new("empty journals", error))?;
         let database = Database::builder(directory)
             .manual_journal_persist(true)
             .journal_compression(CompressionType::None)
@@ -84,6 +89,34 @@ impl FjallEngine {
         // The one public call that looks at fjall's poison flag; it writes a buffer of at most 8 KiB and syncs nothing.
         self.database.persist(PersistMode::Buffer).map_err(|error| EngineError::new("background work", error))
     }
+}
+
+/// The file that fjall writes when it has made a database, before anything is in it.
+const COMPLETE_MARK: &str = "version";
+
+/// Empties fjall's journals before it reads them; see the module. An empty file, not none: without any journal fjall
+/// would take the sequence numbers in its tables for unused. It needs no sync, for the next start does it again, and if
+/// the database is open elsewhere it does no harm there: nothing but a start reads a journal.
+///
+/// A crash while the database was made leaves a journal without the mark; fjall would stumble over it for ever.
+fn empty_journals(directory: &Path) -> io::Result<()> {
+    let files = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    let complete = directory.join(COMPLETE_MARK).try_exists()?;
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "jnl") {
+            continue;
+        }
+        if complete {
+            OpenOptions::new().write(true).open(path)?.set_len(0)?;
+        } else {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Engine for FjallEngine {

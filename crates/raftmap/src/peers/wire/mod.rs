@@ -136,7 +136,7 @@ impl Frame {
 
 /// What a message counts in queues, in bytes: about what it takes on the wire, and a fixed share for its memory.
 pub(super) fn message_bytes(message: &PeerMessage) -> usize {
-    const SHARE: usize = 64;
+    const SHARE: usize = 96;
     SHARE
         + match message {
             PeerMessage::Raft(message) => raft::content_bytes(message),

@@ -3,8 +3,8 @@
 use raftmap_proto::peer;
 use raftmap_proto::peer::raft_message::Body as Wire;
 use raftmap_raft::{
-    Append, AppendReply, AppendResult, Body, Entry, Heartbeat, HeartbeatReply, LogPosition, Message, Payload,
-    ReadIndex, ReadIndexReply, VoteReply, VoteRequest,
+    Append, AppendReply, AppendResult, Body, DamageId, Entry, Heartbeat, HeartbeatReply, LogPosition,
+    Message, Payload, ReadIndex, ReadIndexReply, Repair, VoteReply, VoteRequest,
 };
 
 use super::{WireError, index, number, term};
@@ -28,17 +28,18 @@ pub(super) fn into_wire(message: Message) -> peer::RaftMessage {
             round: append.round,
             entries: append.entries.into_iter().map(entry_into_wire).collect(),
         }),
-        Body::AppendReply(AppendReply { round, damaged, result }) => {
-            let result = Some(result_into_wire(result));
-            Wire::AppendReply(peer::AppendReply { round, damaged, result })
+        Body::AppendReply(AppendReply { round, damage, result }) => {
+            let (damage, result) = (damage.map(|damage| damage.0), Some(result_into_wire(result)));
+            Wire::AppendReply(peer::AppendReply { round, damage, result })
         }
-        Body::Heartbeat(Heartbeat { commit, round, repair_to }) => Wire::Heartbeat(peer::Heartbeat {
+        Body::Heartbeat(Heartbeat { commit, round, repair }) => Wire::Heartbeat(peer::Heartbeat {
             round,
-            commit: commit.0,
-            repair_to: repair_to.map(|index| index.0),
+            commit_index: commit.index.0,
+            commit_term: commit.term.0,
+            repair: repair.map(repair_into_wire).into(),
         }),
-        Body::HeartbeatReply(HeartbeatReply { round, damaged }) => {
-            Wire::HeartbeatReply(peer::HeartbeatReply { round, damaged })
+        Body::HeartbeatReply(HeartbeatReply { round, damage }) => {
+            Wire::HeartbeatReply(peer::HeartbeatReply { round, damage: damage.map(|damage| damage.0) })
         }
         Body::ReadIndex(ReadIndex { id }) => Wire::ReadIndex(peer::ReadIndex { id }),
         Body::ReadIndexReply(ReadIndexReply { id, index }) => {
@@ -61,18 +62,19 @@ pub(super) fn from_wire(message: peer::RaftMessage) -> Result<Message, WireError
             round: number("a round", append.round)?,
             entries: append.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?,
         }),
-        Wire::AppendReply(peer::AppendReply { round, damaged, result }) => {
+        Wire::AppendReply(peer::AppendReply { round, damage, result }) => {
             let result = result.ok_or(WireError::Variant("the result of an append"))?;
-            let round = number("a round", round)?;
-            Body::AppendReply(AppendReply { round, damaged, result: result_from_wire(&result)? })
+            let (round, damage) = (number("a round", round)?, damage.map(DamageId));
+            Body::AppendReply(AppendReply { round, damage, result: result_from_wire(&result)? })
         }
-        Wire::Heartbeat(peer::Heartbeat { round, commit, repair_to }) => Body::Heartbeat(Heartbeat {
-            commit: index("a commit index", commit)?,
-            round: number("a round", round)?,
-            repair_to: repair_to.map(|to| index("an index to repair to", to)).transpose()?,
+        Wire::Heartbeat(heartbeat) => Body::Heartbeat(Heartbeat {
+            commit: position(heartbeat.commit_term, heartbeat.commit_index)?,
+            round: number("a round", heartbeat.round)?,
+            repair: heartbeat.repair.as_option().map(repair_from_wire).transpose()?,
         }),
-        Wire::HeartbeatReply(peer::HeartbeatReply { round, damaged }) => {
-            Body::HeartbeatReply(HeartbeatReply { round: number("a round", round)?, damaged })
+        Wire::HeartbeatReply(peer::HeartbeatReply { round, damage }) => {
+            let damage = damage.map(DamageId);
+            Body::HeartbeatReply(HeartbeatReply { round: number("a round", round)?, damage })
         }
         Wire::ReadIndex(peer::ReadIndex { id }) => Body::ReadIndex(ReadIndex { id }),
         Wire::ReadIndexReply(peer::ReadIndexReply { id, index: read }) => {
@@ -90,6 +92,15 @@ fn vote_into_wire(request: VoteRequest) -> peer::VoteRequest {
 
 fn vote_from_wire(request: &peer::VoteRequest) -> Result<VoteRequest, WireError> {
     Ok(VoteRequest { last: position(request.last_term, request.last_index)? })
+}
+
+fn repair_into_wire(repair: Repair) -> peer::Repair {
+    let Repair { damage, to } = repair;
+    peer::Repair { damage: damage.0, to_index: to.index.0, to_term: to.term.0 }
+}
+
+fn repair_from_wire(repair: &peer::Repair) -> Result<Repair, WireError> {
+    Ok(Repair { damage: DamageId(repair.damage), to: position(repair.to_term, repair.to_index)? })
 }
 
 fn result_into_wire(result: AppendResult) -> peer::append_reply::Result {

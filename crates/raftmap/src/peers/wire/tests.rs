@@ -2,8 +2,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use raftmap_raft::{
-    Append, AppendReply, AppendResult, Body, Entry, Heartbeat, HeartbeatReply, LogPosition, Membership,
-    Message, Outcome, Payload, ReadIndex, ReadIndexReply, VoteReply, VoteRequest,
+    Append, AppendReply, AppendResult, Body, DamageId, Entry, Heartbeat, HeartbeatReply, LogPosition,
+    Membership, Message, Outcome, Payload, ReadIndex, ReadIndexReply, Repair, VoteReply, VoteRequest,
 };
 use raftmap_replica::{Failure, Forward, ForwardReply, Reason};
 use raftmap_state::{
@@ -73,17 +73,19 @@ fn raft_message() -> impl Strategy<Value = Message> {
         (index(), position()).prop_map(|(prev, hint)| AppendResult::Rejected { prev, hint }),
     ];
     let round = 0..NUMBER_END;
+    let damage = || any::<u64>().prop_map(DamageId);
+    let repair = (damage(), position()).prop_map(|(damage, to)| Repair { damage, to });
     let body = prop_oneof![
         position().prop_map(|last| Body::PreVote(VoteRequest { last })),
         any::<bool>().prop_map(|granted| Body::PreVoteReply(VoteReply { granted })),
         position().prop_map(|last| Body::Vote(VoteRequest { last })),
         any::<bool>().prop_map(|granted| Body::VoteReply(VoteReply { granted })),
-        (round.clone(), any::<bool>(), result)
-            .prop_map(|(round, damaged, result)| Body::AppendReply(AppendReply { round, damaged, result })),
-        (index(), round.clone(), option::of(index()))
-            .prop_map(|(commit, round, repair_to)| Body::Heartbeat(Heartbeat { commit, round, repair_to })),
-        (round, any::<bool>())
-            .prop_map(|(round, damaged)| Body::HeartbeatReply(HeartbeatReply { round, damaged })),
+        (round.clone(), option::of(damage()), result)
+            .prop_map(|(round, damage, result)| Body::AppendReply(AppendReply { round, damage, result })),
+        (position(), round.clone(), option::of(repair))
+            .prop_map(|(commit, round, repair)| Body::Heartbeat(Heartbeat { commit, round, repair })),
+        (round, option::of(damage()))
+            .prop_map(|(round, damage)| Body::HeartbeatReply(HeartbeatReply { round, damage })),
         any::<u64>().prop_map(|id| Body::ReadIndex(ReadIndex { id })),
         (any::<u64>(), index()).prop_map(|(id, index)| Body::ReadIndexReply(ReadIndexReply { id, index })),
     ];
@@ -276,7 +278,7 @@ fn an_append_with_a_gap_or_from_the_future_is_refused() {
 #[test]
 fn numbers_that_cannot_be_are_refused() {
     let round = NUMBER_END;
-    let heartbeat = Heartbeat { commit: LogIndex(0), round, repair_to: None };
+    let heartbeat = Heartbeat { commit: LogPosition::default(), round, repair: None };
     let message = Message { term: Term(1), body: Body::Heartbeat(heartbeat) };
     let refused = round_trip(Frame::Batch(batch_of(vec![PeerMessage::Raft(message)])));
     assert_eq!(refused, Err(WireError::Number { what: "a round", value: round }));

@@ -1,0 +1,207 @@
+//! Reads entries back while the log goes on.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use raftmap_raft::{Entry, LogIndex, Payload};
+
+use crate::batch::{RECORD_HEADER_BYTES, RecordHeader, StreamReader, first_part};
+use crate::block::{BLOCK_BYTES, Block, BlockKind, classify};
+use crate::disk::aligned::AlignedBuffer;
+use crate::disk::{Disk, DiskFile};
+use crate::error::LogError;
+use crate::index::{Index, Span};
+use crate::recovered::DamageReason;
+use crate::segment::{Segment, SegmentFolder};
+
+/// What the writer of a log and its readers share.
+pub(crate) struct Shared<D: Disk> {
+    pub(crate) folder: SegmentFolder<D>,
+    /// What is durable. The writer adds to it when the sync has returned.
+    index: RwLock<Index>,
+    /// The first error, which is final.
+    failure: OnceLock<LogError>,
+}
+
+impl<D: Disk> Shared<D> {
+    pub(crate) fn new(folder: SegmentFolder<D>, index: Index) -> Self {
+        Self { folder, index: RwLock::new(index), failure: OnceLock::new() }
+    }
+
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first error, if there was one.
+    pub(crate) fn check(&self) -> Result<(), LogError> {
+        self.failure.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Keeps an error as the final one, unless there is one, and gives the final one.
+    pub(crate) fn fail(&self, error: LogError) -> LogError {
+        self.failure.get_or_init(|| error).clone()
+    }
+}
+
+/// Reads entries that are durable, from any thread, while the [`crate::Log`] goes on.
+pub struct LogReader<D: Disk> {
+    shared: Arc<Shared<D>>,
+    /// The segment that was read last.
+    open: Option<Arc<Segment<D>>>,
+    buffer: AlignedBuffer,
+}
+
+impl<D: Disk> Clone for LogReader<D> {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone())
+    }
+}
+
+impl<D: Disk> LogReader<D> {
+    pub(crate) fn new(shared: Arc<Shared<D>>) -> Self {
+        Self { shared, open: None, buffer: AlignedBuffer::default() }
+    }
+
+    /// The last entry that is durable.
+    pub fn last_index(&self) -> LogIndex {
+        self.shared.index().last().index
+    }
+
+    /// The entries from `from` to `max_index`, or as many of them from the first on as hold `max_bytes` of content and
+    /// record headers (24 bytes each), but at least one. All of them are durable, without a gap, and every block that
+    /// holds them is checked (scenario 25).
+    ///
+    /// # Errors
+    /// [`LogError::NotInLog`] if `from` or `max_index` is not in the log. Any other is final and ends the node.
+    pub fn entries(
+        &mut self,
+        from: LogIndex,
+        max_index: LogIndex,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, LogError> {
+        self.shared.check()?;
+        let shared = self.shared.clone();
+        // The spans are taken at once: blocks are never written again, so they stay readable whatever is cut meanwhile.
+        let mut spans = {
+            let index = shared.index();
+            let last = index.last().index;
+            if let Some(index) = [from, max_index].into_iter().find(|at| *at > last || *at == LogIndex(0)) {
+                return Err(LogError::NotInLog { index, last });
+            }
+            index
+                .spans(from, max_index)
+                .take(max_bytes / RECORD_HEADER_BYTES + 1)
+                .collect::<Vec<_>>()
+                .into_iter()
+        };
+        let mut wanted = Wanted { next: from, last: max_index, bytes_left: max_bytes, entries: Vec::new() };
+        while !wanted.full() {
+            let Some((span, last_in_span)) = spans.next() else { break };
+            self.read_span(&span, last_in_span, &mut wanted).map_err(|error| shared.fail(error))?;
+        }
+        Ok(wanted.entries)
+    }
+
+    fn read_span(
+        &mut self,
+        span: &Span,
+        last_in_span: LogIndex,
+        wanted: &mut Wanted,
+    ) -> Result<(), LogError> {
+        self.read_blocks(span)?;
+        let inconsistent = LogError::Damaged {
+            segment: span.segment,
+            offset: u64::from(span.place) * BLOCK_BYTES as u64,
+            reason: DamageReason::Inconsistent,
+        };
+        let mut stream = StreamReader::of_range(&self.buffer, span.start, span.end);
+        let mut expected = span.first;
+        while expected <= last_in_span && !wanted.full() {
+            let Ok(Some(RecordHeader::Entry { payload_kind, content_bytes, index, term })) =
+                stream.next_header()
+            else {
+                return Err(inconsistent);
+            };
+            if index != expected {
+                return Err(inconsistent);
+            }
+            expected = expected.next();
+            if index < wanted.next {
+                stream.skip(content_bytes);
+                continue;
+            }
+            if !wanted.has_room_for(RECORD_HEADER_BYTES + content_bytes) {
+                return Ok(());
+            }
+            let content = stream.content(content_bytes);
+            let Ok(payload) = Payload::decode(payload_kind, content) else { return Err(inconsistent) };
+            wanted.take(Entry { term, index, payload });
+        }
+        Ok(())
+    }
+
+    /// Reads and checks the blocks that hold a span.
+    fn read_blocks(&mut self, span: &Span) -> Result<(), LogError> {
+        let (first, last) = (first_part(span.start), first_part(span.end - 1));
+        let segment = self.segment(span.segment)?;
+        self.buffer.resize((last - first + 1) as usize * BLOCK_BYTES);
+        let offset = |part: u32| u64::from(span.place + part) * BLOCK_BYTES as u64;
+        let path = self.shared.folder.segment_path(span.segment);
+        segment.file.read_at(&mut self.buffer, offset(first)).map_err(LogError::io("read", &path))?;
+        for (part, block) in (first..=last).zip(self.buffer.chunks_exact(BLOCK_BYTES)) {
+            let damaged = |reason| LogError::Damaged { segment: span.segment, offset: offset(part), reason };
+            let Block::Valid(header) = classify(block) else {
+                return Err(damaged(DamageReason::Checksum));
+            };
+            let kind = if part == 0 { BlockKind::Head } else { BlockKind::Continuation };
+            if (header.generation, header.place) != (span.segment, span.place + part) {
+                return Err(damaged(DamageReason::Misplaced));
+            }
+            if (header.kind, header.sequence, header.part) != (kind, span.sequence, part) {
+                return Err(damaged(DamageReason::Inconsistent));
+            }
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, number: u64) -> Result<Arc<Segment<D>>, LogError> {
+        match &self.open {
+            Some(segment) if segment.number == number => Ok(segment.clone()),
+            _ => {
+                let segment = Arc::new(self.shared.folder.open(number)?);
+                self.open = Some(segment.clone());
+                Ok(segment)
+            }
+        }
+    }
+}
+
+/// What a reader still looks for.
+struct Wanted {
+    next: LogIndex,
+    last: LogIndex,
+    bytes_left: usize,
+    entries: Vec<Entry>,
+}
+
+impl Wanted {
+    /// Nothing more fits, or all is there. A zero is left by [`Self::has_room_for`], too, when it refuses.
+    fn full(&self) -> bool {
+        self.next > self.last || (self.bytes_left == 0 && !self.entries.is_empty())
+    }
+
+    /// The first entry always has room.
+    fn has_room_for(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.bytes_left || self.entries.is_empty();
+        self.bytes_left = if fits { self.bytes_left.saturating_sub(bytes) } else { 0 };
+        fits
+    }
+
+    fn take(&mut self, entry: Entry) {
+        self.next = entry.index.next();
+        self.entries.push(entry);
+    }
+}

@@ -1,0 +1,172 @@
+//! Acts on what a start found at the end of the log.
+//!
+//! A cut never writes over a block: it makes a new file with the blocks that count and puts it in place of the old one.
+//! Each step may be the last before a crash; the next start then finds the same, or less to do.
+
+use raftmap_raft::{HardState, LogIndex};
+
+use crate::block::BLOCK_BYTES;
+use crate::disk::aligned::AlignedBuffer;
+use crate::disk::{Disk, ReadFrom};
+use crate::error::{LogError, OpenError};
+use crate::hard_state::HardStateFile;
+use crate::identity::Identity;
+use crate::options::LogOptions;
+use crate::recovered::{Damage, Repair};
+use crate::recovery::Found;
+use crate::scan::Ending;
+use crate::segment::SegmentFolder;
+
+/// How many copies of torn tails are kept: the newest ones. Copies of damaged segments are never removed.
+const TORN_COPIES_MAX: usize = 16;
+const TORN: &str = "torn";
+const DAMAGED: &str = "damaged";
+
+/// Cuts what does not count, after a copy of it was kept, and makes sure that what counts is on the disk.
+pub(crate) fn repair<D: Disk>(
+    folder: &SegmentFolder<D>,
+    hard_state: &mut HardStateFile<D>,
+    identity: &Identity,
+    options: &LogOptions,
+    found: &Found,
+) -> Result<Repair, OpenError> {
+    let (number, place) = (found.next.generation, found.next.place);
+    let (repair, rewritten) = match found.ending {
+        Ending::Clean => (Repair::Clean, false),
+        Ending::Torn(segment, begin) => {
+            let aside = cut_torn(folder, segment, begin, found.next.sequence)?;
+            let offset = u64::from(begin) * BLOCK_BYTES as u64;
+            (Repair::TornTailCut { segment, offset, aside }, segment == number)
+        }
+        Ending::Damaged(shown, reason) => {
+            let (segment, shown_place) = shown.unwrap_or((number, place));
+            let first_lost = found.index.last().index.next();
+            let damage = Damage {
+                segment,
+                offset: u64::from(shown_place) * BLOCK_BYTES as u64,
+                first_lost: found.lowest.map_or(first_lost, |lowest| lowest.min(first_lost)),
+                reached: found.reached,
+                reason,
+            };
+            flag(hard_state, identity, options, found, &damage)?;
+            cut_damaged(folder, options, found)?;
+            (Repair::Damaged(damage), true)
+        }
+    };
+    // Even a mark may be in the page cache only; and what follows it in the chain must not outlive it.
+    if found.from == ReadFrom::Cache && place > 0 && !rewritten {
+        rewrite(folder, number, place, options.segment_bytes)?;
+    }
+    remove_unused(folder, options, found)?;
+    Ok(repair)
+}
+
+/// Makes the damaged flag durable, before anything is cut.
+fn flag<D: Disk>(
+    file: &mut HardStateFile<D>,
+    identity: &Identity,
+    options: &LogOptions,
+    found: &Found,
+    damage: &Damage,
+) -> Result<(), OpenError> {
+    let stored = file.stored();
+    if alone(identity, found) {
+        if !options.accept_loss {
+            return Err(OpenError::SingleNodeDamaged(damage.clone()));
+        }
+        return Ok(file.write(HardState { damaged: false, ..stored.hard_state }, None)?);
+    }
+    let last = Some(found.index.last().index).filter(|index| *index > LogIndex(0));
+    let reached = stored.reached.max(damage.reached).max(last);
+    Ok(file.write(HardState { damaged: true, ..stored.hard_state }, reached)?)
+}
+
+/// Whether this node is the whole cluster, as far as it knows.
+fn alone(identity: &Identity, found: &Found) -> bool {
+    match found.memberships.last() {
+        Some((_, membership)) => membership.all().len() == 1,
+        None => identity.founding_members().len() == 1,
+    }
+}
+
+fn cut_torn<D: Disk>(
+    folder: &SegmentFolder<D>,
+    number: u64,
+    place: u32,
+    sequence: u64,
+) -> Result<String, LogError> {
+    let mut segment = AlignedBuffer::default();
+    folder.read(number, &mut segment)?;
+    let (kept, cut) = segment.split_at(place as usize * BLOCK_BYTES);
+    let used = cut.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let name = format!("{TORN}-{sequence:020}");
+    folder.keep_aside(&name, &cut[..used.next_multiple_of(BLOCK_BYTES)])?;
+    let copies: Vec<String> = folder.aside()?.into_iter().filter(|name| name.starts_with(TORN)).collect();
+    for old in &copies[..copies.len().saturating_sub(TORN_COPIES_MAX)] {
+        folder.remove_aside(old)?;
+    }
+    folder.make(number, segment.len() as u64, kept)?;
+    Ok(name)
+}
+
+fn cut_damaged<D: Disk>(
+    folder: &SegmentFolder<D>,
+    options: &LogOptions,
+    found: &Found,
+) -> Result<(), LogError> {
+    let (number, place) = (found.next.generation, found.next.place);
+    let taken = folder.aside()?;
+    let name = |number: u64| {
+        (1..)
+            .map(|nth| format!("{DAMAGED}-{number:012}-{nth}"))
+            .find(|name| !taken.contains(name))
+            .expect("a folder holds fewer than 2^31 names")
+    };
+    let numbers = folder.numbers()?;
+    if numbers.contains(&number) {
+        let mut segment = AlignedBuffer::default();
+        folder.read(number, &mut segment)?;
+        folder.keep_aside(&name(number), &segment)?;
+    }
+    rewrite(folder, number, place, options.segment_bytes)?;
+    for later in numbers.into_iter().filter(|later| (number + 1..=found.last_used).contains(later)) {
+        folder.move_aside(later, &name(later))?;
+    }
+    Ok(())
+}
+
+/// Puts a new file in the place of a segment, with the blocks before `place`.
+fn rewrite<D: Disk>(
+    folder: &SegmentFolder<D>,
+    number: u64,
+    place: u32,
+    bytes_if_empty: u64,
+) -> Result<(), LogError> {
+    if place == 0 {
+        return folder.make(number, bytes_if_empty, &[]).map(drop);
+    }
+    let mut segment = AlignedBuffer::default();
+    folder.read(number, &mut segment)?;
+    folder.make(number, segment.len() as u64, &segment[..place as usize * BLOCK_BYTES]).map(drop)
+}
+
+/// Removes segments behind the one in use that hold nothing and cannot be the next one, for an entry may be too large
+/// for a segment of another size.
+fn remove_unused<D: Disk>(
+    folder: &SegmentFolder<D>,
+    options: &LogOptions,
+    found: &Found,
+) -> Result<(), LogError> {
+    let number = found.next.generation;
+    let mut removed = false;
+    for later in folder.numbers()?.into_iter().filter(|later| *later > number) {
+        if later > number + 1 || folder.open(later)?.bytes() != options.segment_bytes {
+            folder.remove(later)?;
+            removed = true;
+        }
+    }
+    if removed {
+        folder.sync()?;
+    }
+    Ok(())
+}

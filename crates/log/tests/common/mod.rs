@@ -1,0 +1,115 @@
+//! What the tests of the log share.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests")]
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use raftmap_log::{
+    Disk, FoundingMember, Identity, Log, LogOptions, MemDisk, MemDiskOptions, OpenError, Recovered,
+};
+use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
+
+pub(crate) const BLOCK: u64 = 4096;
+
+pub(crate) fn member(id: u64) -> FoundingMember {
+    FoundingMember {
+        node: NodeId(id),
+        peer_address: format!("10.0.0.{id}:7001"),
+        client_address: format!("10.0.0.{id}:7000"),
+    }
+}
+
+/// Node 1 of a cluster of so many.
+pub(crate) fn identity(members: u64) -> Identity {
+    Identity::new(0xC1, NodeId(1), 77, (1..=members).map(member).collect()).unwrap()
+}
+
+/// Segments of 8 blocks, so that tests cross many of them.
+pub(crate) fn tiny() -> LogOptions {
+    LogOptions { segment_bytes: 8 * BLOCK, entry_bytes_max: 20_000, ..LogOptions::default() }
+}
+
+pub(crate) fn mem_disk(seed: u64) -> MemDisk {
+    MemDisk::new(MemDiskOptions { seed, ..MemDiskOptions::default() })
+}
+
+pub(crate) fn dir() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+pub(crate) fn segment(number: u64) -> PathBuf {
+    dir().join(format!("group-1/segment-{number:012}"))
+}
+
+pub(crate) fn hard_state_file() -> PathBuf {
+    dir().join("group-1/hard-state")
+}
+
+/// A new data directory of node 1 of three, opened.
+pub(crate) fn fresh(disk: &MemDisk) -> Log<MemDisk> {
+    fresh_of(disk, 3, &tiny())
+}
+
+pub(crate) fn fresh_of(disk: &MemDisk, members: u64, options: &LogOptions) -> Log<MemDisk> {
+    Log::init(disk, &dir(), &identity(members), options).unwrap();
+    Log::open(disk.clone(), &dir(), options).unwrap().0
+}
+
+pub(crate) fn reopen(disk: &MemDisk) -> Result<(Log<MemDisk>, Recovered), OpenError> {
+    Log::open(disk.clone(), &dir(), &tiny())
+}
+
+pub(crate) fn entry(index: u64, term: u64, text: &str) -> Entry {
+    let payload = Payload::Command(Bytes::copy_from_slice(text.as_bytes()));
+    Entry { term: Term(term), index: LogIndex(index), payload }
+}
+
+/// An entry of so many bytes.
+pub(crate) fn large(index: u64, term: u64, bytes: usize) -> Entry {
+    entry(index, term, &"x".repeat(bytes))
+}
+
+pub(crate) fn term(id: u64, term: u64) -> Write {
+    let hard_state = HardState { term: Term(term), ..HardState::default() };
+    Write { id: WriteId(id), hard_state: Some(hard_state), ..Write::default() }
+}
+
+pub(crate) fn append(id: u64, entries: Vec<Entry>) -> Write {
+    Write { id: WriteId(id), entries, ..Write::default() }
+}
+
+/// All entries of a log.
+pub(crate) fn entries<D: Disk>(log: &Log<D>) -> Vec<Entry> {
+    let last = log.last().index;
+    if last == LogIndex(0) {
+        return Vec::new();
+    }
+    log.reader().entries(LogIndex(1), last, usize::MAX).unwrap()
+}
+
+pub(crate) fn indexes<D: Disk>(log: &Log<D>) -> Vec<u64> {
+    entries(log).iter().map(|entry| entry.index.0).collect()
+}
+
+/// A file of the real disk, with a bit of it flipped.
+pub(crate) fn flip_real(path: &Path, bit: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// What a log may hold while `write` is under way from `before`: a write that does not fit its segment is divided.
+pub(crate) fn steps(before: &[Entry], write: &Write) -> Vec<Vec<Entry>> {
+    let mut log = before.to_vec();
+    let mut steps = vec![log.clone()];
+    if let Some(to) = write.truncate_to {
+        log.retain(|entry| entry.index <= to);
+        steps.push(log.clone());
+    }
+    for entry in &write.entries {
+        log.push(entry.clone());
+        steps.push(log.clone());
+    }
+    steps
+}

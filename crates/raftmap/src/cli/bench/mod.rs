@@ -1,0 +1,143 @@
+//! `raftmap bench`.
+
+mod load;
+mod report;
+
+use std::time::Duration;
+
+use clap::Args;
+use raftmap::local_cluster::{CLIENT, LocalCluster, LocalPlan};
+use raftmap_client::Client;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::load::{Load, Mix};
+use self::report::Report;
+use super::connect::{ConnectArgs, block_on_all_cores};
+use super::exit::{self, Failure};
+use super::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  Three servers on this machine, started and ended by the command itself, TLS on:
+    raftmap bench --local
+    raftmap bench --local --clients 1 --seconds 10
+  Reads of a running cluster, nine for each write:
+    raftmap bench --mix 90/10 --json
+";
+
+/// Measure throughput and latency
+///
+/// Closed loop: each client sends its next request when the last one is answered. Puts are durable on a majority, gets
+/// are linearizable. Writes keys that begin with raftmap-bench/ and leaves them there. Ends with code 1 if a request
+/// failed.
+#[derive(Args)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
+pub(crate) struct Bench {
+    /// Clients at once
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    clients: u16,
+
+    /// Over how many connections to each server the clients are spread
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+
+    /// How long the load runs before it is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    warm_up_seconds: u32,
+
+    /// The size of values
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    value_bytes: u32,
+
+    /// How many different keys there are; each request takes one at random
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    keys: u32,
+
+    /// put, get, or percentages of gets and puts, as 90/10
+    #[arg(long, value_name = "MIX", default_value = "put")]
+    mix: Mix,
+
+    /// Start three servers on this machine in a temporary folder, and measure those
+    #[arg(long)]
+    local: bool,
+
+    /// The figures as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let report = block_on_all_cores(async {
+            let failed = |error| Failure::Failed(format!("no signals: {error}"));
+            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            // What loses is dropped, and with it all servers of this command.
+            tokio::select! {
+                measured = self.measure() => measured,
+                _ = terminate.recv() => Err(Failure::Interrupted),
+                _ = interrupt.recv() => Err(Failure::Interrupted),
+            }
+        })?;
+        if self.json {
+            output::json(&report.json())?;
+        } else {
+            output::line(&report.text())?;
+        }
+        match report.failure() {
+            None => Ok(()),
+            Some(failure) => Err(Failure::Failed(failure)),
+        }
+    }
+
+    async fn measure(&self) -> Result<Report, Failure> {
+        if !self.local {
+            let mut clients = Vec::new();
+            for _ in 0..self.connections {
+                clients.push(self.connect.client().await?);
+            }
+            return self.load().run(&clients).await;
+        }
+        let (mut cluster, folder) = start_local().await?;
+        let mut clients = Vec::new();
+        for _ in 0..self.connections {
+            clients.push(Client::connect(cluster.endpoints(), cluster.tls(CLIENT)?).await?);
+        }
+        let report = self.load().run(&clients).await?;
+        drop(clients);
+        cluster.stop_all().await?;
+        drop(folder);
+        Ok(report)
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            clients: self.clients,
+            connections: self.connections,
+            warm_up: Duration::from_secs(self.warm_up_seconds.into()),
+            measured: Duration::from_secs(self.seconds.into()),
+            value_bytes: self.value_bytes,
+            keys: self.keys,
+            mix: self.mix,
+        }
+    }
+}
+
+/// Three servers, of which one leads. They end before their folder does.
+async fn start_local() -> Result<(LocalCluster, TempDir), Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("no cluster on this machine: {error}"));
+    let folder = tempfile::Builder::new().prefix("raftmap-bench").tempdir().map_err(failed)?;
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut cluster = LocalPlan::new(program, folder.path(), 3).map_err(failed)?.found()?;
+    cluster.start_all().await?;
+    cluster.leader().await?;
+    Ok((cluster, folder))
+}

@@ -1,0 +1,205 @@
+//! What was measured, as text and as JSON.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use raftmap_client::Error;
+use serde_json::{Value, json};
+
+use super::load::{Load, Worked, histogram};
+
+/// Requests of one kind.
+pub(super) struct Calls {
+    latency_us: Histogram<u64>,
+    failed: u64,
+    first_failure: Option<String>,
+}
+
+/// The percentiles that are shown.
+const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        Self { latency_us: histogram(), failed: 0, first_failure: None }
+    }
+
+    pub(super) fn record(&mut self, latency: Duration) {
+        self.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.failed += 1;
+        self.first_failure.get_or_insert_with(|| error.to_string());
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.latency_us.add(&other.latency_us).expect("all histograms have the same bounds");
+        self.failed += other.failed;
+        if self.first_failure.is_none() {
+            self.first_failure.clone_from(&other.first_failure);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.latency_us.is_empty() && self.failed == 0
+    }
+
+    fn json(&self, measured: Duration) -> Value {
+        let mut object = json!({
+            "count": self.latency_us.len(),
+            "per_second": self.per_second(measured),
+            "failed": self.failed,
+            "max_us": self.latency_us.max(),
+        });
+        for (name, percentile) in PERCENTILES {
+            object[format!("{}_us", name.replace('.', "_"))] =
+                self.latency_us.value_at_percentile(percentile).into();
+        }
+        object
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a count of requests, shown to a few digits")]
+    fn per_second(&self, measured: Duration) -> f64 {
+        (self.latency_us.len() as f64 / measured.as_secs_f64() * 10.0).round() / 10.0
+    }
+
+    fn row(&self, name: &str, measured: Duration) -> String {
+        let mut row = format!("{name:<5}{:>12.0}", self.per_second(measured));
+        let values =
+            PERCENTILES.iter().map(|(_, percentile)| self.latency_us.value_at_percentile(*percentile));
+        for value in values.chain([self.latency_us.max()]) {
+            write!(row, "{:>10}", ms(value)).expect("writing to a string cannot fail");
+        }
+        write!(row, "{:>9}", self.failed).expect("writing to a string cannot fail");
+        row
+    }
+}
+
+/// Microseconds as milliseconds, two digits behind the point.
+fn ms(us: u64) -> String {
+    let hundredths = us.saturating_add(5) / 10;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// The whole measurement.
+pub(super) struct Report {
+    load: Load,
+    puts: Calls,
+    gets: Calls,
+}
+
+impl Report {
+    pub(super) fn new(load: Load) -> Self {
+        Self { load, puts: Calls::new(), gets: Calls::new() }
+    }
+
+    pub(super) fn add(&mut self, worked: &Worked) {
+        self.puts.add(&worked.puts);
+        self.gets.add(&worked.gets);
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let load = &self.load;
+        let calls = |calls: &Calls| if calls.is_empty() { Value::Null } else { calls.json(load.measured) };
+        json!({
+            "clients": load.clients,
+            "connections": load.connections,
+            "value_bytes": load.value_bytes,
+            "keys": load.keys,
+            "gets_percent": load.mix.gets_percent,
+            "warm_up_seconds": load.warm_up.as_secs(),
+            "seconds": load.measured.as_secs(),
+            "puts": calls(&self.puts),
+            "gets": calls(&self.gets),
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let load = &self.load;
+        let mut text = format!(
+            "clients {}, connections {}, value bytes {}, keys {}, measured for {} s after {} s of warm-up\n     {:>12}",
+            load.clients,
+            load.connections,
+            load.value_bytes,
+            load.keys,
+            load.measured.as_secs(),
+            load.warm_up.as_secs(),
+            "per second",
+        );
+        for name in PERCENTILES.iter().map(|(name, _)| *name).chain(["max"]) {
+            write!(text, "{:>10}", format!("{name} ms")).expect("writing to a string cannot fail");
+        }
+        text.push_str("   failed");
+        for (name, calls) in [("puts", &self.puts), ("gets", &self.gets)] {
+            if !calls.is_empty() {
+                text.push('\n');
+                text.push_str(&calls.row(name, load.measured));
+            }
+        }
+        text
+    }
+
+    /// What went wrong, if anything did.
+    pub(super) fn failure(&self) -> Option<String> {
+        let failed = self.puts.failed + self.gets.failed;
+        let first = self.puts.first_failure.as_ref().or(self.gets.first_failure.as_ref())?;
+        Some(format!("{failed} requests failed; the first: {first}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::Mix;
+    use super::*;
+
+    fn report() -> Report {
+        let second = Duration::from_secs(1);
+        let mix = Mix { gets_percent: 50 };
+        let load = Load {
+            clients: 2,
+            connections: 1,
+            warm_up: second,
+            measured: 2 * second,
+            value_bytes: 128,
+            keys: 10,
+            mix,
+        };
+        let mut report = Report::new(load);
+        for us in 1..=1000 {
+            let mut worked = Worked { puts: Calls::new(), gets: Calls::new() };
+            worked.puts.record(Duration::from_micros(us));
+            report.add(&worked);
+        }
+        report
+    }
+
+    #[test]
+    fn figures_of_all_clients_are_added_up() {
+        let json = report().json();
+        assert_eq!(json["puts"]["count"], 1000);
+        assert_eq!(json["puts"]["per_second"], 500.0);
+        assert_eq!(
+            (json["puts"]["p50_us"].as_u64(), json["puts"]["p99_us"].as_u64()),
+            (Some(500), Some(990))
+        );
+        let p99_9_us = json["puts"]["p99_9_us"].as_u64();
+        assert!(p99_9_us.is_some_and(|us| (999..=1000).contains(&us)), "{p99_9_us:?}");
+        assert_eq!(json["puts"]["max_us"].as_u64(), Some(1000));
+        assert_eq!(json["gets"], Value::Null);
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_kind_of_request() {
+        let text = report().text();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        let cells: Vec<_> = lines[2].split_whitespace().collect();
+        assert_eq!(cells, ["puts", "500", "0.50", "0.90", "0.99", "1.00", "1.00", "0"]);
+    }
+
+    #[test]
+    fn times_are_rounded_to_a_hundredth_of_a_millisecond() {
+        assert_eq!([0, 4, 5, 994, 995, 12_345].map(ms), ["0.00", "0.00", "0.01", "0.99", "1.00", "12.35"]);
+    }
+}

@@ -1,0 +1,141 @@
+//! How a command reaches a cluster.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use raftmap_client::{Client, Identity, Security, Tls};
+
+use super::exit::Failure;
+
+/// The options by which a command reaches a cluster. All can come from the environment.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ConnectArgs {
+    /// Servers of the cluster, host:port, separated by commas; one that answers is enough
+    #[arg(long, env = "RAFTMAP_ENDPOINTS", value_name = "HOST:PORT,...", value_delimiter = ',')]
+    pub(crate) endpoints: Vec<String>,
+
+    /// Folder of certificates, as `raftmap certs` makes it
+    #[arg(long, env = "RAFTMAP_CERTS", value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
+
+    /// Whose certificate of the folder to show
+    #[arg(long = "as", env = "RAFTMAP_AS", value_name = "NAME", default_value = "client")]
+    name: String,
+
+    /// Certificate of the cluster's authority, instead of DIR/ca.pem
+    #[arg(long, env = "RAFTMAP_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Certificate to show, instead of DIR/NAME.pem
+    #[arg(long, env = "RAFTMAP_CERT", value_name = "FILE", requires = "tls_key")]
+    cert: Option<PathBuf>,
+
+    /// Its key, instead of DIR/NAME.key
+    // Under another id, as commands have a KEY of their own.
+    #[arg(id = "tls_key", long = "key", env = "RAFTMAP_KEY", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Speak without TLS, to servers that were started so
+    #[arg(long, env = "RAFTMAP_INSECURE")]
+    insecure: bool,
+
+    /// How long each request may take, its retries included, in milliseconds
+    #[arg(long, env = "RAFTMAP_TIMEOUT_MS", value_name = "MS", default_value_t = 10_000)]
+    timeout_ms: u64,
+}
+
+impl ConnectArgs {
+    /// A client of the cluster.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        let builder = Client::builder(self.endpoints()?.to_vec(), self.security()?);
+        Ok(builder.timeout(self.timeout()).connect().await?)
+    }
+
+    /// How long a request may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// The servers to begin with.
+    pub(crate) fn endpoints(&self) -> Result<&[String], Failure> {
+        if self.endpoints.is_empty() {
+            let message = "which cluster? Name its servers: --endpoints host:port,... or RAFTMAP_ENDPOINTS";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        Ok(&self.endpoints)
+    }
+
+    /// What to show and to trust.
+    pub(crate) fn security(&self) -> Result<Security, Failure> {
+        if self.insecure {
+            return Ok(Security::Insecure);
+        }
+        let in_folder = |name: &str| self.certs.as_ref().map(|folder| folder.join(name));
+        let ca = self.ca.clone().or_else(|| in_folder("ca.pem"));
+        let certificate = self.cert.clone().or_else(|| in_folder(&format!("{}.pem", self.name)));
+        let key = self.key.clone().or_else(|| in_folder(&format!("{}.key", self.name)));
+        let Some(ca) = ca else {
+            return Err(Failure::Usage(
+                "which certificates? --certs DIR --as NAME, or --ca, --cert and --key, or the variables of the \
+                 environment that --help names; --insecure only for servers that were started so"
+                    .to_owned(),
+            ));
+        };
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                Some(Identity { certificate: self.read(&certificate)?, key: self.read(&key)? })
+            }
+            _ => None,
+        };
+        Ok(Security::Tls(Tls { ca: self.read(&ca)?, identity }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
+        fs::read(path).map_err(|error| {
+            let names = self.certs.as_deref().map(holders).unwrap_or_default();
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound if !names.is_empty() => {
+                    format!(
+                        "\nThe folder has certificates of {}: choose by --as or RAFTMAP_AS.",
+                        names.join(", ")
+                    )
+                }
+                _ => String::new(),
+            };
+            Failure::Failed(format!("cannot read {}: {error}{hint}", path.display()))
+        })
+    }
+}
+
+/// The clients and operators that a folder of certificates has keys of.
+fn holders(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let stem = |name: std::ffi::OsString| {
+        name.to_str().and_then(|name| name.strip_suffix(".key").map(str::to_owned))
+    };
+    let mut holders: Vec<String> =
+        names.filter_map(stem).filter(|stem| stem != "ca" && !stem.starts_with("node-")).collect();
+    holders.sort();
+    holders
+}
+
+/// Runs a command's asynchronous part, on this thread alone.
+pub(crate) fn block_on<T>(part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    runtime.block_on(part)
+}
+
+/// Runs a command's asynchronous part, on all cores.
+pub(crate) fn block_on_all_cores<T>(part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(part);
+    // Nothing that is left is waited for: a disk that hangs must not keep a server that is to end.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,130 @@
+//! `raftmap init`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use raftmap::node;
+use raftmap::tls::identity::ClusterName;
+use raftmap_log::FoundingMember;
+use raftmap_raft::NodeId;
+
+use super::exit::{self, Failure};
+use super::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  On each of three machines, the same members, and its own --id:
+    raftmap init --cluster shop --data data --id 1 --member 1=host1:7001,host1:7000 \\
+      --member 2=host2:7001,host2:7000 --member 3=host3:7001,host3:7000
+  A cluster of one, to try things out:
+    raftmap init --cluster toy --data toy --id 1 --member 1=127.0.0.1:7001,127.0.0.1:7000
+";
+
+/// Make the data directory of a server, once in its life
+///
+/// The members are those that the cluster is founded with, the same on all of them. A server whose directory is lost does
+/// not come back under its id: what it promised is gone with it.
+#[derive(Args)]
+#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
+pub(crate) struct Init {
+    /// The cluster's name, as in its certificates
+    #[arg(long, value_name = "NAME")]
+    cluster: ClusterName,
+
+    /// The data directory; it must be empty, and is made if needed
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// This server's id
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
+    id: NodeId,
+
+    /// A founding member: its id, where the other servers reach it, and where clients reach it
+    #[arg(long = "member", value_name = "ID=HOST:PORT,HOST:PORT", value_parser = parse_member, required = true)]
+    members: Vec<FoundingMember>,
+}
+
+/// A server's id in its one spelling.
+pub(super) fn parse_id(text: &str) -> Result<NodeId, String> {
+    let id = text.parse().ok().filter(|id: &u64| *id > 0 && id.to_string() == text);
+    id.map(NodeId).ok_or_else(|| format!("{text:?} is no id: a number from 1"))
+}
+
+fn parse_member(text: &str) -> Result<FoundingMember, String> {
+    let form = "write ID=HOST:PORT,HOST:PORT: for servers, then for clients, as in 1=host1:7001,host1:7000";
+    let (id, addresses) = text.split_once('=').ok_or(form)?;
+    let (peer, client) = addresses.split_once(',').ok_or(form)?;
+    for address in [peer, client] {
+        check_address(address)?;
+    }
+    if peer == client {
+        return Err(format!("{peer} cannot be for servers and for clients at once: choose two ports"));
+    }
+    Ok(FoundingMember {
+        node: parse_id(id)?,
+        peer_address: peer.to_owned(),
+        client_address: client.to_owned(),
+    })
+}
+
+/// Others dial this: it has a host and a port, and means this machine elsewhere, too.
+fn check_address(address: &str) -> Result<(), String> {
+    let form = || format!("{address:?} is not host:port; an IPv6 address stands in brackets");
+    let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
+    let port: u16 = port.parse().map_err(|_| form())?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || port == 0 || (host.contains(':') && !bracketed) || host.contains('/') {
+        return Err(form());
+    }
+    if address.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified()) {
+        return Err(format!("{address} is no address to reach a server by: name its host"));
+    }
+    Ok(())
+}
+
+impl Init {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let members = self.members.len();
+        let identity = node::init(&self.data, &self.cluster, self.id, self.members)?;
+        let data = self.data.display();
+        output::line(&format!("{data}: server {} of cluster {}, {members} members", self.id, self.cluster))?;
+        output::line(&format!(
+            "founding members {:032x}: must be the same on all of them",
+            identity.founding_hash()
+        ))?;
+        if members.is_multiple_of(2) {
+            output::line(&format!(
+                "{members} servers survive no more failures than {}: an odd number is better",
+                members - 1
+            ))?;
+        }
+        output::line(&format!("next: raftmap serve --data {data} --certs DIR"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_has_an_id_and_two_addresses() {
+        let member = parse_member("2=host2:7001,[::1]:7000").unwrap();
+        assert_eq!((member.node, member.client_address.as_str()), (NodeId(2), "[::1]:7000"));
+        for (text, part) in [
+            ("host2:7001,host2:7000", "write ID="),
+            ("2=host2:7001", "write ID="),
+            ("0=host2:7001,host2:7000", "no id"),
+            ("02=host2:7001,host2:7000", "no id"),
+            ("2=host2,host2:7000", "not host:port"),
+            ("2=host2:7001,host2:70000", "not host:port"),
+            ("2=::1:7001,host2:7000", "not host:port"),
+            ("2=https://host2:7001,host2:7000", "not host:port"),
+            ("2=0.0.0.0:7001,host2:7000", "no address to reach"),
+            ("2=host2:7000,host2:7000", "two ports"),
+        ] {
+            let error = parse_member(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

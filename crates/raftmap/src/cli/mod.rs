@@ -1,0 +1,126 @@
+//! The command line: one file a command, and what they share.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `exit` | how a command ends: exit codes, and the last line on standard error |
+//! | `connect` | the options by which a command reaches a cluster |
+//! | `encoding` | keys and values as arguments and output |
+//! | the others | a command each |
+
+mod bench;
+mod cas;
+mod certs;
+mod connect;
+mod del;
+mod demo;
+mod encoding;
+mod exit;
+mod get;
+mod import;
+mod init;
+mod output;
+mod put;
+mod scan;
+mod serve;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::exit::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  A cluster of three servers on this machine, killed and healed before your eyes:
+    raftmap demo
+
+  Three machines. Once, anywhere; then copy ca.pem and its own pair to each machine:
+    raftmap certs --cluster shop --out certs --server 1=host1 --server 2=host2 --server 3=host3 --client app
+  On each machine, with its own --id and the same members:
+    raftmap init --cluster shop --data data --id 1 --member 1=host1:7001,host1:7000 \\
+      --member 2=host2:7001,host2:7000 --member 3=host3:7001,host3:7000
+    raftmap serve --data data --certs certs
+  From anywhere:
+    export RAFTMAP_ENDPOINTS=host1:7000,host2:7000,host3:7000 RAFTMAP_CERTS=certs RAFTMAP_AS=app
+    raftmap put greeting hello
+    raftmap get greeting
+    raftmap status
+";
+
+/// A replicated hash map: three or more servers hold the same map, agree on every change through Raft, and keep each
+/// acknowledged write through crashes, power loss and partitions.
+#[derive(Parser)]
+#[command(name = "raftmap", version, before_help = EXAMPLES, after_help = exit::TABLE)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Certs(certs::Certs),
+    Init(init::Init),
+    Serve(Box<serve::Serve>),
+    Get(get::Get),
+    Put(put::Put),
+    Del(del::Del),
+    Cas(cas::Cas),
+    Scan(scan::Scan),
+    Import(import::Import),
+    Status(status::Status),
+    Bench(bench::Bench),
+    Demo(demo::Demo),
+}
+
+/// Runs what the arguments ask for.
+pub(crate) fn main() -> ExitCode {
+    // Before anything that might speak TLS. It can only fail if it was installed already, which is as good.
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Certs(certs) => certs.run(),
+        Command::Init(init) => init.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Get(get) => get.run(),
+        Command::Put(put) => put.run(),
+        Command::Del(del) => del.run(),
+        Command::Cas(cas) => cas.run(),
+        Command::Scan(scan) => scan.run(),
+        Command::Import(import) => import.run(),
+        Command::Status(status) => status.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Demo(demo) => demo.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_all_arguments_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_text_opens_with_examples() {
+        let mut raftmap = Arguments::command();
+        raftmap.build();
+        for command in std::iter::once(&raftmap).chain(raftmap.get_subcommands()) {
+            let mut command = command.clone();
+            if command.get_name() != "help" {
+                let help = command.render_long_help().to_string();
+                assert!(help.starts_with("Examples:\n"), "{}: {help}", command.get_name());
+            }
+        }
+    }
+}

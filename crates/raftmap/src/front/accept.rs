@@ -1,0 +1,158 @@
+//! Takes connections, and gets each through its handshake.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connectrpc::Dispatcher;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::access::{Admission, Caller};
+use super::connection::{self, Version};
+use super::gate::Gate;
+use super::meters::{Held, Meters};
+use super::{FrontDoorConfig, Security};
+
+/// The process is out of file descriptors, or the like: each further try would fail at once, too.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// What all connections share.
+pub(super) struct Door<D> {
+    security: Security,
+    admission: Admission,
+    config: Arc<FrontDoorConfig>,
+    meters: Arc<Meters>,
+    stop: CancellationToken,
+    gate: Arc<Gate<D>>,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl<D: Dispatcher> Door<D> {
+    pub(super) fn new(
+        security: Security,
+        admission: Admission,
+        config: Arc<FrontDoorConfig>,
+        meters: Arc<Meters>,
+        stop: CancellationToken,
+        gate: Arc<Gate<D>>,
+    ) -> Self {
+        let connections = Arc::new(Semaphore::new(config.connections_max));
+        let handshakes = Arc::new(Semaphore::new(config.handshakes_max));
+        Self { security, admission, config, meters, stop, gate, connections, handshakes }
+    }
+
+    /// Takes connections until the door stops; they end in tasks of `tracker`.
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener, tracker: TaskTracker) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((socket, address)) => {
+                    tracker.spawn(Arc::clone(&self).take(socket, address));
+                }
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    sleep(PAUSE_AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    async fn take(self: Arc<Self>, socket: TcpStream, address: SocketAddr) {
+        let Some(_place) = self.place(&self.connections, address, "connections", self.config.connections_max)
+        else {
+            return;
+        };
+        // Small answers leave at once: batching is done above, where it is known what is ready.
+        if let Err(error) = socket.set_nodelay(true) {
+            debug!(%address, %error, "the connection broke at once");
+            return;
+        }
+        let _counted = Held::new(&self.meters.connections);
+        match &self.security {
+            Security::Plaintext => {
+                let caller = Caller::new(address, &self.admission, None);
+                self.serve(socket, Version::FromFirstBytes, caller).await;
+            }
+            Security::Tls(tls) => {
+                let acceptor = TlsAcceptor::from(Arc::clone(tls));
+                self.secure(socket, address, &acceptor).await;
+            }
+        }
+    }
+
+    async fn secure(&self, socket: TcpStream, address: SocketAddr, acceptor: &TlsAcceptor) {
+        let Some(place) = self.place(&self.handshakes, address, "handshakes", self.config.handshakes_max)
+        else {
+            return;
+        };
+        let handshake = timeout(self.config.handshake_timeout, acceptor.accept(socket));
+        let stream = tokio::select! {
+            handshake = handshake => match handshake {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    self.meters.handshakes_refused.increment(1);
+                    info!(%address, reason = %error, "handshake refused");
+                    return;
+                }
+                Err(_) => {
+                    self.meters.handshakes_refused.increment(1);
+                    info!(%address, limit = ?self.config.handshake_timeout, "handshake not finished in time");
+                    return;
+                }
+            },
+            () = self.stop.cancelled() => return,
+        };
+        drop(place);
+        let (_, tls) = stream.get_ref();
+        let version = Version::of_alpn(tls.alpn_protocol());
+        let caller = Caller::new(address, &self.admission, tls.peer_certificates());
+        if let Some(reason) = caller.refusal() {
+            info!(%address, %reason, "the certificate is of no use here: all requests are refused");
+        }
+        self.serve(stream, version, caller).await;
+    }
+
+    async fn serve<I>(&self, io: I, version: Version, caller: Caller)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        debug!(%caller, ?version, "connected");
+        let answer = {
+            let (gate, caller) = (Arc::clone(&self.gate), caller.clone());
+            move |request| {
+                let (gate, caller) = (Arc::clone(&gate), caller.clone());
+                async move { gate.answer(caller, request).await }
+            }
+        };
+        match connection::serve(io, version, &self.config, &self.stop, answer).await {
+            Ok(()) => debug!(%caller, "disconnected"),
+            Err(error) => debug!(%caller, %error, "disconnected"),
+        }
+    }
+
+    fn place(
+        &self,
+        places: &Arc<Semaphore>,
+        address: SocketAddr,
+        what: &'static str,
+        limit: usize,
+    ) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(places).try_acquire_owned().ok();
+        if place.is_none() {
+            self.meters.connections_refused.increment(1);
+            info!(%address, what, limit, "a connection was closed unanswered: the limit is reached");
+        }
+        place
+    }
+}

@@ -1,0 +1,278 @@
+//! The calls of `map.proto` and `cluster.proto`, from message to message.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use connectrpc::{InboundStream, RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
+use futures::StreamExt;
+use raftmap_proto::v1;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Caller;
+use super::budget::Share;
+use super::gate::Deadline;
+use super::meters::{Kind, Meters};
+use super::sizes::Counted;
+use super::{FrontDoorConfig, convert, pipeline, scan, status};
+use crate::api::{Code, Failure, FailureOutcome, ReadAndWrite};
+
+/// What all calls share.
+pub(super) struct Calls<N> {
+    pub(super) node: Arc<N>,
+    pub(super) config: Arc<FrontDoorConfig>,
+    pub(super) meters: Arc<Meters>,
+    /// Scans that hold a snapshot.
+    pub(super) scans: Arc<Semaphore>,
+    /// The server stops: streams take no more requests.
+    pub(super) stop: CancellationToken,
+}
+
+impl<N: ReadAndWrite> Calls<N> {
+    pub(super) async fn get(
+        &self,
+        request: v1::GetRequest,
+        deadline: Instant,
+    ) -> Result<v1::GetResponse, Failure> {
+        let input = convert::get(request, deadline)?;
+        let request_id = input.call.request_id.clone();
+        Ok(convert::get_response(request_id, self.node.get_value(input).await?))
+    }
+
+    pub(super) async fn put(
+        &self,
+        request: v1::PutRequest,
+        deadline: Instant,
+    ) -> Result<v1::PutResponse, Failure> {
+        let input = convert::put(request, deadline)?;
+        let request_id = input.call.request_id.clone();
+        Ok(convert::put_response(request_id, self.node.propose_value(input).await?))
+    }
+
+    pub(super) async fn delete(
+        &self,
+        request: v1::DeleteRequest,
+        deadline: Instant,
+    ) -> Result<v1::DeleteResponse, Failure> {
+        let input = convert::delete(request, deadline)?;
+        let request_id = input.call.request_id.clone();
+        Ok(convert::delete_response(request_id, self.node.delete_value(input).await?))
+    }
+
+    pub(super) async fn txn(
+        &self,
+        request: v1::TxnRequest,
+        deadline: Instant,
+    ) -> Result<v1::TxnResponse, Failure> {
+        let input = convert::txn(request, deadline)?;
+        let request_id = input.call.request_id.clone();
+        Ok(convert::txn_response(request_id, self.node.transact(input).await?))
+    }
+
+    /// One page, as large as an answer may be. Its snapshot is gone when this returns.
+    async fn scan_page(
+        &self,
+        request: v1::ScanRequest,
+        deadline: Instant,
+    ) -> Result<v1::ScanResponse, Failure> {
+        let input = convert::scan(request, self.node.limits().answer_bytes_max, deadline)?;
+        let request_id = input.call.request_id.clone();
+        let mut pages = self.node.scan(input).await?;
+        match pages.next().await {
+            Some(page) => Ok(convert::scan_response(request_id, page?)),
+            None => Err(Failure::not_applied(Code::Unspecified, "the scan ended without a page")),
+        }
+    }
+
+    async fn open_session(
+        &self,
+        request: v1::OpenSessionRequest,
+        deadline: Instant,
+    ) -> Result<v1::OpenSessionResponse, Failure> {
+        let call = convert::call(request.request_id, &request.map, deadline)?;
+        let request_id = call.request_id.clone();
+        Ok(convert::open_session_response(request_id, &self.node.open_session(call).await?))
+    }
+
+    async fn members(
+        &self,
+        request: v1::MembersRequest,
+        deadline: Instant,
+    ) -> Result<v1::MembersResponse, Failure> {
+        let call = convert::cluster_call(request.request_id, deadline)?;
+        let request_id = call.request_id.clone();
+        Ok(v1::MembersResponse { request_id, ..self.node.members(call).await? })
+    }
+
+    async fn status(
+        &self,
+        request: v1::StatusRequest,
+        deadline: Instant,
+    ) -> Result<v1::StatusResponse, Failure> {
+        let call = convert::cluster_call(request.request_id, deadline)?;
+        let request_id = call.request_id.clone();
+        Ok(v1::StatusResponse { request_id, ..self.node.status(call).await? })
+    }
+
+    /// Runs a request, counts and logs it.
+    pub(super) async fn observed<T>(
+        &self,
+        kind: Kind,
+        caller: &Caller,
+        request_id: &str,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let since = Instant::now();
+        let result = request.await;
+        match &result {
+            Ok(_) => self.meters.answered(kind, caller, request_id, since),
+            Err(failure) => self.meters.failed(kind, caller, request_id, failure),
+        }
+        result
+    }
+
+    /// [`Self::observed`], as a call of its own. Its answer is held until it is sent.
+    async fn unary<T: Counted>(
+        &self,
+        kind: Kind,
+        ctx: &RequestContext,
+        request_id: &str,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> ServiceResult<T> {
+        let held = async {
+            let answer = request.await?;
+            share(ctx).grow(answer.counted_bytes()).map_err(|failure| unsent(kind, failure))?;
+            Ok(answer)
+        };
+        let result = self.observed(kind, caller(ctx), request_id, held).await;
+        result.map(Response::new).map_err(|failure| status::error(&failure))
+    }
+}
+
+/// `failure`, because of which the answer to a request that ran is dropped. It can be asked again; a write with its
+/// session tag.
+pub(super) fn unsent(kind: Kind, failure: Failure) -> Failure {
+    let outcome = if kind.is_read() { FailureOutcome::NotApplied } else { FailureOutcome::Unknown };
+    Failure { outcome, ..failure }
+}
+
+/// The other end of the connection that a request came on.
+fn caller(ctx: &RequestContext) -> &Caller {
+    ctx.extensions().get().expect("the gate puts the caller into every request")
+}
+
+/// What the request and its answer hold of the budget.
+fn share(ctx: &RequestContext) -> &Arc<Share> {
+    ctx.extensions().get().expect("the gate puts a share into every request")
+}
+
+fn deadline(ctx: &RequestContext) -> Instant {
+    let Deadline(deadline) = ctx.extensions().get().expect("the gate puts a deadline into every request");
+    *deadline
+}
+
+/// The calls as `connectrpc` serves them.
+pub(super) struct Service<N>(pub(super) Arc<Calls<N>>);
+
+impl<N> Clone for Service<N> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[allow(refining_impl_trait, reason = "the messages themselves are what is answered")]
+impl<N: ReadAndWrite> v1::Map for Service<N> {
+    async fn get(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::GetRequest>,
+    ) -> ServiceResult<v1::GetResponse> {
+        let call = self.0.get(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::Get, &ctx, request.request_id, call).await
+    }
+
+    async fn put(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::PutRequest>,
+    ) -> ServiceResult<v1::PutResponse> {
+        let call = self.0.put(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::Put, &ctx, request.request_id, call).await
+    }
+
+    async fn delete(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::DeleteRequest>,
+    ) -> ServiceResult<v1::DeleteResponse> {
+        let call = self.0.delete(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::Delete, &ctx, request.request_id, call).await
+    }
+
+    async fn txn(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::TxnRequest>,
+    ) -> ServiceResult<v1::TxnResponse> {
+        let call = self.0.txn(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::Txn, &ctx, request.request_id, call).await
+    }
+
+    async fn scan(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::ScanRequest>,
+    ) -> ServiceResult<ServiceStream<v1::ScanResponse>> {
+        let call = scan::open(&self.0, request.to_owned_message(), deadline(&ctx));
+        let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, call).await;
+        pages.map(Response::new).map_err(|failure| status::error(&failure))
+    }
+
+    async fn scan_page(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::ScanRequest>,
+    ) -> ServiceResult<v1::ScanResponse> {
+        let call = self.0.scan_page(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::ScanPage, &ctx, request.request_id, call).await
+    }
+
+    async fn open_session(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::OpenSessionRequest>,
+    ) -> ServiceResult<v1::OpenSessionResponse> {
+        let call = self.0.open_session(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::OpenSession, &ctx, request.request_id, call).await
+    }
+
+    async fn pipeline(
+        &self,
+        ctx: RequestContext,
+        requests: InboundStream<v1::PipelineRequest>,
+    ) -> ServiceResult<ServiceStream<v1::PipelineResponse>> {
+        Ok(Response::new(pipeline::open(Arc::clone(&self.0), caller(&ctx), share(&ctx), requests)))
+    }
+}
+
+#[allow(refining_impl_trait, reason = "the messages themselves are what is answered")]
+impl<N: ReadAndWrite> v1::Cluster for Service<N> {
+    async fn members(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::MembersRequest>,
+    ) -> ServiceResult<v1::MembersResponse> {
+        let call = self.0.members(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::Members, &ctx, request.request_id, call).await
+    }
+
+    async fn status(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::StatusRequest>,
+    ) -> ServiceResult<v1::StatusResponse> {
+        let call = self.0.status(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::Status, &ctx, request.request_id, call).await
+    }
+}

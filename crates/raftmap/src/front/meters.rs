@@ -1,0 +1,139 @@
+//! What the front door counts and logs.
+
+use std::time::Instant;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tracing::{debug, info};
+
+use super::access::Caller;
+use super::convert::{REQUEST_ID_BYTES_MAX, excerpt};
+use crate::api::{Code, Failure};
+
+/// The calls, as metrics and logs name them. Requests inside a `Pipeline` count as what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Get,
+    Put,
+    Delete,
+    Txn,
+    Scan,
+    ScanPage,
+    OpenSession,
+    Members,
+    Status,
+}
+
+impl Kind {
+    /// Whether it certainly changed nothing, whatever became of its answer.
+    pub(super) fn is_read(self) -> bool {
+        match self {
+            Self::Get | Self::Scan | Self::ScanPage | Self::Members | Self::Status => true,
+            Self::Put | Self::Delete | Self::Txn | Self::OpenSession => false,
+        }
+    }
+
+    const ALL: [Self; 9] = [
+        Self::Get,
+        Self::Put,
+        Self::Delete,
+        Self::Txn,
+        Self::Scan,
+        Self::ScanPage,
+        Self::OpenSession,
+        Self::Members,
+        Self::Status,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "Get",
+            Self::Put => "Put",
+            Self::Delete => "Delete",
+            Self::Txn => "Txn",
+            Self::Scan => "Scan",
+            Self::ScanPage => "ScanPage",
+            Self::OpenSession => "OpenSession",
+            Self::Members => "Members",
+            Self::Status => "Status",
+        }
+    }
+}
+
+/// Handles of all metrics, looked up once. See [`crate::observe`] for their list.
+pub(super) struct Meters {
+    pub(super) connections: Gauge,
+    pub(super) connections_refused: Counter,
+    pub(super) handshakes_refused: Counter,
+    pub(super) requests_refused: Counter,
+    pub(super) pipelines: Gauge,
+    answered: [Counter; Kind::ALL.len()],
+    seconds: [Histogram; Kind::ALL.len()],
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        Self {
+            connections: gauge!("raftmap_front_connections"),
+            connections_refused: counter!("raftmap_front_connections_refused_total"),
+            handshakes_refused: counter!("raftmap_front_handshakes_refused_total"),
+            requests_refused: counter!("raftmap_front_requests_refused_total"),
+            pipelines: gauge!("raftmap_front_pipelines"),
+            answered: Kind::ALL
+                .map(|kind| counter!("raftmap_requests_answered_total", "call" => kind.name())),
+            seconds: Kind::ALL.map(|kind| histogram!("raftmap_request_seconds", "call" => kind.name())),
+        }
+    }
+
+    /// A request is answered.
+    pub(super) fn answered(&self, kind: Kind, caller: &Caller, request_id: &str, since: Instant) {
+        let took = since.elapsed();
+        self.answered[kind as usize].increment(1);
+        self.seconds[kind as usize].record(took);
+        debug!(call = kind.name(), request_id = loggable(request_id), %caller, ?took, "answered");
+    }
+
+    /// A request failed.
+    pub(super) fn failed(&self, kind: Kind, caller: &Caller, request_id: &str, failure: &Failure) {
+        counter!("raftmap_requests_failed_total", "call" => kind.name(), "code" => failure.code.name())
+            .increment(1);
+        log_failure(kind.name(), caller, loggable(request_id), failure);
+    }
+
+    /// What arrived did not become a request.
+    pub(super) fn refused(&self, path: &str, caller: &Caller, failure: &Failure) {
+        self.requests_refused.increment(1);
+        log_failure(&excerpt(path), caller, "", failure);
+    }
+}
+
+/// Under load, when a server refuses what it cannot take, its log does not grow with what it refuses.
+fn log_failure(call: &str, caller: &Caller, request_id: &str, failure: &Failure) {
+    let (code, outcome, reason) = (failure.code.name(), failure.outcome, failure.reason.as_str());
+    match failure.code {
+        Code::Overloaded | Code::Deadline => {
+            debug!(call, request_id, %caller, code, ?outcome, reason, "failed");
+        }
+        _ => info!(call, request_id, %caller, code, ?outcome, reason, "failed"),
+    }
+}
+
+/// An id that is too long is refused, and does not fill the log either.
+fn loggable(request_id: &str) -> &str {
+    if request_id.len() <= REQUEST_ID_BYTES_MAX { request_id } else { "(too long)" }
+}
+
+/// Counts one thing for as long as it lives.
+pub(super) struct Held(Gauge);
+
+impl Held {
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

@@ -1,0 +1,274 @@
+//! A node: one server of a cluster, as `raftmap serve` runs it and as a program embeds it.
+
+mod config;
+mod describe;
+mod requests;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use raftmap_log::{Identity, Log, LogOptions, RealDisk, Repair};
+use raftmap_replica::{Event, Replica, ReplicaConfig, StateWorker, member_of, restore};
+use raftmap_state::validate::RequestLimits;
+use raftmap_state::{FjallEngine, Reader, StateMachine};
+use tokio::net::TcpListener;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
+use crate::runtime::{Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, StateThread};
+use crate::tls::config::Credentials;
+use crate::tls::identity::ClusterName;
+
+pub use self::config::{InitFailure, NodeConfig, StartFailure};
+pub use crate::runtime::NodeError;
+pub use raftmap_log::FoundingMember;
+pub use raftmap_raft::NodeId;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The state machine's directory in the data directory.
+const STATE_DIR: &str = "state";
+
+/// A running node. Clones are handles of the same one. It ends with [`Node::shut_down`], or by itself when its disk
+/// fails or an invariant is broken: [`Node::failed`].
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Identity,
+    limits: RequestLimits,
+    reader: Reader<FjallEngine>,
+    inbox: Inbox,
+    failstop: Failstop,
+    began: Instant,
+    peers: Arc<Peers>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    /// A node that nobody holds any more ends; its other threads follow the replica's.
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
+/// The number that stands for a cluster on disk and between servers: a hash of its name.
+pub fn cluster_id(name: &ClusterName) -> u128 {
+    xxh3_128(name.as_str().as_bytes())
+}
+
+/// Makes the data directory of server `node` of a cluster that is founded with `members`, all of which must be told the
+/// same.
+///
+/// # Errors
+/// If the directory is not empty, or what it was told is not possible.
+pub fn init(
+    data_dir: &Path,
+    cluster: &ClusterName,
+    node: NodeId,
+    members: Vec<FoundingMember>,
+) -> Result<Identity, InitFailure> {
+    if !members.iter().any(|member| member.node == node) {
+        return Err(InitFailure::NotAMember(node.0));
+    }
+    let incarnation = random_u64().map_err(InitFailure::Random)?;
+    let identity = Identity::new(cluster_id(cluster), node, incarnation, members)?;
+    Log::init(&RealDisk, data_dir, &identity, &LogOptions::default())?;
+    Ok(identity)
+}
+
+fn random_u64() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+impl Node {
+    /// Starts a node on its data directory: recovers its log and state machine, listens for the other servers, and takes
+    /// part in the cluster.
+    ///
+    /// # Errors
+    /// If it cannot start. Nothing was lost by trying.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartFailure> {
+        let failstop = Failstop::new();
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
+        let opened =
+            opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
+        let Opened { log, identity, engine, worker, replica } = opened;
+        let listener = TcpListener::bind(config.peer_listen)
+            .await
+            .map_err(|source| StartFailure::Listen { address: config.peer_listen, source })?;
+
+        let (inbox, outbox) = Inbox::new(config.requests_max);
+        let peers_config = peers_config(&config, &identity, replica.status().raft.damaged)?;
+        let peers = Arc::new(Peers::start(peers_config, listener, inbox.clone()));
+        let reader = worker.machine().reader();
+        let (writes, write_queue) = mpsc::channel();
+        let (applies, apply_queue) = mpsc::channel();
+        let (fetches, fetch_queue) = mpsc::channel();
+        let fetch = FetchWorker { reader: log.reader(), inbox: inbox.clone() };
+        let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
+        let state = StateThread { worker, inbox: inbox.clone(), failstop: failstop.clone() };
+        let (tick, outlet) = (config.tick, Arc::clone(&peers));
+        let check_engine = Box::new(move || Ok(engine.check()?));
+        let settings = DriverSettings {
+            tick,
+            writes,
+            applies,
+            fetches,
+            outlet,
+            check_engine,
+            failstop: failstop.clone(),
+        };
+        let driver = Driver::new(replica, outbox, settings);
+        let threads = vec![
+            failstop.spawn("log", move || log.run(&write_queue))?,
+            failstop.spawn("state", move || state.run(&apply_queue))?,
+            failstop.spawn("fetch", move || fetch.run(&fetch_queue))?,
+            failstop.spawn("replica", move || driver.run())?,
+        ];
+        let (limits, began, threads) = (config.limits, Instant::now(), Mutex::new(threads));
+        let shared = Shared { identity, limits, reader, inbox, failstop, began, peers, threads };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who this server is.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Whether this server can do its work: a leader is known.
+    pub async fn is_ready(&self) -> bool {
+        self.replica_status().await.is_ok_and(|status| status.raft.leader.is_some())
+    }
+
+    /// Waits until the node ends for a reason of its own, and tells it.
+    pub async fn failed(&self) -> NodeError {
+        self.shared.failstop.failed().await
+    }
+
+    /// Ends the node in good order: new requests are refused, those that are under way may end within `patience`, then the
+    /// threads stop.
+    pub async fn shut_down(&self, patience: Duration) {
+        self.shared.inbox.event(Event::ShutDown);
+        let idle = async {
+            while self.replica_status().await.is_ok_and(|status| status.requests > 0) {
+                tokio::time::sleep(SHUT_DOWN_POLL).await;
+            }
+        };
+        // Who is not done by then learns that the outcome is unknown.
+        let _timed_out = tokio::time::timeout(patience, idle).await;
+        self.shared.inbox.stop();
+        self.shared.peers.stop().await;
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A thread that panicked has told so.
+                let _panicked = thread.join();
+            }
+        });
+        let _cancelled = joined.await;
+    }
+}
+
+/// What a node has on its disk, ready to run.
+struct Opened {
+    log: Log<RealDisk>,
+    identity: Identity,
+    engine: FjallEngine,
+    worker: StateWorker<FjallEngine>,
+    replica: Replica,
+}
+
+impl Opened {
+    fn open(config: &NodeConfig) -> Result<Self, StartFailure> {
+        let (mut log, recovered) = Log::open(RealDisk, &config.data_dir, &config.log)?;
+        match &recovered.repair {
+            Repair::Clean => {}
+            Repair::TornTailCut { segment, offset, aside } => {
+                tracing::warn!(
+                    segment,
+                    offset,
+                    aside,
+                    "the last batch was cut short by a crash; it was never acknowledged and is gone"
+                );
+            }
+            Repair::Damaged(damage) => tracing::error!("{damage}"),
+        }
+        let identity = recovered.identity.clone();
+        let engine = FjallEngine::open(&config.data_dir.join(STATE_DIR), config.engine)?;
+        let worker = StateWorker::new(StateMachine::open(engine.clone(), config.log.group)?)?;
+        let restored = restore(&mut log, &recovered, worker.machine().applied())?;
+        if restored.hard_state.damaged {
+            tracing::error!(
+                "this server lost entries that it may have acknowledged: it neither votes nor counts until a leader has re-sent them"
+            );
+        }
+        let replica = Replica::new(replica_config(config, &identity)?, restored, worker.view());
+        Ok(Self { log, identity, engine, worker, replica })
+    }
+}
+
+fn peers_config(
+    config: &NodeConfig,
+    identity: &Identity,
+    damaged: bool,
+) -> Result<PeersConfig, StartFailure> {
+    let own = identity.node();
+    let security = match &config.tls {
+        None => Security::insecure(),
+        Some(files) => {
+            let credentials = Credentials::load(files)?;
+            let certified = credentials.identity()?.cluster;
+            if cluster_id(&certified) != identity.cluster() {
+                return Err(StartFailure::OtherCluster { certified: certified.to_string() });
+            }
+            Security::tls(&credentials, own)?
+        }
+    };
+    let members = identity.founding_members();
+    let client_address = members.iter().find(|member| member.node == own);
+    Ok(PeersConfig {
+        cluster_id: identity.cluster(),
+        member: member_of(identity),
+        client_address: client_address.map(|member| member.client_address.clone()).unwrap_or_default(),
+        damaged,
+        members: members.iter().map(|member| (member.node, member.peer_address.clone())).collect(),
+        security,
+        limits: PeerLimits::default(),
+    })
+}
+
+fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaConfig, StartFailure> {
+    let seed = random_u64().map_err(|error| StartFailure::Setting(format!("no randomness: {error}")))?;
+    let (election_ticks, heartbeat_ticks) =
+        (config.ticks(config.election_timeout), config.ticks(config.heartbeat));
+    if election_ticks < 2 * heartbeat_ticks {
+        let message = "the election timeout must be at least twice the heartbeat interval";
+        return Err(StartFailure::Setting(message.to_owned()));
+    }
+    let raft = raftmap_raft::Config {
+        election_ticks,
+        heartbeat_ticks,
+        disk_stall_ticks: 10 * election_ticks,
+        max_command_bytes: config.log.entry_bytes_max,
+        ..raftmap_raft::Config::new(identity.node(), seed)
+    };
+    Ok(ReplicaConfig {
+        answer_bytes_max: config.limits.answer_bytes_max,
+        requests_max: config.requests_max,
+        clock_skew_max_ms: u64::try_from(config.clock_skew_max.as_millis()).unwrap_or(u64::MAX),
+        space_reserve_bytes: config.space_reserve_bytes,
+        ..ReplicaConfig::new(raft, member_of(identity))
+    })
+}
+
+/// How often a node that is about to stop looks whether requests are still under way.
+const SHUT_DOWN_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,188 @@
+//! How a node answers: requests go to the replica thread; reads are made here, once the replica says that they may.
+
+use futures::stream;
+use raftmap_proto::v1;
+use raftmap_raft::Outcome;
+use raftmap_replica::{Failure as ReplicaFailure, Reason, RequestKind};
+use raftmap_state::validate::RequestLimits;
+use raftmap_state::{Answer, GetAnswer, ReadError, ScanCursor, SessionOpened, StateError};
+use tokio::sync::oneshot;
+
+use super::Node;
+use crate::api::{
+    Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, ReadAndWrite, ReadOptions,
+    ScanInput, ScanPage, ScanPages, WriteInput,
+};
+use crate::runtime::{NodeError, Reply, Submission};
+
+/// A get of more keys than this is read on a thread that may block.
+const INLINE_KEYS_MAX: usize = 64;
+
+impl ReadAndWrite for Node {
+    fn limits(&self) -> &RequestLimits {
+        &self.shared.limits
+    }
+
+    async fn submit_write(&self, write: Checked<WriteInput>) -> Result<Answer, Failure> {
+        let WriteInput { request, session, call } = write.into_inner();
+        self.write(RequestKind::Write { request, session }, call).await
+    }
+
+    async fn submit_get(&self, get: Checked<GetValueInput>) -> Result<GetAnswer, Failure> {
+        let GetValueInput { get, options, call } = get.into_inner();
+        self.await_readable(options, call).await?;
+        let answer_bytes_max = self.shared.limits.answer_bytes_max;
+        let read = if get.keys.len() <= INLINE_KEYS_MAX {
+            self.shared.reader.get(&get, answer_bytes_max)
+        } else {
+            let reader = self.shared.reader.clone();
+            self.blocking(move || reader.get(&get, answer_bytes_max)).await?
+        };
+        read.map_err(|error| match error {
+            ReadError::AnswerTooLarge { limit } => {
+                Failure::not_applied(Code::TooLarge, error.to_string()).in_field("keys").over_limit(limit)
+            }
+            ReadError::State(error) => self.state_failed(error),
+        })
+    }
+
+    async fn submit_scan(&self, scan: Checked<ScanInput>) -> Result<ScanPages, Failure> {
+        let ScanInput { scan, page_bytes_max, options, call } = scan.into_inner();
+        self.await_readable(options, call).await?;
+        let reader = self.shared.reader.clone();
+        let cursor =
+            self.blocking(move || reader.scan(&scan)).await?.map_err(|error| self.state_failed(error))?;
+        let pages = Pages { node: self.clone(), page_bytes_max: u64::from(page_bytes_max) };
+        Ok(Box::pin(stream::unfold(Some((pages, cursor)), |state| async move {
+            let (pages, cursor) = state?;
+            Some(match pages.next(cursor).await {
+                Ok((page, cursor)) => {
+                    let rest = (!page.last).then_some((pages, cursor));
+                    (Ok(page), rest)
+                }
+                Err(failure) => (Err(failure), None),
+            })
+        })))
+    }
+
+    async fn open_session(&self, call: Call) -> Result<SessionOpened, Failure> {
+        match self.write(RequestKind::OpenSession, call).await? {
+            Answer::SessionOpened(opened) => Ok(opened),
+            other => unreachable!("the opening of a session is answered as such, not by {other:?}"),
+        }
+    }
+
+    async fn members(&self, _: Call) -> Result<v1::MembersResponse, Failure> {
+        Ok(self.describe_members(&self.replica_status().await?))
+    }
+
+    async fn status(&self, _: Call) -> Result<v1::StatusResponse, Failure> {
+        Ok(self.describe_status(&self.replica_status().await?))
+    }
+}
+
+/// The pages of one scan.
+struct Pages {
+    node: Node,
+    page_bytes_max: u64,
+}
+
+impl Pages {
+    /// The next page. It is read on a thread that may block.
+    async fn next(&self, mut cursor: ScanCursor) -> Result<(ScanPage, ScanCursor), Failure> {
+        let page_bytes_max = self.page_bytes_max;
+        let read = move || (cursor.next_page(page_bytes_max), cursor);
+        let (answer, cursor) = self.node.blocking(read).await?;
+        let answer = answer.map_err(|error| self.node.state_failed(error))?;
+        Ok((ScanPage { answer, last: cursor.is_done() }, cursor))
+    }
+}
+
+impl Node {
+    async fn write(&self, kind: RequestKind, call: Call) -> Result<Answer, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(kind, call, Reply::Write(reply))?;
+        let answer = answer.await.map_err(|_| self.ended(FailureOutcome::Unknown))?;
+        answer.map_err(|failure| self.failure(failure))
+    }
+
+    /// Waits until the local state may be read for `options`.
+    async fn await_readable(&self, options: ReadOptions, call: Call) -> Result<(), Failure> {
+        let linearizable = options.consistency == Consistency::Linearizable;
+        let (reply, ready) = oneshot::channel();
+        let kind = RequestKind::Read { linearizable, min_revision: options.min_revision };
+        self.submit(kind, call, Reply::Read(reply))?;
+        let ready = ready.await.map_err(|_| self.ended(FailureOutcome::NotApplied))?;
+        ready.map_err(|failure| self.failure(failure))
+    }
+
+    fn submit(&self, kind: RequestKind, call: Call, reply: Reply) -> Result<(), Failure> {
+        tracing::trace!(request_id = call.request_id, "submitted");
+        let submission = Submission { kind, deadline: call.deadline, reply };
+        self.shared.inbox.submit(submission).map_err(|limit| {
+            let reason = format!("{limit} requests wait for this server already; ask again in a moment");
+            Failure::not_applied(Code::Overloaded, reason).over_limit(limit as u64)
+        })
+    }
+
+    pub(super) async fn replica_status(&self) -> Result<raftmap_replica::ReplicaStatus, Failure> {
+        self.shared.inbox.status().await.map_err(|_| self.ended(FailureOutcome::NotApplied))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        tokio::task::spawn_blocking(read).await.map_err(|_| self.ended(FailureOutcome::NotApplied))
+    }
+
+    /// The engine cannot be read: the node ends.
+    fn state_failed(&self, error: StateError) -> Failure {
+        let failure = Failure::not_applied(Code::NodeUnfit, error.to_string());
+        self.shared.failstop.fail(NodeError::from(error));
+        failure
+    }
+
+    fn ended(&self, outcome: FailureOutcome) -> Failure {
+        Failure {
+            outcome,
+            ..Failure::not_applied(Code::ShuttingDown, "this server has ended; ask another one")
+        }
+    }
+
+    /// A replica's failure, as clients see it.
+    fn failure(&self, failure: ReplicaFailure) -> Failure {
+        let ReplicaFailure { reason, outcome, leader } = failure;
+        if let Reason::Refused(refusal) = reason {
+            return refusal.into();
+        }
+        let (code, limit) = match reason {
+            Reason::NoLeader => (Code::NoLeader, None),
+            Reason::NoQuorum { .. } => (Code::NoQuorum, None),
+            Reason::LeadershipLost => (Code::LeadershipLost, None),
+            Reason::Overloaded { limit } => (Code::Overloaded, Some(limit)),
+            Reason::TooLarge { limit } => (Code::TooLarge, Some(limit)),
+            Reason::Deadline => (Code::Deadline, None),
+            Reason::Behind { .. } => (Code::Behind, None),
+            Reason::DiskFull { reserve_bytes, .. } => (Code::DiskFull, Some(reserve_bytes)),
+            Reason::ShuttingDown => (Code::ShuttingDown, None),
+            Reason::Unsupported => (Code::Unsupported, None),
+            Reason::Refused(refusal) => (refusal.code().into(), refusal.limit()),
+        };
+        let hint = match code {
+            Code::DiskFull => "; free some room, delete keys, or lower --space-reserve",
+            Code::LeadershipLost if outcome == Outcome::Unknown => "; it may have been applied",
+            Code::Deadline if outcome == Outcome::Unknown => " before the answer; it may have been applied",
+            _ => "",
+        };
+        Failure {
+            outcome: match outcome {
+                Outcome::NotApplied => FailureOutcome::NotApplied,
+                Outcome::Unknown => FailureOutcome::Unknown,
+            },
+            leader: leader.and_then(|leader| self.client_address(leader)).map(str::to_owned),
+            limit,
+            ..Failure::not_applied(code, format!("{reason}{hint}"))
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The replica thread: it waits for what happens, tells the replica, and carries out what it wants.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use raftmap_raft::{Ctx, Entry, Write};
+use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request};
+use raftmap_state::StateError;
+
+use super::failstop::{Failstop, NodeError};
+use super::inbox::{Inbound, Outbox, Reply, Submission};
+use super::workers::FetchRequest;
+use crate::peers::{PeerEvent, Transport};
+
+/// How many things are taken in before their effects are carried out: what comes together shares a batch.
+const STEPS_MAX: usize = 8192;
+/// How often the engine is checked and the gauges are set.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the driver's effects go.
+pub(crate) struct DriverSettings<T> {
+    pub(crate) tick: Duration,
+    pub(crate) writes: Sender<Write>,
+    pub(crate) applies: Sender<Vec<Entry>>,
+    pub(crate) fetches: Sender<FetchRequest>,
+    pub(crate) outlet: Arc<T>,
+    /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
+    pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
+    pub(crate) failstop: Failstop,
+}
+
+/// The replica thread's own.
+pub(crate) struct Driver<T> {
+    replica: Replica,
+    outbox: Outbox,
+    settings: DriverSettings<T>,
+    replies: HashMap<Ctx, Reply>,
+    next_ctx: u64,
+    began: Instant,
+    stopping: bool,
+}
+
+impl<T: Transport> Driver<T> {
+    pub(crate) fn new(replica: Replica, outbox: Outbox, settings: DriverSettings<T>) -> Self {
+        let (replies, began) = (HashMap::new(), Instant::now());
+        Self { replica, outbox, settings, replies, next_ctx: 1, began, stopping: false }
+    }
+
+    /// Runs until it is told to stop or the node fails. Whoever still waits then learns that the node has ended, by its
+    /// reply being dropped.
+    ///
+    /// # Errors
+    /// If the replica wants the node to end, or the engine does not work any more.
+    pub(crate) fn run(mut self) -> Result<(), NodeError> {
+        let mut next_tick = Instant::now() + self.settings.tick;
+        let mut next_look = Instant::now();
+        while !self.stopping && !self.settings.failstop.has_failed() {
+            self.take_in(next_tick);
+            let now = Instant::now();
+            if now >= next_tick {
+                // One tick, however late: a process that was stopped for a while first hears what was said meanwhile.
+                let clocks = self.now();
+                self.replica.step(clocks, Event::Tick);
+                next_tick = (next_tick + self.settings.tick).max(now);
+            }
+            self.carry_out()?;
+            if now >= next_look {
+                (self.settings.check_engine)()?;
+                self.set_gauges();
+                next_look = now + LOOK_EVERY;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what has happened, or waits for it, until the next tick at most.
+    fn take_in(&mut self, next_tick: Instant) {
+        let patience = next_tick.saturating_duration_since(Instant::now());
+        let first = match self.outbox.receiver.recv_timeout(patience) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.stopping = true;
+                return;
+            }
+        };
+        let now = self.now();
+        self.step(now, first);
+        for _ in 1..STEPS_MAX {
+            match self.outbox.receiver.try_recv() {
+                Ok(inbound) => self.step(now, inbound),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn step(&mut self, now: Now, inbound: Inbound) {
+        match inbound {
+            Inbound::Submission(submission) => self.submit(now, submission),
+            Inbound::Event(event) => self.replica.step(now, event),
+            Inbound::Peer(event) => self.peer_event(now, event),
+            // Whoever asked may have gone meanwhile.
+            Inbound::Status(reply) => drop(reply.send(self.replica.status())),
+            Inbound::Stop => self.stopping = true,
+        }
+    }
+
+    fn peer_event(&mut self, now: Now, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected { member, info: _ } => self.replica.step(now, Event::PeerConnected(member)),
+            PeerEvent::Lost(peer) => self.replica.step(now, Event::PeerLost(peer)),
+            // The batch is taken in: there is room for the next.
+            PeerEvent::Received { from, batch, room: _taken } => {
+                self.replica.step(now, Event::Peer { from, batch });
+            }
+            // The transport has told the operator; whoever refuses may be the one that is wrong.
+            PeerEvent::Refused { .. } => {}
+        }
+    }
+
+    fn submit(&mut self, now: Now, submission: Submission) {
+        let Submission { kind, deadline, reply } = submission;
+        self.outbox.request_taken();
+        let ctx = Ctx(self.next_ctx);
+        self.next_ctx += 1;
+        self.replies.insert(ctx, reply);
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let deadline_ms = now.monotonic_ms.saturating_add(millis(remaining));
+        self.replica.step(now, Event::Request(Request { ctx, deadline_ms, kind }));
+    }
+
+    fn carry_out(&mut self) -> Result<(), NodeError> {
+        let now = self.now();
+        for effect in self.replica.take_effects(now) {
+            match effect {
+                // A worker that is gone has failed, and the node ends for its reason.
+                Effect::Write(write) => drop(self.settings.writes.send(write)),
+                Effect::Apply(entries) => drop(self.settings.applies.send(entries)),
+                Effect::Fetch { purpose, from, to, max_bytes } => {
+                    drop(self.settings.fetches.send(FetchRequest { purpose, from, to, max_bytes }));
+                }
+                Effect::Send { to, batch } => self.settings.outlet.send(to, batch),
+                Effect::RefusePeer { peer, reason } => self.settings.outlet.refuse(peer, reason),
+                Effect::Answer { ctx, result } => match self.replies.remove(&ctx) {
+                    Some(Reply::Write(reply)) => drop(reply.send(result)),
+                    Some(Reply::Read(reply)) => drop(reply.send(result.map(|_| ()))),
+                    None => {}
+                },
+                Effect::Read { ctx } => {
+                    if let Some(Reply::Read(reply)) = self.replies.remove(&ctx) {
+                        drop(reply.send(Ok(())));
+                    }
+                }
+                Effect::Notice(notice) => tell(&notice),
+                Effect::Stop { reason } => return Err(NodeError::Expelled(reason)),
+            }
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { wall_ms: millis(since_epoch), monotonic_ms: millis(self.began.elapsed()) }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    fn set_gauges(&self) {
+        let status = self.replica.status();
+        let raft = &status.raft;
+        metrics::gauge!("raftmap_term").set(raft.term.0 as f64);
+        metrics::gauge!("raftmap_is_leader").set(f64::from(u8::from(raft.leader == Some(raft.id))));
+        metrics::gauge!("raftmap_has_leader").set(f64::from(u8::from(raft.leader.is_some())));
+        metrics::gauge!("raftmap_log_last_index").set(raft.last.index.0 as f64);
+        metrics::gauge!("raftmap_log_durable_index").set(raft.durable.0 as f64);
+        metrics::gauge!("raftmap_commit_index").set(raft.commit.0 as f64);
+        metrics::gauge!("raftmap_applied_index").set(raft.applied.0 as f64);
+        metrics::gauge!("raftmap_damaged").set(f64::from(u8::from(raft.damaged)));
+        metrics::gauge!("raftmap_requests_waiting").set(status.requests as f64);
+        metrics::gauge!("raftmap_peers_connected").set(status.connected.len() as f64);
+        if let Some(free_bytes) = status.free_bytes {
+            metrics::gauge!("raftmap_disk_free_bytes").set(free_bytes as f64);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Tells the operator.
+fn tell(notice: &Notice) {
+    use raftmap_raft::Event as Raft;
+    match notice {
+        Notice::Raft(Raft::Following { term, leader: Some(leader) }) => {
+            tracing::info!(%term, %leader, "following");
+        }
+        Notice::Raft(Raft::Following { term, leader: None }) => tracing::info!(%term, "following nobody yet"),
+        Notice::Raft(Raft::PreCampaigning { term }) => {
+            tracing::info!(%term, "hearing from no leader, asking around")
+        }
+        Notice::Raft(Raft::Campaigning { term }) => tracing::info!(%term, "standing for election"),
+        Notice::Raft(Raft::Leading { term, votes }) => tracing::info!(%term, ?votes, "elected"),
+        Notice::Raft(Raft::SteppedDown { term, reason }) => tracing::warn!(%term, ?reason, "stepped down"),
+        Notice::Raft(Raft::Truncated { to }) => {
+            tracing::info!(%to, "entries that were never committed are replaced");
+        }
+        Notice::Raft(Raft::Repaired { up_to }) => {
+            tracing::info!(%up_to, "what was lost on this disk is there again: this server votes and counts");
+        }
+        Notice::Raft(Raft::AcknowledgedLost { .. }) => {
+            tracing::error!(?notice, "acknowledged entries are lost")
+        }
+        Notice::ClockDistrusted { skew_ms } => {
+            tracing::warn!(
+                skew_ms,
+                "this server's clock is far from the others': log time goes on without it"
+            );
+        }
+        Notice::ClockTrusted => tracing::info!("this server's clock agrees with the others' again"),
+        Notice::Diverged { peer, index } => {
+            tracing::error!(%peer, %index, "the same entries had another effect on that server: one of the two is wrong");
+            metrics::counter!("raftmap_diverged_total").increment(1);
+        }
+        Notice::SpaceLow { free_bytes } => {
+            tracing::warn!(free_bytes, "the disk is nearly full: puts are refused until there is room");
+        }
+        Notice::SpaceEnough { free_bytes } => tracing::info!(free_bytes, "there is room on the disk again"),
+    }
+}

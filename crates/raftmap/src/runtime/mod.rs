@@ -1,0 +1,27 @@
+//! What runs a replica: threads, clocks and queues around code that decides. Nothing is decided here.
+//!
+//! ```text
+//!  tasks (front door, embedding program, peers)
+//!        │ Inbox: bounded by kind
+//!        ▼
+//!   replica thread ──── writes ────► log thread ───── Persisted ──┐
+//!    │  ▲    │  │                     one write, one sync for     │
+//!    │  │    │  │                     all that waits              │
+//!    │  │    │  └────── entries ───► state thread ─── Applied ────┤
+//!    │  │    └───────── ranges ────► fetch thread ─── Fetched ────┤
+//!    │  └──────────────────────────────────────────────────────────┘
+//!    └── batches ──► Transport (tasks)
+//! ```
+//!
+//! Any error on the disk, in the log or in the state machine, and any broken invariant, ends the node: [`Failstop`].
+
+mod driver;
+mod failstop;
+mod inbox;
+mod workers;
+
+pub(crate) use driver::{Driver, DriverSettings};
+pub(crate) use failstop::Failstop;
+pub use failstop::NodeError;
+pub(crate) use inbox::{Inbox, Reply, Submission};
+pub(crate) use workers::{FetchWorker, LogThread, StateThread};

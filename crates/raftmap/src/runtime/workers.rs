@@ -1,0 +1,125 @@
+//! The threads that carry out what the replica wants of the disk.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use raftmap_log::{Disk, Log, LogReader};
+use raftmap_raft::{Entry, FetchPurpose, LogIndex, Write};
+use raftmap_replica::{Event, StateWorker};
+use raftmap_state::Engine;
+
+use super::failstop::{Failstop, NodeError};
+use super::inbox::Inbox;
+
+/// The log is idle when nothing was written for this long; then the mark follows.
+const IDLE: Duration = Duration::from_millis(50);
+/// How often the room on the disk is measured.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// How many writes share a sync at most.
+const WRITES_MAX: usize = 1024;
+
+/// Writes the log: whatever waits shares one write and one sync.
+pub(crate) struct LogThread<D: Disk> {
+    pub(crate) log: Log<D>,
+    pub(crate) inbox: Inbox,
+    pub(crate) failstop: Failstop,
+}
+
+impl<D: Disk> LogThread<D> {
+    /// Runs until the replica is gone.
+    ///
+    /// # Errors
+    /// If the log fails: the node ends.
+    pub(crate) fn run(mut self, writes: &Receiver<Write>) -> Result<(), NodeError> {
+        let mut marked = true;
+        let mut space_at = Instant::now();
+        loop {
+            if Instant::now() >= space_at {
+                self.inbox.event(Event::Space { free_bytes: self.log.space()?.free_bytes });
+                space_at = Instant::now() + SPACE_EVERY;
+            }
+            match writes.recv_timeout(if marked { SPACE_EVERY } else { IDLE }) {
+                Ok(first) => {
+                    let batch: Vec<_> =
+                        std::iter::once(first).chain(writes.try_iter().take(WRITES_MAX - 1)).collect();
+                    self.write(&batch)?;
+                    marked = false;
+                }
+                Err(RecvTimeoutError::Timeout) if marked => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.log.mark()?;
+                    marked = true;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), NodeError> {
+        let began = Instant::now();
+        let id = self.log.write(batch)?;
+        self.inbox.event(Event::Persisted(id));
+        metrics::histogram!("raftmap_log_write_seconds").record(began.elapsed());
+        metrics::counter!("raftmap_log_writes_total").increment(1);
+        if let Some(preparation) = self.log.prepare()? {
+            self.failstop.spawn("prepare", move || Ok(preparation.run()?))?;
+        }
+        Ok(())
+    }
+}
+
+/// Applies entries. The engine may block it.
+pub(crate) struct StateThread<E: Engine> {
+    pub(crate) worker: StateWorker<E>,
+    pub(crate) inbox: Inbox,
+    pub(crate) failstop: Failstop,
+}
+
+impl<E: Engine> StateThread<E> {
+    /// Runs until the replica is gone; then what was applied is made durable, if the node ends in good order.
+    ///
+    /// # Errors
+    /// If the state machine fails: the node ends.
+    pub(crate) fn run(mut self, batches: &Receiver<Vec<Entry>>) -> Result<(), NodeError> {
+        for entries in batches {
+            let began = Instant::now();
+            let applied = self.worker.apply(&entries)?;
+            self.inbox.event(applied);
+            metrics::histogram!("raftmap_apply_seconds").record(began.elapsed());
+            metrics::counter!("raftmap_applied_entries_total").increment(entries.len() as u64);
+        }
+        if !self.failstop.has_failed() {
+            // Not for safety, since the log has it all: the next start then has less to apply again.
+            self.worker.machine().persist()?;
+        }
+        Ok(())
+    }
+}
+
+/// A range of the log that the replica wants.
+pub(crate) struct FetchRequest {
+    pub(crate) purpose: FetchPurpose,
+    pub(crate) from: LogIndex,
+    pub(crate) to: LogIndex,
+    pub(crate) max_bytes: usize,
+}
+
+/// Reads old entries, for followers that are behind and for the start.
+pub(crate) struct FetchWorker<D: Disk> {
+    pub(crate) reader: LogReader<D>,
+    pub(crate) inbox: Inbox,
+}
+
+impl<D: Disk> FetchWorker<D> {
+    /// Runs until the replica is gone.
+    ///
+    /// # Errors
+    /// If the log cannot be read: the node ends, and sends nothing that it is not sure of (scenario 25).
+    pub(crate) fn run(mut self, requests: &Receiver<FetchRequest>) -> Result<(), NodeError> {
+        for FetchRequest { purpose, from, to, max_bytes } in requests {
+            let entries = self.reader.entries(from, to, max_bytes)?;
+            self.inbox.event(Event::Fetched { purpose, entries });
+        }
+        Ok(())
+    }
+}

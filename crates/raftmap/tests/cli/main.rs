@@ -1,0 +1,9 @@
+//! The command line, as a process: what it prints, how it ends, and what it leaves behind.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod demo;
+mod help;
+mod import;
+mod map;
+mod serve;
+mod support;

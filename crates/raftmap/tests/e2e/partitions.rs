@@ -1,0 +1,224 @@
+//! Servers that do not reach each other, and servers that stand still.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use raftmap::local_cluster::CLIENT;
+use raftmap_client::Client;
+use raftmap_proto::v1::member_status::State;
+use tokio::time::sleep;
+
+use crate::support::load::{must_get, must_put};
+use crate::support::{Load, Network, PATIENCE, World, soon, until};
+
+/// How long one request at a server that may never answer may take.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// Promise 4; scenarios 43 and 46.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_does_not_reach_its_peers_acknowledges_nothing_and_serves_no_stale_read() {
+    let (world, network) = World::start_with_network().await;
+    let load = Load::start(&world, 2).await;
+    for round in 0..3 {
+        load.more(50).await;
+        leave_the_leader_alone(&world, &network, &format!("counter/{round}")).await;
+    }
+    world.verify(&load.stop().await).await;
+}
+
+async fn leave_the_leader_alone(world: &World, network: &Network, key: &str) {
+    let old = world.leader().await.unwrap();
+    let at_old = world.warm_client_among(&[old]).await;
+    let at_others = world.warm_client_among(&world.others(&[old])).await;
+    must_put(&at_others, key, "0").await;
+    network.isolate(old);
+
+    let (floor, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let read_at_old = async {
+        while !done.load(Ordering::Relaxed) {
+            let acknowledged = floor.load(Ordering::SeqCst);
+            if let Ok(entry) = at_old.get(key.to_owned()).timeout(SHORT).await {
+                let entry = entry.expect("it was put");
+                let value: u64 = std::str::from_utf8(&entry.value).unwrap().parse().unwrap();
+                assert!(value >= acknowledged, "{acknowledged} was acknowledged, then {value} was read");
+            }
+        }
+    };
+    let write_at_old = async {
+        while !done.load(Ordering::Relaxed) {
+            let put = at_old.put("alone", "by a leader without peers").timeout(SHORT).await;
+            put.expect_err("a leader without peers acknowledges nothing");
+        }
+    };
+    let write_at_others = async {
+        for value in 1..=100 {
+            must_put(&at_others, key, &value.to_string()).await;
+            floor.store(value, Ordering::SeqCst);
+        }
+        world.status_when(old, "no leader any more", |status| status.state != State::LEADER).await;
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(read_at_old, write_at_old, write_at_others);
+
+    let new = world.leader().await.unwrap();
+    assert_ne!(new, old);
+    network.heal();
+    let term = world.status(new).await.unwrap().term;
+    world.status_when(old, "in the others' term", |status| status.term >= term).await;
+}
+
+/// Promise 6; scenarios 15 and 20.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_were_never_committed_are_replaced_when_their_leader_returns() {
+    let (mut world, network) = World::start_with_network().await;
+    let client = world.client().await.unwrap();
+    for round in 0..3 {
+        let old = world.leader().await.unwrap();
+        let others = world.others(&[old]);
+        let at_old = world.warm_client_among(&[old]).await;
+        world.agree(&world.ids()).await;
+        network.isolate(old);
+        let before = world.status(old).await.unwrap().last_log_index;
+        let lonely = format!("lonely/{round}");
+        let write = async {
+            let put = at_old.put(lonely.clone(), "never committed").timeout(SHORT).await;
+            let error = put.expect_err("a leader without peers acknowledges nothing");
+            assert!(error.maybe_applied(), "it is in a log: {error}");
+        };
+        let written = world.status_when(old, "durable", |status| status.last_log_index > before);
+        tokio::join!(write, written);
+
+        world.kill(old).unwrap();
+        // What it sent before it died is not to arrive later.
+        network.cut(old);
+        network.heal();
+        for number in 0..10 {
+            must_put(&client, &format!("others/{round}/{number}"), "committed").await;
+        }
+        let mark = world.log_mark(old);
+        world.start(old).await.unwrap();
+        // It says only what was committed, from its first answer on.
+        let (lonely, returned) = (&lonely, AtomicBool::new(false));
+        let at_old = world.client_among(&[old]).await;
+        let read_stale = async {
+            while !returned.load(Ordering::Relaxed) {
+                let entry = at_old.get(lonely.clone()).stale().await.unwrap();
+                assert_eq!(entry, None, "what was never committed shows");
+            }
+        };
+        let follow = async {
+            world.says(old, mark, "entries that were never committed are replaced").await;
+            world.agree(&world.ids()).await;
+            returned.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(read_stale, follow);
+        assert_eq!(must_get(&world.client_among(&others).await, lonely).await, None);
+        assert_eq!(must_get(&at_old, &format!("others/{round}/9")).await.as_deref(), Some("committed"));
+    }
+}
+
+/// Promise 6; scenario 42.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_paused_serves_no_stale_read_when_it_wakes_up() {
+    let mut world = World::start().await;
+    for round in 0..6 {
+        let key = format!("paused/{round}");
+        let old = world.leader().await.unwrap();
+        let others = world.client_among(&world.others(&[old])).await;
+        // Clients whose requests reach it while it stands still: they are the first that it sees.
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            let builder = Client::builder([world.client_address(old)], world.tls(CLIENT).unwrap());
+            let builder = builder.discover(false).timeout(PATIENCE).attempt_timeout(PATIENCE);
+            let client = builder.connect().await.unwrap();
+            must_put(&client, &key, "old").await;
+            clients.push(client);
+        }
+        world.pause(old).unwrap();
+        must_put(&others, &key, "new").await;
+        let reads: Vec<_> = clients
+            .into_iter()
+            .map(|client| {
+                let key = key.clone();
+                tokio::spawn(async move { client.get(key).await })
+            })
+            .collect();
+        // As long as it takes for the requests to lie in its sockets: the test is the weaker without it, not wrong.
+        sleep(Duration::from_millis(100)).await;
+        world.resume(old).unwrap();
+        for read in reads {
+            let read = soon("a read at the old leader", read).await.unwrap();
+            if let Ok(entry) = read {
+                assert_eq!(
+                    entry.expect("it was put").value,
+                    "new",
+                    "a stale read by a leader that was paused"
+                );
+            }
+        }
+    }
+    world.agree(&world.ids()).await;
+}
+
+/// Promises 1, 4 and 6 at once: links that are cut, one-sided or slow, and servers that are killed or paused, one after
+/// the other in an order by chance.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_the_network_under_load_nothing_is_lost_and_no_read_is_stale() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let (mut world, network) = World::start_with_network().await;
+    let load = Load::start(&world, 4).await;
+    for _ in 0..15 {
+        load.more(50).await;
+        let ids = world.ids();
+        let id = *chance.choice(&ids).unwrap();
+        let other = *chance.choice(&world.others(&[id])).unwrap();
+        match chance.u8(0..5) {
+            0 => network.isolate(id),
+            1 => network.mute(id, other),
+            2 => network.slow(id, Duration::from_millis(chance.u64(1..200))),
+            3 => network.cut(id),
+            _ => {
+                world.pause(id).unwrap();
+                load.more(50).await;
+                world.resume(id).unwrap();
+            }
+        }
+        load.more(100).await;
+        if chance.bool() {
+            world.kill(id).unwrap();
+            load.more(50).await;
+            world.start(id).await.unwrap();
+        }
+        network.heal();
+    }
+    let ledger = load.stop().await;
+    world.verify(&ledger).await;
+}
+
+/// Scenario 6, and why there is a pre-vote: a server that hears nothing asks around, and nobody's term moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hears_nothing_does_not_disturb_those_that_do() {
+    let (world, network) = World::start_with_network().await;
+    let client = world.client().await.unwrap();
+    must_put(&client, "k", "before").await;
+    let leader = world.agree(&world.ids()).await;
+    let deaf = world.others(&[leader])[0];
+    let term = world.status(leader).await.unwrap().term;
+    let mark = world.log_mark(deaf);
+    for id in world.others(&[deaf]) {
+        network.mute(id, deaf);
+    }
+    until("the deaf server to ask around", async || {
+        must_put(&client, "k", "meanwhile").await;
+        let asked = world.said_since(deaf, mark).matches("asking around").count();
+        (asked >= 2).then_some(())
+    })
+    .await;
+    let now = world.status(leader).await.unwrap();
+    assert_eq!((now.term, now.state.as_known()), (term, Some(State::LEADER)), "the leader was disturbed");
+    network.heal();
+    world.agree(&world.ids()).await;
+    assert_eq!(world.status(leader).await.unwrap().term, term, "the leader was disturbed");
+}

@@ -1,0 +1,266 @@
+//! Networks that do as they are told: TCP proxies between servers, and between a client and a server.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raftmap::local_cluster::LocalPlan;
+use raftmap_raft::NodeId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What one direction of a link does with bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Open,
+    /// They stay where they are, and connections stay open, as when a cable is cut: both ends wait.
+    Held,
+    /// They arrive so much later.
+    Slow(Duration),
+}
+
+/// The way between two programs, for all connections on it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// From who dials to who is dialed.
+    forth: watch::Sender<Flow>,
+    /// The other way.
+    back: watch::Sender<Flow>,
+    /// Connections that were made when it had another value are cut off.
+    cuts: watch::Sender<u64>,
+}
+
+impl Link {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            forth: watch::Sender::new(Flow::Open),
+            back: watch::Sender::new(Flow::Open),
+            cuts: watch::Sender::new(0),
+        })
+    }
+
+    fn set(&self, flow: Flow) {
+        self.forth.send_replace(flow);
+        self.back.send_replace(flow);
+    }
+
+    /// What goes to who dialed stays where it is from now on.
+    pub(crate) fn hold_answers(&self) {
+        self.back.send_replace(Flow::Held);
+    }
+
+    /// All goes through again.
+    pub(crate) fn open(&self) {
+        self.set(Flow::Open);
+    }
+
+    /// Cuts off the connections on it, with all that is under way.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Carries bytes both ways until either end is gone or the link is cut.
+    async fn carry(self: Arc<Self>, dialed_by: TcpStream, to: SocketAddr) {
+        let mut cuts = self.cuts.subscribe();
+        let carried = async {
+            let target = TcpStream::connect(to).await?;
+            dialed_by.set_nodelay(true)?;
+            target.set_nodelay(true)?;
+            let (near_read, near_write) = dialed_by.into_split();
+            let (far_read, far_write) = target.into_split();
+            tokio::try_join!(
+                pump(near_read, far_write, self.forth.subscribe()),
+                pump(far_read, near_write, self.back.subscribe()),
+            )
+        };
+        // However it ends: both sockets are closed.
+        tokio::select! {
+            _ended = carried => {}
+            _cut = cuts.changed() => {}
+        }
+    }
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut flow: watch::Receiver<Flow>,
+) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = from.read(&mut chunk).await?;
+        let open = flow.wait_for(|flow| *flow != Flow::Held).await;
+        let now = *open.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+        if let Flow::Slow(delay) = now {
+            tokio::time::sleep(delay).await;
+        }
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&chunk[..count]).await?;
+    }
+}
+
+/// Listens on a port of its own.
+fn listen() -> (SocketAddr, TcpListener) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    (listener.local_addr().unwrap(), TcpListener::from_std(listener).unwrap())
+}
+
+/// A proxy before one server.
+pub(crate) struct Proxy {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What it does.
+    pub(crate) link: Arc<Link>,
+    task: AbortHandle,
+}
+
+impl Proxy {
+    /// A proxy before `target`.
+    pub(crate) fn before(target: SocketAddr) -> Self {
+        let (address, listener) = listen();
+        let link = Link::new();
+        let task = tokio::spawn({
+            let link = Arc::clone(&link);
+            async move {
+                while let Ok((socket, _)) = listener.accept().await {
+                    tokio::spawn(Arc::clone(&link).carry(socket, target));
+                }
+            }
+        });
+        Self { address, link, task: task.abort_handle() }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.link.cut();
+    }
+}
+
+/// The ways between all servers of a cluster: the dialer and the dialed of each.
+type Links = BTreeMap<(NodeId, NodeId), Arc<Link>>;
+
+/// The network between the servers of a cluster.
+pub(crate) struct Network {
+    links: Arc<Links>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Network {
+    /// Puts a proxy before the port for peers of each server, and changes the plan accordingly.
+    pub(crate) fn between(plan: &mut LocalPlan) -> Self {
+        let ids: Vec<NodeId> = plan.members.iter().map(|member| member.id).collect();
+        let pairs = ids.iter().flat_map(|a| ids.iter().map(|b| (*a, *b))).filter(|(a, b)| a != b);
+        let links: Arc<Links> = Arc::new(pairs.map(|pair| (pair, Link::new())).collect());
+        let mut tasks = Vec::new();
+        for member in &mut plan.members {
+            let (address, listener) = listen();
+            member.peer_address = address.to_string();
+            let (links, target) = (Arc::clone(&links), (member.id, member.peer_listen));
+            let folder = plan.folder.clone();
+            let task = tokio::spawn(async move { accept(&links, &listener, target, &folder).await });
+            tasks.push(task.abort_handle());
+        }
+        Self { links, tasks }
+    }
+
+    fn of(&self, id: NodeId) -> impl Iterator<Item = &Arc<Link>> {
+        self.links
+            .iter()
+            .filter(move |((dialer, dialed), _)| *dialer == id || *dialed == id)
+            .map(|(_, link)| link)
+    }
+
+    /// Nothing from or to this server goes through any more; connections stay open.
+    pub(crate) fn isolate(&self, id: NodeId) {
+        self.of(id).for_each(|link| link.set(Flow::Held));
+    }
+
+    /// What `from` says does not reach `to` any more; the other way is as before.
+    pub(crate) fn mute(&self, from: NodeId, to: NodeId) {
+        self.links[&(from, to)].forth.send_replace(Flow::Held);
+        self.links[&(to, from)].back.send_replace(Flow::Held);
+    }
+
+    /// Everything from and to this server takes so much longer.
+    pub(crate) fn slow(&self, id: NodeId, delay: Duration) {
+        self.of(id).for_each(|link| link.set(Flow::Slow(delay)));
+    }
+
+    /// Cuts off all connections of this server, with all that is under way on them.
+    pub(crate) fn cut(&self, id: NodeId) {
+        self.of(id).for_each(|link| link.cut());
+    }
+
+    /// All goes through again. What was held goes on where it stopped.
+    pub(crate) fn heal(&self) {
+        self.links.values().for_each(|link| link.open());
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.links.values().for_each(|link| link.cut());
+    }
+}
+
+async fn accept(links: &Links, listener: &TcpListener, (id, target): (NodeId, SocketAddr), folder: &Path) {
+    while let Ok((socket, from)) = listener.accept().await {
+        let own = socket.local_addr().unwrap();
+        // Who is gone already needs no connection.
+        let Some(dialer) = owner(from, own, folder) else { continue };
+        tokio::spawn(Arc::clone(&links[&(dialer, id)]).carry(socket, target));
+    }
+}
+
+/// Which server of the cluster in `folder` has the socket that is bound to `local` and connected to `remote`. All of them
+/// dial from the same address, so that only the kernel can tell.
+fn owner(local: SocketAddr, remote: SocketAddr, folder: &Path) -> Option<NodeId> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let (local, remote) = (in_hex(local), in_hex(remote));
+    let inode = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[1] == local && fields[2] == remote).then(|| fields[9].to_owned())
+    })?;
+    let socket = format!("socket:[{inode}]");
+    let has_it = |process: &Path| {
+        let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return false };
+        let mut targets = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.any(|target| target.to_string_lossy() == socket)
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    processes
+        .filter_map(|process| Some((server_of(&process, folder)?, process)))
+        .find_map(|(id, process)| has_it(&process).then_some(id))
+}
+
+/// An address as the kernel's table has it: the bytes of the address as one number of this machine, then the port.
+fn in_hex(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not of IPv4") };
+    #[expect(clippy::host_endian_bytes, reason = "the kernel prints addresses in the order of the host")]
+    let number = |address: SocketAddrV4| u32::from_ne_bytes(address.ip().octets());
+    format!("{:08X}:{:04X}", number(address), address.port())
+}
+
+/// Which server of the cluster in `folder` a process is, by its command line.
+fn server_of(process: &Path, folder: &Path) -> Option<NodeId> {
+    let command = fs::read(process.join("cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).into_owned();
+    let (_, rest) = command.split_once(&format!("{}/server-", folder.display()))?;
+    let (id, _) = rest.split_once('/')?;
+    id.parse().ok().map(NodeId)
+}

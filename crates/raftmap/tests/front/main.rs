@@ -1,0 +1,8 @@
+//! The front door, over real sockets and real TLS.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod calls;
+mod connections;
+mod pipeline;
+mod refusals;
+mod support;

@@ -1,0 +1,295 @@
+//! A few replicas in one thread: disks that obey, a network that the test rules, a clock that it moves.
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "a module of tests")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use raftmap_raft::{Config, Ctx, Entry, GroupId, LogIndex, Membership, NodeId, Restored, Write, WriteId};
+use raftmap_replica::{
+    Effect, Event, Failure, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind, StateView,
+    StateWorker,
+};
+use raftmap_state::{Answer, Get, Member, MemoryEngine, Put, PutEntry, StateMachine, WriteRequest};
+
+/// Milliseconds of one tick.
+pub const TICK_MS: u64 = 20;
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Answered(Answer),
+    Failed(Failure),
+    /// A read: the value of the key that it was for.
+    Read(Option<Bytes>),
+}
+
+pub struct Cluster {
+    pub nodes: BTreeMap<u64, Server>,
+    pub now: Now,
+    /// Batches on their way, oldest first.
+    pub wire: VecDeque<(NodeId, NodeId, PeerBatch)>,
+    /// Pairs that hear nothing of each other.
+    pub cut: BTreeSet<(u64, u64)>,
+    pub ended: BTreeMap<Ctx, End>,
+    next_ctx: u64,
+}
+
+pub struct Server {
+    pub replica: Replica,
+    pub worker: StateWorker<MemoryEngine>,
+    pub log: Vec<Entry>,
+    /// With a slow disk writes wait here.
+    pub unsynced: Vec<WriteId>,
+    pub slow_disk: bool,
+    pub writes: usize,
+    pub notices: Vec<Notice>,
+    pub refused: Vec<(NodeId, String)>,
+    pub stopped: Option<String>,
+    events: VecDeque<Event>,
+    reads: BTreeMap<Ctx, Bytes>,
+}
+
+pub fn member(id: u64) -> Member {
+    Member { node_id: NodeId(id), incarnation: u128::from(id) + 1000, founding_hash: 7 }
+}
+
+impl Cluster {
+    pub fn new(count: u64) -> Self {
+        Self::with(count, |config| config)
+    }
+
+    pub fn with(count: u64, adjust: impl Fn(ReplicaConfig) -> ReplicaConfig) -> Self {
+        let voters = Membership::of_voters((1..=count).map(NodeId));
+        let nodes = (1..=count).map(|id| (id, Server::new(id, &voters, &adjust))).collect();
+        let now = Now { wall_ms: 1_000_000, monotonic_ms: 0 };
+        let (wire, cut, ended) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
+        let mut cluster = Self { nodes, now, wire, cut, ended, next_ctx: 1 };
+        for (a, b) in (1..=count).flat_map(|a| (1..=count).map(move |b| (a, b))).filter(|(a, b)| a != b) {
+            cluster.event(a, Event::PeerConnected(member(b)));
+        }
+        cluster
+    }
+
+    pub fn event(&mut self, id: u64, event: Event) {
+        let now = self.now;
+        self.nodes.get_mut(&id).unwrap().replica.step(now, event);
+    }
+
+    /// Hands in a request, to be answered within `timeout_ms`.
+    pub fn request(&mut self, id: u64, timeout_ms: u64, kind: RequestKind) -> Ctx {
+        let ctx = Ctx(self.next_ctx);
+        self.next_ctx += 1;
+        let deadline_ms = self.now.monotonic_ms + timeout_ms;
+        self.event(id, Event::Request(Request { ctx, deadline_ms, kind }));
+        ctx
+    }
+
+    pub fn put(&mut self, id: u64, key: &str, value: &str) -> Ctx {
+        self.request(id, 10_000, put(key, value))
+    }
+
+    pub fn read(&mut self, id: u64, key: &str) -> Ctx {
+        self.read_with(id, key, true, LogIndex(0))
+    }
+
+    /// A linearizable read that may wait for longer than an election takes.
+    pub fn request_read(&mut self, id: u64, key: &str, timeout_ms: u64) -> Ctx {
+        let kind = RequestKind::Read { linearizable: true, min_revision: LogIndex(0) };
+        let ctx = self.request(id, timeout_ms, kind);
+        self.note_read(id, ctx, key)
+    }
+
+    pub fn read_with(&mut self, id: u64, key: &str, linearizable: bool, min_revision: LogIndex) -> Ctx {
+        let ctx = self.request(id, 10_000, RequestKind::Read { linearizable, min_revision });
+        self.note_read(id, ctx, key)
+    }
+
+    fn note_read(&mut self, id: u64, ctx: Ctx, key: &str) -> Ctx {
+        self.nodes.get_mut(&id).unwrap().reads.insert(ctx, Bytes::copy_from_slice(key.as_bytes()));
+        ctx
+    }
+
+    /// Carries out what all want, until nothing is left to do. Time stands still.
+    pub fn settle(&mut self) {
+        loop {
+            let mut busy = false;
+            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+                busy |= self.run(id);
+            }
+            while let Some((from, to, batch)) = self.wire.pop_front() {
+                busy = true;
+                if !self.is_cut(from.0, to.0) {
+                    self.event(to.0, Event::Peer { from, batch });
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    pub fn is_cut(&self, a: u64, b: u64) -> bool {
+        self.cut.contains(&(a, b)) || self.cut.contains(&(b, a))
+    }
+
+    /// Cuts off a server from all others.
+    pub fn isolate(&mut self, id: u64) {
+        for other in self.nodes.keys().copied().filter(|other| *other != id).collect::<Vec<_>>() {
+            self.cut.insert((id, other));
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / TICK_MS {
+            self.now.wall_ms += TICK_MS;
+            self.now.monotonic_ms += TICK_MS;
+            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+                self.event(id, Event::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    /// Lets time pass until `done`; it must come true.
+    pub fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        for _ in 0..3_000 {
+            if done(self) {
+                return;
+            }
+            self.pass(TICK_MS);
+        }
+        panic!("a minute has passed without: {what}");
+    }
+
+    /// The server that leads the latest term, once all that are not cut off follow it.
+    pub fn elect(&mut self) -> u64 {
+        self.until("a leader that has applied an entry of its own", |cluster| cluster.leader().is_some());
+        self.leader().unwrap()
+    }
+
+    pub fn leader(&self) -> Option<u64> {
+        let statuses = self.nodes.values().map(|server| server.replica.status().raft);
+        let leader = statuses.filter(|raft| raft.leader == Some(raft.id)).max_by_key(|raft| raft.term)?;
+        (leader.applied == leader.last.index).then_some(leader.id.0)
+    }
+
+    pub fn end_of(&self, ctx: Ctx) -> &End {
+        self.ended.get(&ctx).unwrap_or_else(|| panic!("request {ctx} has not ended"))
+    }
+
+    pub fn failure_of(&self, ctx: Ctx) -> &Failure {
+        match self.end_of(ctx) {
+            End::Failed(failure) => failure,
+            other => panic!("request {ctx} did not fail: {other:?}"),
+        }
+    }
+
+    fn end(&mut self, ctx: Ctx, end: End) {
+        let earlier = self.ended.insert(ctx, end);
+        assert!(earlier.is_none(), "request {ctx} ended twice");
+    }
+
+    /// Carries out what one server wants; whether there was anything.
+    fn run(&mut self, id: u64) -> bool {
+        let now = self.now;
+        let server = self.nodes.get_mut(&id).unwrap();
+        let events = std::mem::take(&mut server.events);
+        let mut busy = !events.is_empty();
+        for event in events {
+            server.replica.step(now, event);
+        }
+        for effect in server.replica.take_effects(now) {
+            busy = true;
+            let server = self.nodes.get_mut(&id).unwrap();
+            match effect {
+                Effect::Write(write) => server.write(write),
+                Effect::Send { to, batch } => self.wire.push_back((NodeId(id), to, batch)),
+                Effect::Apply(entries) => {
+                    let applied = server.worker.apply(&entries).unwrap();
+                    server.events.push_back(applied);
+                }
+                Effect::Fetch { purpose, from, to, .. } => {
+                    let range = usize::try_from(from.0 - 1).unwrap()..usize::try_from(to.0).unwrap();
+                    let entries = server.log[range].to_vec();
+                    server.events.push_back(Event::Fetched { purpose, entries });
+                }
+                Effect::Answer { ctx, result } => {
+                    self.end(ctx, result.map_or_else(End::Failed, End::Answered));
+                }
+                Effect::Read { ctx } => {
+                    let key = server.reads.remove(&ctx).unwrap();
+                    let got =
+                        server.worker.machine().reader().get(&Get { keys: vec![key] }, 1 << 20).unwrap();
+                    let value = got.records[0].as_ref().map(|record| record.value.clone());
+                    self.end(ctx, End::Read(value));
+                }
+                Effect::RefusePeer { peer, reason } => server.refused.push((peer, reason)),
+                Effect::Stop { reason } => server.stopped = Some(reason),
+                Effect::Notice(notice) => server.notices.push(notice),
+            }
+        }
+        busy
+    }
+
+    /// Lets a slow disk finish.
+    pub fn sync(&mut self, id: u64) {
+        let server = self.nodes.get_mut(&id).unwrap();
+        if let Some(last) = server.unsynced.drain(..).next_back() {
+            server.events.push_back(Event::Persisted(last));
+        }
+        self.settle();
+    }
+}
+
+impl Server {
+    fn new(id: u64, voters: &Membership, adjust: &impl Fn(ReplicaConfig) -> ReplicaConfig) -> Self {
+        let raft = Config { election_ticks: 25, heartbeat_ticks: 5, ..Config::new(NodeId(id), id) };
+        let config = adjust(ReplicaConfig::new(raft, member(id)));
+        let machine = StateMachine::open(MemoryEngine::new(), GroupId::DEFAULT).unwrap();
+        let worker = StateWorker::new(machine).unwrap();
+        let memberships = vec![(LogIndex(0), voters.clone())];
+        let restored = Restored { memberships, ..Restored::default() };
+        let view = StateView { applied: LogIndex(0), ..worker.view() };
+        Self {
+            replica: Replica::new(config, restored, view),
+            worker,
+            log: Vec::new(),
+            unsynced: Vec::new(),
+            slow_disk: false,
+            writes: 0,
+            notices: Vec::new(),
+            refused: Vec::new(),
+            stopped: None,
+            events: VecDeque::new(),
+            reads: BTreeMap::new(),
+        }
+    }
+
+    fn write(&mut self, write: Write) {
+        if let Some(to) = write.truncate_to {
+            self.log.truncate(usize::try_from(to.0).unwrap());
+        }
+        self.log.extend(write.entries);
+        self.writes += 1;
+        if self.slow_disk {
+            self.unsynced.push(write.id);
+        } else {
+            self.events.push_back(Event::Persisted(write.id));
+        }
+    }
+}
+
+pub fn put(key: &str, value: &str) -> RequestKind {
+    put_for(key, value, None)
+}
+
+pub fn put_for(key: &str, value: &str, ttl_ms: Option<u64>) -> RequestKind {
+    let entry = PutEntry {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        ttl_ms: ttl_ms.map(|ttl_ms| ttl_ms.try_into().unwrap()),
+    };
+    let request = WriteRequest::Put(Put { entries: vec![entry], return_previous: false });
+    RequestKind::Write { request, session: None }
+}

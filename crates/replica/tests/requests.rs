@@ -1,0 +1,394 @@
+//! What becomes of requests, whatever happens to the servers.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Cluster, End, member, put, put_for};
+use raftmap_raft::{LogIndex, NodeId, Outcome};
+use raftmap_replica::{Event, Notice, Now, PeerMessage, Reason, ReplicaConfig, RequestKind};
+use raftmap_state::{Answer, Delete, Member, WriteRequest};
+
+fn read_value(cluster: &Cluster, ctx: raftmap_raft::Ctx) -> Option<&[u8]> {
+    match cluster.end_of(ctx) {
+        End::Read(value) => value.as_deref(),
+        other => panic!("not read: {other:?}"),
+    }
+}
+
+fn others(cluster: &Cluster, leader: u64) -> Vec<u64> {
+    cluster.nodes.keys().copied().filter(|id| *id != leader).collect()
+}
+
+#[test]
+fn a_write_is_answered_and_seen_by_a_read_at_any_server() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let write = cluster.put(leader, "k", "v");
+    cluster.settle();
+    assert!(matches!(cluster.end_of(write), End::Answered(Answer::Put(_))));
+    for id in 1..=3 {
+        let read = cluster.read(id, "k");
+        cluster.settle();
+        cluster.until("the read is answered", |cluster| cluster.ended.contains_key(&read));
+        assert_eq!(read_value(&cluster, read), Some(&b"v"[..]), "at server {id}");
+    }
+}
+
+#[test]
+fn a_follower_passes_a_write_on_and_gets_the_answer() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = others(&cluster, leader)[0];
+    let write = cluster.put(follower, "k", "v");
+    cluster.settle();
+    let End::Answered(Answer::Put(answer)) = cluster.end_of(write) else { panic!("not answered") };
+    let log = &cluster.nodes[&leader].log;
+    assert_eq!(Some(answer.revision), log.last().map(|entry| entry.index));
+}
+
+#[test]
+fn a_command_that_is_passed_on_twice_by_the_network_is_applied_once() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = others(&cluster, leader)[0];
+    cluster.put(follower, "k", "v");
+    let now = cluster.now;
+    let effects = cluster.nodes.get_mut(&follower).unwrap().replica.take_effects(now);
+    let forward = effects.into_iter().find_map(|effect| match effect {
+        raftmap_replica::Effect::Send { batch, .. } => Some(batch),
+        _ => None,
+    });
+    let batch = forward.unwrap();
+    assert!(batch.messages.iter().any(|message| matches!(message, PeerMessage::Forward(_))));
+    let before = cluster.nodes[&leader].log.len();
+    for _ in 0..2 {
+        cluster.event(leader, Event::Peer { from: NodeId(follower), batch: batch.clone() });
+    }
+    cluster.settle();
+    assert_eq!(cluster.nodes[&leader].log.len(), before + 1);
+}
+
+#[test]
+fn a_command_is_passed_on_at_most_once() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let (a, b) = (others(&cluster, leader)[0], others(&cluster, leader)[1]);
+    let write = cluster.put(a, "k", "v");
+    let now = cluster.now;
+    for effect in cluster.nodes.get_mut(&a).unwrap().replica.take_effects(now) {
+        if let raftmap_replica::Effect::Send { batch, .. } = effect {
+            cluster.wire.push_back((NodeId(a), NodeId(b), batch));
+        }
+    }
+    cluster.settle();
+    let sent_on = cluster.nodes[&leader].log.iter().filter(|entry| entry.index.0 > 4).count();
+    assert_eq!(sent_on, 0, "a server that does not lead must not pass on what was passed to it");
+    assert!(!cluster.ended.contains_key(&write), "the answer came from a server that was not asked");
+}
+
+/// Scenario 46, and the other ends that a write can come to.
+#[test]
+fn a_deposed_leader_fails_what_it_has_proposed_as_unknown_and_what_waits_as_not_applied() {
+    let mut cluster = Cluster::with(3, |config| ReplicaConfig { batches_max: 1, ..config });
+    let old = cluster.elect();
+    cluster.isolate(old);
+    let proposed = cluster.request(old, 60_000, put("a", "1"));
+    cluster.settle();
+    let queued = cluster.request(old, 60_000, put("b", "1"));
+    cluster.until("both have ended", |cluster| {
+        cluster.ended.contains_key(&proposed) && cluster.ended.contains_key(&queued)
+    });
+    assert_eq!(cluster.failure_of(proposed).outcome, Outcome::Unknown);
+    assert_eq!(cluster.failure_of(proposed).reason, Reason::LeadershipLost);
+    assert_eq!(cluster.failure_of(queued).outcome, Outcome::NotApplied);
+}
+
+#[test]
+fn a_deadline_ends_a_request_with_what_is_known_of_it() {
+    let mut cluster = Cluster::with(3, |config| ReplicaConfig { batches_max: 1, ..config });
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+    let proposed = cluster.request(leader, 100, put("a", "1"));
+    cluster.settle();
+    let queued = cluster.request(leader, 100, put("b", "1"));
+    let read =
+        cluster.request(leader, 100, RequestKind::Read { linearizable: true, min_revision: LogIndex(0) });
+    cluster.pass(200);
+    assert_eq!(cluster.failure_of(proposed).outcome, Outcome::Unknown);
+    assert_eq!(cluster.failure_of(proposed).reason, Reason::Deadline);
+    assert_eq!(cluster.failure_of(queued).outcome, Outcome::NotApplied);
+    assert_eq!(cluster.failure_of(read).outcome, Outcome::NotApplied);
+}
+
+#[test]
+fn without_a_leader_requests_wait_for_a_while_and_then_fail_with_the_reason() {
+    let mut cluster = Cluster::new(3);
+    for other in [2, 3] {
+        cluster.event(1, Event::PeerLost(NodeId(other)));
+    }
+    cluster.isolate(1);
+    let write = cluster.request(1, 60_000, put("k", "v"));
+    cluster.pass(1_000);
+    assert!(!cluster.ended.contains_key(&write), "an election may yet succeed");
+    cluster.until("it has failed", |cluster| cluster.ended.contains_key(&write));
+    assert_eq!(cluster.failure_of(write).reason, Reason::NoQuorum { connected: 1, voters: 3, needed: 2 });
+    assert_eq!(cluster.failure_of(write).outcome, Outcome::NotApplied);
+}
+
+#[test]
+fn what_waits_for_a_leader_goes_on_when_there_is_one() {
+    let mut cluster = Cluster::new(3);
+    let early: Vec<_> = (1..=3).map(|id| cluster.put(id, "k", "v")).collect();
+    let reads: Vec<_> = (1..=3).map(|id| cluster.read(id, "k")).collect();
+    cluster.elect();
+    cluster.until("all have ended", |cluster| {
+        early.iter().chain(&reads).all(|ctx| cluster.ended.contains_key(ctx))
+    });
+    for write in early {
+        assert!(matches!(cluster.end_of(write), End::Answered(_)), "{:?}", cluster.end_of(write));
+    }
+    for read in reads {
+        assert!(matches!(cluster.end_of(read), End::Read(_)), "{:?}", cluster.end_of(read));
+    }
+}
+
+#[test]
+fn a_read_outlives_a_change_of_leader() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.elect();
+    let follower = others(&cluster, old)[0];
+    let write = cluster.put(old, "k", "v");
+    cluster.settle();
+    assert!(matches!(cluster.end_of(write), End::Answered(_)));
+    cluster.isolate(old);
+    let read = cluster.request_read(follower, "k", 60_000);
+    cluster.until("the read is answered", |cluster| cluster.ended.contains_key(&read));
+    assert_eq!(read_value(&cluster, read), Some(&b"v"[..]));
+}
+
+/// Item 4 of what must hold: no stale read from a leader that is cut off.
+#[test]
+fn a_leader_that_is_cut_off_answers_no_linearizable_read() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.elect();
+    cluster.isolate(old);
+    let read = cluster.request(old, 400, RequestKind::Read { linearizable: true, min_revision: LogIndex(0) });
+    cluster.pass(600);
+    assert_eq!(cluster.failure_of(read).outcome, Outcome::NotApplied);
+}
+
+#[test]
+fn a_stale_read_is_answered_at_once_and_one_with_a_revision_waits_for_it() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.pass(200);
+    let follower = others(&cluster, leader)[0];
+    let stale = cluster.read_with(follower, "k", false, LogIndex(0));
+    cluster.settle();
+    assert_eq!(read_value(&cluster, stale), None);
+    let next = LogIndex(cluster.nodes[&leader].log.len() as u64 + 1);
+    let ahead = cluster.read_with(follower, "k", false, next);
+    cluster.settle();
+    assert!(!cluster.ended.contains_key(&ahead));
+    cluster.put(leader, "k", "v");
+    cluster.settle();
+    assert_eq!(read_value(&cluster, ahead), Some(&b"v"[..]));
+    let never = cluster.read_with(follower, "k", false, next.plus(100));
+    cluster.pass(10_100);
+    assert!(matches!(cluster.failure_of(never).reason, Reason::Behind { .. }));
+}
+
+#[test]
+fn proposals_gather_while_two_batches_are_on_their_way() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.pass(200);
+    for id in 1..=3 {
+        cluster.nodes.get_mut(&id).unwrap().slow_disk = true;
+    }
+    let before = cluster.nodes[&leader].log.len();
+    let writes: Vec<_> = (0..10)
+        .map(|n| {
+            let write = cluster.put(leader, &format!("k{n}"), "v");
+            cluster.settle();
+            write
+        })
+        .collect();
+    assert_eq!(cluster.nodes[&leader].log.len(), before + 2, "two batches of one");
+    for _ in 0..4 {
+        for id in 1..=3 {
+            cluster.sync(id);
+        }
+    }
+    assert_eq!(cluster.nodes[&leader].log.len(), before + 10);
+    assert_eq!(cluster.nodes[&leader].unsynced.len(), 0);
+    assert!(writes.iter().all(|write| matches!(cluster.end_of(*write), End::Answered(_))));
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_its_limit() {
+    let mut cluster = Cluster::with(3, |config| ReplicaConfig { requests_max: 3, ..config });
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+    for n in 0..3 {
+        cluster.put(leader, &format!("k{n}"), "v");
+    }
+    let refused = cluster.put(leader, "k9", "v");
+    cluster.settle();
+    assert_eq!(cluster.failure_of(refused).reason, Reason::Overloaded { limit: 3 });
+    assert_eq!(cluster.failure_of(refused).outcome, Outcome::NotApplied);
+}
+
+#[test]
+fn a_nearly_full_disk_refuses_what_grows_the_map_and_lets_deletes_in() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.event(leader, Event::Space { free_bytes: 1 << 20 });
+    let refused = cluster.put(leader, "k", "v");
+    let request = WriteRequest::Delete(Delete { keys: vec![Bytes::from("k")], return_previous: false });
+    let delete = cluster.request(leader, 10_000, RequestKind::Write { request, session: None });
+    cluster.settle();
+    let expected = Reason::DiskFull { free_bytes: 1 << 20, reserve_bytes: 256 << 20 };
+    assert_eq!(cluster.failure_of(refused).reason, expected);
+    assert!(matches!(cluster.end_of(delete), End::Answered(_)));
+    cluster.event(leader, Event::Space { free_bytes: 1 << 30 });
+    let again = cluster.put(leader, "k", "v");
+    cluster.settle();
+    assert!(matches!(cluster.end_of(again), End::Answered(_)), "it clears by itself");
+}
+
+#[test]
+fn members_are_recorded_and_a_wiped_one_is_refused() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.until("all are recorded", |cluster| {
+        cluster.nodes.values().all(|server| server.worker.view().members.len() == 3)
+    });
+    let wiped = others(&cluster, leader)[0];
+    for id in others(&cluster, wiped) {
+        cluster.event(id, Event::PeerConnected(Member { incarnation: 1, ..member(wiped) }));
+        cluster.settle();
+        let refused = &cluster.nodes[&id].refused;
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].0 == NodeId(wiped) && refused[0].1.contains("wiped"), "{refused:?}");
+    }
+    let stranger = Member { founding_hash: 8, ..member(wiped) };
+    cluster.event(leader, Event::PeerConnected(stranger));
+    cluster.settle();
+    assert!(cluster.nodes[&leader].refused[1].1.contains("founded"), "{:?}", cluster.nodes[&leader].refused);
+}
+
+#[test]
+fn an_idle_cluster_writes_nothing_until_something_expires() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.pass(2_000);
+    let write = cluster.request(leader, 10_000, put_for("k", "v", Some(5_000)));
+    cluster.settle();
+    assert!(matches!(cluster.end_of(write), End::Answered(_)));
+    let writes = |cluster: &Cluster| cluster.nodes.values().map(|server| server.writes).sum::<usize>();
+    let before = writes(&cluster);
+    cluster.pass(4_000);
+    assert_eq!(writes(&cluster), before, "nothing to write");
+    cluster.pass(2_000);
+    assert!(writes(&cluster) > before, "a time entry");
+    let read = cluster.read(leader, "k");
+    cluster.settle();
+    assert_eq!(read_value(&cluster, read), None);
+    let after = writes(&cluster);
+    cluster.pass(10_000);
+    assert_eq!(writes(&cluster), after, "and nothing again");
+}
+
+#[test]
+fn a_leader_with_a_wrong_clock_says_so_and_does_not_stamp_it() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.pass(200);
+    let before = cluster.nodes[&leader].worker.view().log_time_ms;
+    let jumped = Now { wall_ms: cluster.now.wall_ms + 3_600_000, ..cluster.now };
+    let batches: Vec<_> = others(&cluster, leader)
+        .into_iter()
+        .map(|id| {
+            (
+                id,
+                raftmap_replica::PeerBatch {
+                    clock_ms: cluster.now.wall_ms,
+                    applied: LogIndex(0),
+                    digest: 0,
+                    messages: vec![],
+                },
+            )
+        })
+        .collect();
+    let server = cluster.nodes.get_mut(&leader).unwrap();
+    for (id, batch) in batches {
+        server.replica.step(jumped, Event::Peer { from: NodeId(id), batch });
+    }
+    server.replica.step(jumped, Event::Tick);
+    cluster.put(leader, "k", "v");
+    cluster.settle();
+    let server = &cluster.nodes[&leader];
+    assert!(
+        server
+            .notices
+            .iter()
+            .any(|notice| matches!(notice, Notice::ClockDistrusted { skew_ms } if *skew_ms > 3_000_000))
+    );
+    let after = server.worker.view().log_time_ms;
+    assert!(after - before < 60_000, "log time went from {before} to {after}");
+}
+
+#[test]
+fn a_replica_that_came_to_another_effect_is_reported() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = others(&cluster, leader)[0];
+    cluster.put(leader, "k", "v");
+    cluster.settle();
+    let applied = cluster.nodes[&leader].worker.view().applied;
+    let clock_ms = cluster.now.wall_ms;
+    let batch = raftmap_replica::PeerBatch { clock_ms, applied, digest: 1, messages: vec![] };
+    cluster.event(leader, Event::Peer { from: NodeId(follower), batch });
+    cluster.settle();
+    let expected = Notice::Diverged { peer: NodeId(follower), index: applied };
+    assert!(cluster.nodes[&leader].notices.contains(&expected));
+}
+
+#[test]
+fn a_server_that_shuts_down_refuses_what_is_new_and_ends_what_is_under_way() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let before = cluster.put(leader, "a", "1");
+    cluster.event(leader, Event::ShutDown);
+    let after = cluster.put(leader, "b", "1");
+    cluster.settle();
+    assert!(matches!(cluster.end_of(before), End::Answered(_)));
+    assert_eq!(cluster.failure_of(after).reason, Reason::ShuttingDown);
+}
+
+#[test]
+fn a_leader_that_leads_again_does_not_wait_for_batches_that_were_replaced() {
+    let mut cluster = Cluster::with(3, |config| ReplicaConfig { batches_max: 1, ..config });
+    let old = cluster.elect();
+    cluster.isolate(old);
+    let lost: Vec<_> = (0..10).map(|n| cluster.put(old, &format!("lost{n}"), "v")).collect();
+    cluster.until("the old leader has given up", |cluster| {
+        lost.iter().all(|write| cluster.ended.contains_key(write))
+    });
+    cluster.cut.clear();
+    cluster.elect();
+    for _ in 0..50 {
+        let leader = cluster.elect();
+        if leader == old {
+            break;
+        }
+        cluster.isolate(leader);
+        cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != leader));
+        cluster.cut.clear();
+    }
+    assert_eq!(cluster.elect(), old, "fifty elections");
+    let write = cluster.put(old, "k", "v");
+    cluster.settle();
+    assert!(matches!(cluster.end_of(write), End::Answered(_)));
+}

@@ -1,0 +1,150 @@
+//! What every engine promises, on both.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use raftmap_state::{Engine, FjallEngine, FjallOptions, MemoryEngine, Row, RowChange, Snapshot};
+
+fn fjall(directory: &tempfile::TempDir) -> FjallEngine {
+    FjallEngine::open(directory.path(), FjallOptions::default()).unwrap()
+}
+
+fn all(snapshot: &impl Snapshot) -> Vec<Row> {
+    snapshot.range(&[0], &[255]).map(Result::unwrap).collect()
+}
+
+fn set(key: &'static [u8], value: &'static [u8]) -> RowChange {
+    (Bytes::from_static(key), Some(Bytes::from_static(value)))
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    vec(1u8..5, 1..3).prop_map(Bytes::from)
+}
+
+fn batch() -> impl Strategy<Value = BTreeMap<Bytes, Option<Bytes>>> {
+    prop::collection::btree_map(
+        key(),
+        prop::option::weighted(0.7, vec(any::<u8>(), 0..5).prop_map(Bytes::from)),
+        1..6,
+    )
+}
+
+/// From both ends at once, as far as `pattern` says, then the rest.
+fn zigzag(snapshot: &impl Snapshot, start: &[u8], end: &[u8], pattern: &[bool]) -> Vec<Row> {
+    let mut rows = snapshot.range(start, end);
+    let mut seen = Vec::new();
+    for from_back in pattern {
+        seen.extend(if *from_back { rows.next_back() } else { rows.next() });
+    }
+    seen.extend(rows);
+    seen.into_iter().map(Result::unwrap).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    #[test]
+    fn engines_hold_the_same_rows_in_the_same_order(
+        batches in vec(batch(), 1..12),
+        ranges in vec((key(), key(), vec(any::<bool>(), 0..6)), 4),
+        persist_at in 0usize..12,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let (fjall, memory) = (fjall(&directory), MemoryEngine::new());
+        let mut model = BTreeMap::new();
+        let mut snapshots = Vec::new();
+        for (at, batch) in batches.into_iter().enumerate() {
+            for (key, value) in &batch {
+                match value {
+                    Some(value) => model.insert(key.clone(), value.clone()),
+                    None => model.remove(key),
+                };
+            }
+            let batch: Vec<RowChange> = batch.into_iter().collect();
+            fjall.commit(batch.clone()).unwrap();
+            memory.commit(batch).unwrap();
+            if at == persist_at {
+                fjall.persist().unwrap();
+                memory.persist().unwrap();
+            }
+            snapshots.push((fjall.snapshot(), memory.snapshot(), model.clone()));
+        }
+        // Only now, when each but the last has been overwritten.
+        for (fjall, memory, model) in &snapshots {
+            let expected: Vec<Row> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            prop_assert_eq!(&all(fjall), &expected);
+            prop_assert_eq!(&all(memory), &expected);
+            for (start, end, pattern) in &ranges {
+                prop_assert_eq!(zigzag(fjall, start, end, pattern), zigzag(memory, start, end, pattern));
+                prop_assert_eq!(fjall.get(start).unwrap(), model.get(start).cloned());
+                prop_assert_eq!(memory.get(start).unwrap(), model.get(start).cloned());
+            }
+        }
+    }
+}
+
+fn a_range_that_ends_before_it_starts_is_empty(engine: &impl Engine) {
+    engine.commit(vec![set(b"a", b"1"), set(b"b", b"2")]).unwrap();
+    let snapshot = engine.snapshot();
+    assert_eq!(snapshot.range(b"b", b"a").count(), 0);
+    assert_eq!(snapshot.range(b"a", b"a").count(), 0);
+    assert_eq!(snapshot.range(b"b", b"a").next_back().map(Result::unwrap), None);
+}
+
+#[test]
+fn an_empty_range_has_no_rows_on_either_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    a_range_that_ends_before_it_starts_is_empty(&fjall(&directory));
+    a_range_that_ends_before_it_starts_is_empty(&MemoryEngine::new());
+}
+
+#[test]
+fn a_database_is_open_once_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = fjall(&directory);
+    let second = FjallEngine::open(directory.path(), FjallOptions::default());
+    assert!(second.is_err_and(|error| error.doing == "open database"));
+    drop(first);
+    fjall(&directory);
+}
+
+#[test]
+fn a_database_that_was_half_made_when_the_server_died_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(fjall(&directory));
+    std::fs::remove_file(directory.path().join("version")).unwrap();
+    std::fs::remove_dir_all(directory.path().join("keyspaces")).unwrap();
+    assert_eq!(all(&fjall(&directory).snapshot()), []);
+}
+
+#[test]
+fn rows_outlast_memtables_flushes_and_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let value = Bytes::from(vec![7; 300_000]);
+    let key = |n: u32| Bytes::copy_from_slice(&(n + 1_000_000_000).to_be_bytes());
+    let engine = fjall(&directory);
+    for n in 0..150 {
+        engine.commit(vec![(key(n), Some(value.clone())), (key(n / 2), Some(Bytes::new()))]).unwrap();
+    }
+    engine.check().unwrap();
+    engine.persist().unwrap();
+    drop(engine);
+    let snapshot = fjall(&directory).snapshot();
+    let sizes: Vec<usize> = all(&snapshot).into_iter().map(|(_, value)| value.len()).collect();
+    assert_eq!(sizes, [vec![0; 75], vec![300_000; 75]].concat());
+}
+
+#[test]
+fn a_failed_engine_fails_at_everything() {
+    let engine = MemoryEngine::new();
+    engine.commit(vec![set(b"a", b"1")]).unwrap();
+    let before = engine.snapshot();
+    engine.fail();
+    assert!(engine.commit(vec![set(b"a", b"2")]).is_err());
+    assert!(engine.persist().is_err());
+    assert!(engine.snapshot().get(b"a").is_err());
+    assert!(engine.snapshot().range(b"a", b"b").next().is_some_and(|row| row.is_err()));
+    assert_eq!(all(&before).len(), 1);
+}

@@ -1,0 +1,16 @@
+//! Behaviour of the state machine, through its public interface.
+
+// Clippy allows it in test functions, not in what they share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod crash;
+mod differential;
+mod digests;
+mod engines;
+mod expiry;
+mod map;
+mod model;
+mod reads;
+mod refused;
+mod sessions;
