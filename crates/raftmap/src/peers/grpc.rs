@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 const PATH: &str = "/raftmap.peer.v1.Peer/Stream";
 const GRPC: &str = "application/grpc";
+const GRPC_PROTO: &str = "application/grpc+proto";
 const GRPC_STATUS: &str = "grpc-status";
 
 /// How a call ends, by the numbers of gRPC.
@@ -55,8 +56,8 @@ pub(super) fn request(scheme: &str, authority: &str) -> Result<Request<()>, http
 
 /// Whether it is the call that is served here.
 pub(super) fn is_call<B>(request: &Request<B>) -> bool {
-    let grpc =
-        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
+    let kind = request.headers().get(CONTENT_TYPE);
+    let grpc = kind.is_some_and(|kind| kind == GRPC || kind == GRPC_PROTO);
     grpc && request.method() == Method::POST && request.uri().path() == PATH
 }
 

@@ -157,8 +157,8 @@ pub struct PeerStatus {
 /// The limits between servers.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
-    /// The largest frame, in bytes: more than any single message of consensus, command or answer. The same on all
-    /// servers.
+    /// The largest frame, in bytes: more than any single message of consensus, command or answer, and at least 64 KiB.
+    /// The same on all servers.
     pub frame_bytes_max: u32,
     /// Messages that may wait to be sent to one peer.
     pub outbox_messages_max: usize,
@@ -293,7 +293,7 @@ impl Peers {
         self.net.tasks.close();
         if timeout(self.net.limits.stop_timeout, self.net.tasks.wait()).await.is_err() {
             info!("connections to other servers are cut off: not everything could be sent in time");
-            self.net.cut.cancel();
+            self.net.cut();
             self.net.tasks.wait().await;
         }
     }
@@ -301,8 +301,7 @@ impl Peers {
 
 impl Drop for Peers {
     fn drop(&mut self) {
-        self.net.stop.cancel();
-        self.net.cut.cancel();
+        self.net.cut();
     }
 }
 
@@ -335,13 +334,20 @@ impl Net {
     }
 
     fn frame_bytes_max(&self) -> usize {
-        self.limits.frame_bytes_max as usize
+        // A hello or a refusal always fits.
+        self.limits.frame_bytes_max.max(64 << 10) as usize
     }
 
+    /// Hands `event` to the sink. A server whose sink is gone has nothing to say to the others any more, and leaves them.
     async fn deliver(&self, sink: &impl PeerSink, event: PeerEvent) -> Result<(), SinkClosed> {
         tokio::select! {
-            result = sink.deliver(event) => result,
+            result = sink.deliver(event) => result.inspect_err(|_| self.cut()),
             () = self.cut.cancelled() => Err(SinkClosed),
         }
+    }
+
+    fn cut(&self) {
+        self.stop.cancel();
+        self.cut.cancel();
     }
 }

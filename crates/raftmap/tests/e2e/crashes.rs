@@ -1,9 +1,14 @@
 //! Servers that are killed: SIGKILL, at any moment.
 
+use std::time::Duration;
+
 use raftmap_client::{Code, Error};
 
 use crate::support::load::{must_get, must_put};
 use crate::support::{Load, PATIENCE, World, until};
+
+/// How long one request at a server that may never answer may take.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// Promise 1.
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +70,8 @@ async fn without_a_majority_requests_end_with_a_clear_error_until_one_returns() 
     until("a write to end with NO_QUORUM", async || {
         number += 1;
         let key = format!("alone/{number}");
-        let error = client.put(key.clone(), "").await.expect_err("one of three acknowledges nothing");
+        let error =
+            client.put(key.clone(), "").timeout(SHORT).await.expect_err("one of three acknowledges nothing");
         if let Error::NotApplied(cause) = &error {
             refused.push(key);
             return (cause.code == Some(Code::NO_QUORUM)).then_some(());
@@ -73,7 +79,7 @@ async fn without_a_majority_requests_end_with_a_clear_error_until_one_returns() 
         None
     })
     .await;
-    let read = client.get("k").await.expect_err("one of three confirms no read");
+    let read = client.get("k").timeout(SHORT).await.expect_err("one of three confirms no read");
     assert_eq!(read.cause().code, Some(Code::NO_QUORUM), "{read}");
     assert!(read.to_string().contains("1 of 3 servers are connected, and 2 are needed"), "{read}");
     let stale = client.get("k").stale().await.unwrap().expect("it was put");

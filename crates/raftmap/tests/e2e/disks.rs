@@ -1,6 +1,7 @@
 //! Disks that lose, change or forget.
 
 use std::fs;
+use std::time::Duration;
 
 use raftmap_client::{Code, Error};
 use raftmap_proto::v1::member_status::State;
@@ -14,6 +15,9 @@ use crate::support::{Load, World, until};
 /// Larger than a few blocks.
 const LARGE_VALUE_BYTES: usize = 40_000;
 
+/// How long one request at a server that may never answer may take.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// Promise 8; scenario 50. What a crash in the middle of a write leaves on the disk: some blocks of the last batch, in any
 /// order. The batch is one that nobody was told of, as its leader was alone.
 #[tokio::test(flavor = "multi_thread")]
@@ -25,10 +29,11 @@ async fn a_torn_tail_is_cut_and_the_server_starts() {
     let torn: [fn(usize) -> bool; 4] = [|part| part == 0, |part| part < 5, |part| part != 3, |part| part > 0];
     for (round, reached) in torn.into_iter().enumerate() {
         let key = format!("torn/{round}");
-        let old = world.agree(&world.ids()).await;
+        let old = world.leader().await.unwrap();
+        let at_old = world.warm_client_among(&[old]).await;
+        world.agree(&world.ids()).await;
         network.isolate(old);
         let before = world.status(old).await.unwrap().last_log_index;
-        let at_old = world.client_among(&[old]).await;
         let put = tokio::spawn({
             let key = key.clone();
             async move { at_old.put(key, vec![b'x'; LARGE_VALUE_BYTES]).await }
@@ -124,7 +129,7 @@ async fn a_damaged_server_neither_votes_nor_counts_until_it_has_everything_again
     let status = world.status(damaged).await.unwrap();
     assert!(status.damaged && status.state == State::FOLLOWER, "{status:?}");
     let client = world.client_among(&[damaged, whole]).await;
-    let error = client.put("k", "").timeout(std::time::Duration::from_secs(5)).await;
+    let error = client.put("k", "").timeout(SHORT).await;
     let error = error.expect_err("there is no leader");
     assert!(matches!(error, Error::NotApplied(_)), "{error}");
 
@@ -149,6 +154,7 @@ async fn a_wiped_data_directory_is_refused_under_its_known_id_with_the_reason_on
     let client = world.client().await.unwrap();
     must_put(&client, "k", "v").await;
     let leader = world.agree(&world.ids()).await;
+    let at_leader = world.warm_client_among(&[leader]).await;
     let [wiped, other] = world.others(&[leader]).try_into().unwrap();
     world.stop(wiped).await.unwrap();
     world.wipe(wiped);
@@ -162,9 +168,9 @@ async fn a_wiped_data_directory_is_refused_under_its_known_id_with_the_reason_on
     }
     // It counts for nothing: with it alone the leader has no majority.
     world.kill(other).unwrap();
-    let at_leader = world.client_among(&[leader]).await;
     until("the leader to have no majority", async || {
-        let error = at_leader.put("k", "by one of three").await.expect_err("a wiped server counted");
+        let put = at_leader.put("k", "by one of three").timeout(SHORT).await;
+        let error = put.expect_err("a wiped server counted");
         (error.cause().code == Some(Code::NO_QUORUM)).then_some(())
     })
     .await;

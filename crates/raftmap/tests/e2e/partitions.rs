@@ -28,8 +28,8 @@ async fn a_leader_that_does_not_reach_its_peers_acknowledges_nothing_and_serves_
 
 async fn leave_the_leader_alone(world: &World, network: &Network, key: &str) {
     let old = world.leader().await.unwrap();
-    let (at_old, at_others) =
-        (world.client_among(&[old]).await, world.client_among(&world.others(&[old])).await);
+    let at_old = world.warm_client_among(&[old]).await;
+    let at_others = world.warm_client_among(&world.others(&[old])).await;
     must_put(&at_others, key, "0").await;
     network.isolate(old);
 
@@ -75,12 +75,11 @@ async fn entries_that_were_never_committed_are_replaced_when_their_leader_return
     for round in 0..3 {
         let old = world.leader().await.unwrap();
         let others = world.others(&[old]);
-        must_put(&client, "k", "committed").await;
+        let at_old = world.warm_client_among(&[old]).await;
         world.agree(&world.ids()).await;
         network.isolate(old);
         let before = world.status(old).await.unwrap().last_log_index;
         let lonely = format!("lonely/{round}");
-        let at_old = world.client_among(&[old]).await;
         let write = async {
             let put = at_old.put(lonely.clone(), "never committed").timeout(SHORT).await;
             let error = put.expect_err("a leader without peers acknowledges nothing");

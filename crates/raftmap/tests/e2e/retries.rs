@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raftmap::local_cluster::CLIENT;
-use raftmap_client::{Client, Expected, Operation, TxnAnswer};
+use raftmap_client::{Client, Expected, Operation, Tls, TxnAnswer};
 
 use crate::support::load::{must_get, must_put};
 use crate::support::{PATIENCE, Proxy, World, soon, until};
@@ -16,7 +16,7 @@ const ROUNDS: u64 = 8;
 /// A client that reaches each server through a proxy, and what is needed to see what becomes of its writes.
 struct Lossy {
     proxies: Vec<Proxy>,
-    client: Client,
+    tls: Tls,
     observer: Client,
 }
 
@@ -24,20 +24,29 @@ impl Lossy {
     async fn to(world: &World) -> Self {
         let proxies: Vec<Proxy> =
             world.plan().members.iter().map(|member| Proxy::before(member.client_listen)).collect();
-        let addresses = proxies.iter().map(|proxy| proxy.address.to_string());
-        let builder = Client::builder(addresses, world.tls(CLIENT).unwrap()).discover(false);
-        let client = builder.timeout(PATIENCE).attempt_timeout(ATTEMPT).connect().await.unwrap();
         let observer = world.client().await.unwrap();
-        must_put(&client, "counter", "0").await;
-        Self { proxies, client, observer }
+        must_put(&observer, "counter", "0").await;
+        Self { proxies, tls: world.tls(CLIENT).unwrap(), observer }
+    }
+
+    /// A client with a session, and with connections to all servers: a handshake has answers, too.
+    async fn client(&self) -> Client {
+        let addresses = self.proxies.iter().map(|proxy| proxy.address.to_string());
+        let builder = Client::builder(addresses, self.tls.clone()).discover(false);
+        let client = builder.timeout(PATIENCE).attempt_timeout(ATTEMPT).connect().await.unwrap();
+        must_put(&client, "warm", "the session is open").await;
+        for _ in &self.proxies {
+            client.get("warm").stale().await.unwrap();
+        }
+        client
     }
 
     /// Counts up from `value`. The answer is lost; `meanwhile` happens when the write was applied, then the way is free
     /// again. Gives the answer of a later attempt, and the revision of the write.
     async fn count(&self, value: u64, meanwhile: impl AsyncFnOnce()) -> (TxnAnswer, u64) {
         let next = (value + 1).to_string();
-        let count = self
-            .client
+        let client = self.client().await;
+        let count = client
             .txn()
             .when("counter", Expected::Value(value.to_string().into()))
             .then(Operation::put("counter", next.clone()))

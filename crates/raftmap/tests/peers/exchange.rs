@@ -108,6 +108,17 @@ async fn a_server_that_stops_sends_what_waits_and_is_lost_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_sink_is_gone_leaves_the_others() {
+    let (one, mut two) = pair().await;
+    let peers = one.without_sink();
+    two.peers.send(NodeId(1), batch(vec![forward(1, 1)]));
+    assert_eq!(two.lost().await, NodeId(1));
+    // It does not come back, though nobody has stopped it yet.
+    assert!(two.event_within(Duration::from_millis(300)).await.is_none());
+    assert_eq!(peers.status()[0].connected, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_is_reported_on_both_sides_and_made_anew() {
     let certificates = Certificates::new("demo");
     let [(one, one_at), (two, two_at)] = [listener().await, listener().await];
@@ -149,7 +160,7 @@ async fn a_new_connection_replaces_one_that_seems_alive() {
     let [(one, one_at), (two, two_at)] = [listener().await, listener().await];
     let proxy = Proxy::start(two_at).await;
     let mut impatient = config(1, certificates.of_node(1), &[(2, proxy.address)]);
-    impatient.limits.ping_interval = Duration::from_millis(50);
+    impatient.limits.ping_interval = Duration::from_millis(200);
     let mut patient = config(2, certificates.of_node(2), &[(1, one_at)]);
     patient.limits.ping_interval = Duration::from_secs(3600);
     let (mut one, mut two) = (Server::start(impatient, one), Server::with_inbox(patient, two, 1));

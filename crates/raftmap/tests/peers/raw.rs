@@ -57,13 +57,16 @@ impl Raw {
         self.send.send_data(bytes.into(), false).unwrap();
     }
 
-    pub(crate) fn frame(&mut self, frame: Frame) {
+    /// Sends a frame, and says how many bytes it has.
+    pub(crate) fn frame(&mut self, frame: Frame) -> usize {
         let message = peer::PeerFrame { frame: Some(frame) }.encode_to_vec();
         let mut bytes = BytesMut::new();
         bytes.put_u8(0);
         bytes.put_u32(message.len().try_into().unwrap());
         bytes.put_slice(&message);
+        let len = bytes.len();
         self.bytes(bytes);
+        len
     }
 
     /// The next frame; `None` at the end of the stream.

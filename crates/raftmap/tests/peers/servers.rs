@@ -118,6 +118,11 @@ impl Server {
         Self { peers: Peers::start(config, listener, sink), events, seen: VecDeque::new() }
     }
 
+    /// The connections, with nobody who takes events.
+    pub(crate) fn without_sink(self) -> Peers {
+        self.peers
+    }
+
     pub(crate) async fn event(&mut self) -> PeerEvent {
         if let Some(event) = self.seen.pop_front() {
             return event;

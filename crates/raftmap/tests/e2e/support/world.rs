@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
-use super::load::Ledger;
+use super::load::{Ledger, must_put};
 use super::proxy::Network;
 
 /// How long a test waits for what must come: generous, as nothing is measured by it.
@@ -144,6 +144,16 @@ impl World {
         let addresses: Vec<String> = ids.iter().map(|id| self.client_address(*id)).collect();
         let builder = Client::builder(addresses, self.tls(CLIENT).unwrap());
         builder.discover(false).timeout(PATIENCE).connect().await.unwrap()
+    }
+
+    /// The same, with its session open and connections made: its next write is one entry of the log and nothing else.
+    pub(crate) async fn warm_client_among(&self, ids: &[NodeId]) -> Client {
+        let client = self.client_among(ids).await;
+        must_put(&client, "warm", "the session is open").await;
+        for _ in ids {
+            client.get("warm").stale().await.unwrap();
+        }
+        client
     }
 
     /// What a server says of itself, if it answers.
