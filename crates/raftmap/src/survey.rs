@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use raftmap_client::{Client, MemberStatus, Security, StatusResponse};
+use raftmap_client::{Client, MemberStatus, Security, SetupError, StatusResponse};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
 
@@ -76,7 +76,10 @@ pub async fn ask(endpoints: &[String], security: &Security, timeout: Duration) -
 
 async fn ask_one(endpoint: &str, security: &Security, timeout: Duration) -> Result<StatusResponse, String> {
     let builder = Client::builder([endpoint], security.clone()).discover(false).timeout(timeout);
-    let client = builder.connect().await.map_err(|error| error.to_string())?;
+    let client = builder.connect().await.map_err(|error| match error {
+        SetupError::Unreachable(reason) => reason,
+        error => error.to_string(),
+    })?;
     client.status().await.map_err(|error| error.cause().to_string())
 }
 

@@ -20,14 +20,18 @@ Examples:
     raftmap get counter --json          # value 41, revision 17
     raftmap cas counter 42 --revision 17
   By value:
-    raftmap cas state closed --expect open
-";
+    raftmap cas state closed --expect open";
 
 /// Set a key to a value if it is as expected, in one atomic step
 ///
 /// Ends with code 4 if it is not, and says what is there.
 #[derive(Args)]
-#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
+#[command(
+    before_help = EXAMPLES,
+    after_help = exit::TABLE,
+    override_usage = "raftmap cas [OPTIONS] <KEY> <VALUE|--file FILE> \
+        <--absent|--present|--revision REVISION|--expect VALUE>"
+)]
 pub(crate) struct Cas {
     /// The key
     #[arg(value_name = "KEY")]

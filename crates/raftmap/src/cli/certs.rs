@@ -19,8 +19,7 @@ Examples:
   A server that is reached by a name and by an address:
     raftmap certs --cluster shop --out certs --server 4=host4.example.org,10.0.0.4
   Later, where ca.key is kept: one more client:
-    raftmap certs --cluster shop --out certs --client reports
-";
+    raftmap certs --cluster shop --out certs --client reports";
 
 /// Make certificates for servers, clients and operators
 ///

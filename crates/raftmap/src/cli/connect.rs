@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use raftmap_client::{Client, Identity, Security, Tls};
 
 use super::exit::Failure;
@@ -40,7 +41,7 @@ pub(crate) struct ConnectArgs {
     key: Option<PathBuf>,
 
     /// Speak without TLS, to servers that were started so
-    #[arg(long, env = "RAFTMAP_INSECURE")]
+    #[arg(long, env = "RAFTMAP_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
 
     /// How long each request may take, its retries included, in milliseconds

@@ -14,8 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
     raftmap del greeting
   Several keys in one atomic step:
-    raftmap del cart:17 cart:17:total
-";
+    raftmap del cart:17 cart:17:total";
 
 /// Remove keys, all in one atomic step
 ///

@@ -60,7 +60,7 @@ impl Failure {
     /// A read changes nothing: that is not worth a word.
     pub(crate) fn of_read(error: Error) -> Self {
         let cause = error.cause();
-        let message = format!("the read failed: {cause}");
+        let message = format!("the read failed: {cause}{}", hint(cause));
         if is_malformed(cause) { Self::Usage(message) } else { Self::Failed(message) }
     }
 
@@ -90,7 +90,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
             Error::NotApplied(cause) if is_malformed(cause) => Self::Usage(error.to_string()),
-            Error::NotApplied(_) => Self::Failed(error.to_string()),
+            Error::NotApplied(cause) => Self::Failed(format!("{error}{}", hint(cause))),
             Error::OutcomeUnknown(_) => Self::OutcomeUnknown(format!(
                 "{error}\nThe write may have been applied, or may be later: read before you write again."
             )),
@@ -101,6 +101,16 @@ impl From<Error> for Failure {
 /// Whether the same request would be refused again, by any server.
 fn is_malformed(cause: &Cause) -> bool {
     matches!(cause.code, Some(Code::INVALID | Code::TOO_LARGE | Code::UNSUPPORTED))
+}
+
+/// What to do, where the reason does not say.
+fn hint(cause: &Cause) -> &'static str {
+    match cause.code {
+        None | Some(Code::DEADLINE | Code::NO_LEADER | Code::NO_QUORUM) => {
+            "\nDoes a majority of the servers run? `raftmap status` shows them."
+        }
+        _ => "",
+    }
 }
 
 impl From<SetupError> for Failure {
@@ -167,7 +177,9 @@ mod tests {
 
     #[test]
     fn the_exit_code_of_a_write_says_what_became_of_it() {
-        assert_eq!(failure(Error::NotApplied, None).code(), 1);
+        let down = failure(Error::NotApplied, None);
+        assert_eq!(down.code(), 1);
+        assert!(down.to_string().contains("raftmap status"), "{down}");
         assert_eq!(failure(Error::NotApplied, Some(Code::NO_QUORUM)).code(), 1);
         assert_eq!(failure(Error::NotApplied, Some(Code::TOO_LARGE)).code(), 2);
         for code in [None, Some(Code::DEADLINE), Some(Code::INVALID)] {

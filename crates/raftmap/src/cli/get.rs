@@ -20,8 +20,7 @@ Examples:
   What any server has at hand, at least as new as a revision that a put told:
     raftmap get greeting --stale --min-revision 17
   Keys that are not text:
-    raftmap get --hex 00ff01
-";
+    raftmap get --hex 00ff01";
 
 /// Read the value of a key
 #[derive(Args)]

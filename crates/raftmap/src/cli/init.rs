@@ -18,8 +18,7 @@ Examples:
     raftmap init --cluster shop --data data --id 1 --member 1=host1:7001,host1:7000 \\
       --member 2=host2:7001,host2:7000 --member 3=host3:7001,host3:7000
   A cluster of one, to try things out:
-    raftmap init --cluster toy --data toy --id 1 --member 1=127.0.0.1:7001,127.0.0.1:7000
-";
+    raftmap init --cluster toy --data toy --id 1 --member 1=127.0.0.1:7001,127.0.0.1:7000";
 
 /// Make the data directory of a server, once in its life
 ///

@@ -45,8 +45,7 @@ Examples:
     export RAFTMAP_ENDPOINTS=host1:7000,host2:7000,host3:7000 RAFTMAP_CERTS=certs RAFTMAP_AS=app
     raftmap put greeting hello
     raftmap get greeting
-    raftmap status
-";
+    raftmap status";
 
 /// A replicated hash map: three or more servers hold the same map, agree on every change through Raft, and keep each
 /// acknowledged write through crashes, power loss and partitions.

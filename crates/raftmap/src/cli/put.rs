@@ -24,14 +24,17 @@ Examples:
   Gone after a minute:
     raftmap put lock me --ttl-ms 60000
   Bytes that are not text:
-    raftmap put --hex 00ff01 cafe
-";
+    raftmap put --hex 00ff01 cafe";
 
 /// Set a key to a value
 ///
 /// When it has ended with code 0, the value is on disk on a majority of the servers.
 #[derive(Args)]
-#[command(before_help = EXAMPLES, after_help = exit::TABLE)]
+#[command(
+    before_help = EXAMPLES,
+    after_help = exit::TABLE,
+    override_usage = "raftmap put [OPTIONS] <KEY> <VALUE|--file FILE>"
+)]
 pub(crate) struct Put {
     /// The key
     #[arg(value_name = "KEY")]

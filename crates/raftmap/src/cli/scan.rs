@@ -21,8 +21,7 @@ Examples:
     raftmap scan user:
     raftmap scan --start a --end c --reverse --limit 10
   A copy of the map at one revision, which `raftmap import` reads back:
-    raftmap scan --json > map.jsonl
-";
+    raftmap scan --json > map.jsonl";
 
 /// List the entries of a range in key order, all at one revision
 #[derive(Args)]

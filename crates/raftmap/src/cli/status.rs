@@ -17,8 +17,7 @@ Examples:
     raftmap status
   For programs, and until a leader is there:
     raftmap status --json
-    until raftmap status > /dev/null; do sleep 1; done
-";
+    until raftmap status > /dev/null; do sleep 1; done";
 
 /// Show the members of the cluster: who leads, how far each one is, and what is wrong
 ///
@@ -34,8 +33,8 @@ pub(crate) struct Status {
     connect: ConnectArgs,
 }
 
-/// A server that is asked for its status answers at once or hardly at all.
-const TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// A server that is asked for its status answers at once or hardly at all; all are asked at the same time.
+const TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
 impl Status {
     pub(crate) fn run(self) -> Result<(), Failure> {

@@ -23,8 +23,7 @@ Examples:
     raftmap bench --local
     raftmap bench --local --clients 1 --seconds 10
   Reads of a running cluster, nine for each write:
-    raftmap bench --mix 90/10 --json
-";
+    raftmap bench --mix 90/10 --json";
 
 /// Measure throughput and latency
 ///

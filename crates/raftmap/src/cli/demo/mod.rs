@@ -27,8 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
     raftmap demo
   With lines of your own:
-    raftmap demo --input /usr/share/dict/words
-";
+    raftmap demo --input /usr/share/dict/words";
 
 /// Show it: three servers on this machine, one of them killed while writes go on
 ///

@@ -30,8 +30,7 @@ Examples:
   Lines of key, tab, value:
     raftmap import prices.tsv
   Lines of JSON, as `raftmap scan --json` writes them, such as {\"key\": \"greeting\", \"value\": \"hello\"}:
-    raftmap import map.jsonl
-";
+    raftmap import map.jsonl";
 
 /// Set a key to a value for every line of a file
 ///

@@ -35,8 +35,7 @@ Examples:
   With metrics and health for machines, and logs for them, too:
     raftmap serve --data data --certs certs --metrics-listen 127.0.0.1:7002 --log-format json
   Inside a container, whatever the outside calls it:
-    raftmap serve --data /data --certs /certs --client-listen 0.0.0.0:7000 --peer-listen 0.0.0.0:7001
-";
+    raftmap serve --data /data --certs /certs --client-listen 0.0.0.0:7000 --peer-listen 0.0.0.0:7001";
 
 /// Serve a data directory as one server of its cluster
 ///
