@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use connectrpc::Protocol;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -65,13 +66,29 @@ async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
     closed(&mut idle).await;
 
     house.node.hold();
-    let map = house.map().await;
-    let waiting = tokio::spawn(async move { map.get(get(&["a"])).await.map(|_| ()) });
-    until(|| house.node.waiting() == 1).await;
-    let mut later = house.dial("client", &[ALPN_H2]).await;
-    closed(&mut later).await;
-    house.node.release();
-    soon(waiting).await.unwrap().unwrap();
+    let stream = house.dial("client", &[ALPN_HTTP1]).await;
+    let (mut http1, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let waiting = http1.send_request(read());
+    let others = async {
+        until(|| house.node.waiting() == 1).await;
+        // Each is looked at, and closed, as often as the one that waits.
+        for _ in 0..4 {
+            closed(&mut house.dial("client", &[ALPN_H2]).await).await;
+        }
+        house.node.release();
+    };
+    let (answer, ()) = soon(async { tokio::join!(waiting, others) }).await;
+    let answer = answer.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("connection")), (200, None));
+}
+
+fn read() -> Request<Full<Bytes>> {
+    Request::post("/raftmap.v1.Map/Get")
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::new(bytes(r#"{"keys":["YQ=="]}"#)))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -98,26 +115,28 @@ async fn connections_beyond_the_cap_are_closed_and_those_within_go_on() {
 
 #[tokio::test]
 async fn strangers_in_their_handshake_do_not_take_the_place_of_clients() {
-    let house = house(FrontDoorConfig { handshakes_max: 1, handshake_timeout: SHORT, ..patient() }).await;
+    let house = house(FrontDoorConfig { handshakes_max: 1, ..patient() }).await;
     let map = house.map().await;
-    let mut first = TcpStream::connect(house.address()).await.unwrap();
-    let mut second = TcpStream::connect(house.address()).await.unwrap();
-    closed(&mut second).await;
+    let first = TcpStream::connect(house.address()).await.unwrap();
+    closed(&mut TcpStream::connect(house.address()).await.unwrap()).await;
     soon(map.put(put("a", "1"))).await.unwrap();
-    closed(&mut first).await;
-    soon(house.map().await.put(put("a", "2"))).await.unwrap();
+    drop(first);
+    soon(async {
+        let tls = house.certificates.credentials("client").dialler().unwrap();
+        while house.clients_with(tls.clone(), Protocol::Grpc).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_request_head_that_is_too_long_is_refused() {
     let house = house(FrontDoorConfig { head_bytes_max: 8 << 10, ..patient() }).await;
     let request = |length| {
-        Request::post("/raftmap.v1.Map/Get")
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .header("x-long", "x".repeat(length))
-            .body(Full::new(bytes(r#"{"keys":["YQ=="]}"#)))
-            .unwrap()
+        let mut request = read();
+        request.headers_mut().insert("x-long", "x".repeat(length).parse().unwrap());
+        request
     };
     assert_eq!(house.http1(request(1000)).await.0, 200);
     assert_eq!(house.http1(request(20_000)).await.0, 431);
@@ -152,12 +171,7 @@ async fn a_door_that_closes_answers_what_is_under_way() {
         async move { map.get(get(&["a"])).await.map(|answer| answer.into_owned()) }
     });
     let second = tokio::spawn(async move {
-        let request = Request::post("/raftmap.v1.Map/Get")
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .body(Full::new(bytes(r#"{"keys":["YQ=="]}"#)))
-            .unwrap();
-        let response = http1.send_request(request).await.unwrap();
+        let response = http1.send_request(read()).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes()
     });
     let node = std::sync::Arc::clone(&house.node);

@@ -11,7 +11,7 @@ use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
 use raftmap_state::validate::RequestLimits;
 
-use crate::support::{Connection, House, bytes, code, get, put, soon, until};
+use crate::support::{Connection, House, PATIENCE, bytes, code, get, put, soon, until};
 
 type Body = <Connection as connectrpc::client::ClientTransport>::ResponseBody;
 type Stream = connectrpc::BidiStream<
@@ -270,7 +270,10 @@ async fn a_door_that_closes_ends_its_streams_well() {
 /// A client that is gone leaves nothing behind.
 #[tokio::test]
 async fn a_stream_whose_client_is_gone_ends() {
-    let house = House::open().await;
+    let patience = 10 * PATIENCE;
+    let config =
+        FrontDoorConfig { request_timeout: patience, request_timeout_max: patience, ..Default::default() };
+    let house = House::with(config, RequestLimits::default()).await;
     let mut pipeline = Pipeline::open(&house, Protocol::Grpc).await;
     house.node.hold();
     pipeline.send((0..10).map(|tag| (tag, get_request("a")))).await;

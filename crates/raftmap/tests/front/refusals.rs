@@ -229,11 +229,13 @@ async fn what_is_no_call_at_all_says_so_with_a_detail() {
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(failure.code.as_known(), Some(Code::UNSUPPORTED));
 
-    // A stream that is called as if it were none: refused before its body is taken.
-    let unary = request("Pipeline", "application/json").body(Full::new(bytes("{}"))).unwrap();
-    let (status, failure) = refused(unary).await;
-    assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
-    assert_eq!(failure.code.as_known(), Some(Code::UNSUPPORTED));
+    // A stream that is called as if it were none is refused before its body is there.
+    let mut stream = house.dial("client", &[ALPN_HTTP1]).await;
+    let head = "POST /raftmap.v1.Map/Pipeline HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    stream.write_all(format!("{head}content-length: 100\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    soon(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 501");
 }
 
 /// What a stranger writes comes back in a reason, which travels in the head of an answer: never at length.
