@@ -141,6 +141,39 @@ async fn a_damaged_server_neither_votes_nor_counts_until_it_has_everything_again
     must_put(&client, "k", "two are enough").await;
 }
 
+/// Promise 8: what a leader and a damaged server hold is not acknowledged, and what they say to each other confirms no
+/// read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_and_a_damaged_server_are_no_majority() {
+    let mut world = World::found(|plan| {
+        // Long enough for the damaged server to be back while the leader still leads.
+        plan.serve_arguments = ["--election-timeout-ms", "4000"].map(Into::into).to_vec();
+    })
+    .await;
+    world.start_all().await.unwrap();
+    let leader = world.leader().await.unwrap();
+    let at_leader = world.warm_client_among(&[leader]).await;
+    must_put(&at_leader, "k", "by a majority").await;
+    world.agree(&world.ids()).await;
+    let [damaged, absent] = world.others(&[leader]).try_into().unwrap();
+    world.pause(absent).unwrap();
+    world.kill(damaged).unwrap();
+    blocks(&world.group_dir(damaged))[0].flip(100);
+    world.start(damaged).await.unwrap();
+    until("the leader to have no majority", async || {
+        let put = at_leader.put("k", "by a leader and a damaged server").timeout(SHORT).await;
+        let read = at_leader.get("k").timeout(SHORT).await;
+        read.expect_err("a damaged server confirmed a leader");
+        let error = put.expect_err("a damaged server counted");
+        matches!(error.cause().code, Some(Code::NO_QUORUM | Code::NO_LEADER)).then_some(())
+    })
+    .await;
+    assert!(world.status(damaged).await.unwrap().damaged);
+    world.resume(absent).unwrap();
+    world.status_when(damaged, "whole", |status| !status.damaged).await;
+    world.agree(&world.ids()).await;
+}
+
 /// Promise 8: a wiped disk has forgotten what it acknowledged, and its server is refused as long as it uses that id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_data_directory_is_refused_under_its_known_id_with_the_reason_on_both_sides() {

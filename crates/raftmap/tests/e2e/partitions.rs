@@ -169,7 +169,7 @@ async fn whatever_happens_to_the_network_under_load_nothing_is_lost_and_no_read_
     let mut chance = fastrand::Rng::with_seed(seed);
     let (mut world, network) = World::start_with_network().await;
     let load = Load::start(&world, 4).await;
-    for _ in 0..15 {
+    for _ in 0..10 {
         load.more(50).await;
         let ids = world.ids();
         let id = *chance.choice(&ids).unwrap();
