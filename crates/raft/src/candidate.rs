@@ -55,6 +55,11 @@ impl PreCandidate {
         self.clock.tick().then(|| Self::start(core))
     }
 
+    /// See [`crate::Raft::quiet_ticks`].
+    pub(crate) fn quiet_ticks(&self) -> u32 {
+        self.clock.quiet_ticks()
+    }
+
     pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
         match body {
             Body::PreVoteReply(reply) => {
@@ -86,6 +91,11 @@ impl Candidate {
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
         self.clock.tick().then(|| PreCandidate::start(core))
+    }
+
+    /// See [`crate::Raft::quiet_ticks`].
+    pub(crate) fn quiet_ticks(&self) -> u32 {
+        self.clock.quiet_ticks()
     }
 
     pub(crate) fn persisted(&mut self, core: &mut Core) -> Option<Role> {
@@ -164,5 +174,9 @@ impl Clock {
     fn tick(&mut self) -> bool {
         self.elapsed += 1;
         self.elapsed >= self.timeout
+    }
+
+    fn quiet_ticks(&self) -> u32 {
+        self.timeout.saturating_sub(self.elapsed + 1)
     }
 }

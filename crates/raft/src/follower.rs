@@ -69,6 +69,13 @@ impl Follower {
         None
     }
 
+    /// See [`crate::Raft::quiet_ticks`].
+    pub(crate) fn quiet_ticks(&self, core: &Core) -> u32 {
+        let waits_for_others = self.leader.is_none() && !core.may_campaign();
+        let own = if waits_for_others { u32::MAX } else { self.timeout.saturating_sub(self.elapsed + 1) };
+        own.min(self.reads.quiet_ticks(core))
+    }
+
     pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
         match body {
             Body::PreVote(request) => {
@@ -221,6 +228,11 @@ impl Reads {
                 core.send(leader, Free::ReadIndex(ReadIndex { id: asked.id }));
             }
         }
+    }
+
+    fn quiet_ticks(&self, core: &Core) -> u32 {
+        let repeat = core.config.heartbeat_ticks;
+        self.asked.as_ref().map_or(u32::MAX, |asked| repeat.saturating_sub(asked.elapsed + 1))
     }
 
     fn answered(&mut self, core: &mut Core, reply: ReadIndexReply) {

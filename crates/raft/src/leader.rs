@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::config::Config;
 use crate::core::Core;
 use crate::entry::{Entry, LogPosition, Payload};
 use crate::ids::{Ctx, LogIndex, NodeId, Term};
@@ -85,6 +86,18 @@ impl Leader {
             self.clock_round(core);
         }
         None
+    }
+
+    /// See [`crate::Raft::quiet_ticks`].
+    pub(crate) fn quiet_ticks(&self, core: &Core) -> u32 {
+        let Config { heartbeat_ticks, election_ticks, disk_stall_ticks, .. } = core.config;
+        let timers = [
+            (self.heartbeat_elapsed, heartbeat_ticks),
+            (self.quorum_elapsed, election_ticks),
+            (self.disk.elapsed, disk_stall_ticks),
+        ];
+        let quiet = timers.map(|(elapsed, limit)| limit.saturating_sub(elapsed + 1));
+        quiet.into_iter().min().unwrap_or(0)
     }
 
     /// A leader that a quorum does not answer would keep its clients waiting for nothing (dissertation, section 6.2).

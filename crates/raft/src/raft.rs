@@ -80,6 +80,12 @@ impl Raft {
         self.become_role(next);
     }
 
+    /// How many of the next ticks only count time, if nothing else happens before. A driver may sleep that long and hand
+    /// them in together: an idle node is hardly ever awake.
+    pub fn quiet_ticks(&self) -> u32 {
+        self.role.quiet_ticks(&self.core)
+    }
+
     /// What is to be done, in order, for everything that happened since it was asked last.
     pub fn take_actions(&mut self) -> Vec<Action> {
         self.role.flush(&mut self.core);
@@ -225,6 +231,15 @@ impl Role {
             Self::PreCandidate(role) => role.tick(core),
             Self::Candidate(role) => role.tick(core),
             Self::Leader(role) => role.tick(core),
+        }
+    }
+
+    fn quiet_ticks(&self, core: &Core) -> u32 {
+        match self {
+            Self::Follower(role) => role.quiet_ticks(core),
+            Self::PreCandidate(role) => role.quiet_ticks(),
+            Self::Candidate(role) => role.quiet_ticks(),
+            Self::Leader(role) => role.quiet_ticks(core),
         }
     }
 

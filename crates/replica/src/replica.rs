@@ -101,6 +101,13 @@ impl Replica {
         }
     }
 
+    /// How many of the next ticks only count time, if nothing else happens before; see [`Raft::quiet_ticks`]. None while
+    /// a request waits or a key may expire: their time is not counted in ticks.
+    pub fn quiet_ticks(&self) -> u32 {
+        let expires = self.raft.is_leader() && self.view.next_deadline_ms.is_some();
+        if self.requests.len() > 0 || expires { 0 } else { self.raft.quiet_ticks() }
+    }
+
     /// What is to be done, in order, for everything that happened since it was asked last.
     pub fn take_effects(&mut self, now: Now) -> Vec<Effect> {
         self.pump(now);

@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Cluster, End, member, put, put_for};
+use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
 use raftmap_raft::{LogIndex, NodeId, Outcome};
 use raftmap_replica::{Event, Notice, Now, PeerMessage, Reason, ReplicaConfig, RequestKind};
 use raftmap_state::{Answer, Delete, Member, WriteRequest};
@@ -31,6 +31,24 @@ fn a_write_is_answered_and_seen_by_a_read_at_any_server() {
         cluster.settle();
         cluster.until("the read is answered", |cluster| cluster.ended.contains_key(&read));
         assert_eq!(read_value(&cluster, read), Some(&b"v"[..]), "at server {id}");
+    }
+}
+
+/// An idle server need not be awake at every tick: a leader is at its heartbeats, a follower when it has heard of none.
+#[test]
+fn ticks_are_quiet_where_nothing_waits() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.pass(3_000);
+    let quiet = |cluster: &Cluster, id: u64| cluster.nodes[&id].replica.quiet_ticks();
+    assert!((1..HEARTBEAT_TICKS).contains(&quiet(&cluster, leader)), "{}", quiet(&cluster, leader));
+    for follower in others(&cluster, leader) {
+        let quiet = quiet(&cluster, follower);
+        assert!(quiet >= ELECTION_TICKS - HEARTBEAT_TICKS, "{quiet}");
+        // A deadline is looked at every tick.
+        cluster.isolate(follower);
+        cluster.put(follower, "k", "v");
+        assert_eq!(cluster.nodes[&follower].replica.quiet_ticks(), 0);
     }
 }
 

@@ -65,7 +65,12 @@ impl Cluster {
     /// Gives `input` to a node that is up, and lets it carry out what follows.
     pub(crate) fn step(&mut self, id: NodeId, input: Input) {
         if let Some(raft) = &mut self.node(id).raft {
+            let quiet = matches!(input, Input::Tick) && raft.quiet_ticks() > 0;
             raft.step(input);
+            if quiet {
+                let actions = raft.take_actions();
+                assert!(actions.is_empty(), "a tick that was said to be quiet: {actions:?}");
+            }
             self.settle(id);
         }
     }

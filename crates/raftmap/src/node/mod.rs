@@ -13,11 +13,12 @@ use raftmap_log::{Identity, Log, LogOptions, RealDisk, Repair};
 use raftmap_replica::{Event, Replica, ReplicaConfig, StateWorker, member_of, restore};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{FjallEngine, Reader, StateMachine};
-use tokio::net::TcpListener;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
-use crate::runtime::{Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, StateThread};
+use crate::runtime::{
+    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, StateThread,
+};
 use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
 
@@ -47,6 +48,8 @@ struct Shared {
     failstop: Failstop,
     began: Instant,
     peers: Arc<Peers>,
+    /// Dropped after [`Self::peers`].
+    _peers_runtime: PeersRuntime,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -101,13 +104,11 @@ impl Node {
         let opened =
             opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
         let Opened { log, identity, engine, worker, replica } = opened;
-        let listener = TcpListener::bind(config.peer_listen)
-            .await
-            .map_err(|source| StartFailure::Listen { address: config.peer_listen, source })?;
-
         let (inbox, outbox) = Inbox::new(config.requests_max);
         let peers_config = peers_config(&config, &identity, replica.status().raft.damaged)?;
-        let peers = Arc::new(Peers::start(peers_config, listener, inbox.clone()));
+        let peers_runtime = PeersRuntime::start()?;
+        let peers = peers_runtime.listen(config.peer_listen, peers_config, inbox.clone())?;
+        let peers = Arc::new(peers);
         let reader = worker.machine().reader();
         let (writes, write_queue) = mpsc::channel();
         let (applies, apply_queue) = mpsc::channel();
@@ -134,7 +135,17 @@ impl Node {
             failstop.spawn("replica", move || driver.run())?,
         ];
         let (limits, began, threads) = (config.limits, Instant::now(), Mutex::new(threads));
-        let shared = Shared { identity, limits, reader, inbox, failstop, began, peers, threads };
+        let shared = Shared {
+            identity,
+            limits,
+            reader,
+            inbox,
+            failstop,
+            began,
+            peers,
+            _peers_runtime: peers_runtime,
+            threads,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -181,8 +181,8 @@ where
     }
 }
 
-/// Asks the other side for a sign of life from time to time. Ends when nothing at all came for too long: a peer that is
-/// busy sending, or slow to take what is sent to it, is not silent.
+/// Asks the other side for a sign of life when nothing came for a while. Ends when nothing at all came for too long: a peer
+/// that is busy sending, or slow to take what is sent to it, is not silent.
 async fn watch(mut pings: PingPong, seen: Arc<Seen>, every: Duration, misses_max: u32) -> Duration {
     let mut looks = interval(every);
     // Who was stopped for a while itself has not listened, and starts again.
@@ -191,8 +191,11 @@ async fn watch(mut pings: PingPong, seen: Arc<Seen>, every: Duration, misses_max
     loop {
         looks.tick().await;
         let now = seen.bytes();
-        misses = if now == before { misses + 1 } else { 0 };
-        before = now;
+        if now != before {
+            (before, misses) = (now, 0);
+            continue;
+        }
+        misses += 1;
         if misses > misses_max {
             return every * misses_max;
         }

@@ -171,7 +171,7 @@ pub struct PeerLimits {
     pub handshakes_max: usize,
     /// How long a connection may take to be made, or accepted, and to say who is there.
     pub handshake_timeout: Duration,
-    /// How often a peer is asked for a sign of life.
+    /// After how long a silence a peer is asked for a sign of life.
     pub ping_interval: Duration,
     /// The connection is closed when nothing came for this many intervals.
     pub pings_missed_max: u32,

@@ -18,6 +18,10 @@ use crate::peers::{PeerEvent, Transport};
 const STEPS_MAX: usize = 8192;
 /// How often the engine is checked and the gauges are set.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many quiet ticks are slept through at most. Each look at the engine ends the sleep, too.
+const QUIET_TICKS_MAX: u32 = 100;
+/// A wait that ends so many ticks late was no wait: the process was stopped.
+const STALL_TICKS: u32 = 10;
 
 /// Where the driver's effects go.
 pub(crate) struct DriverSettings<T> {
@@ -39,13 +43,16 @@ pub(crate) struct Driver<T> {
     replies: HashMap<Ctx, Reply>,
     next_ctx: u64,
     began: Instant,
+    /// When the next tick is to be handed in.
+    next_tick: Instant,
     stopping: bool,
 }
 
 impl<T: Transport> Driver<T> {
     pub(crate) fn new(replica: Replica, outbox: Outbox, settings: DriverSettings<T>) -> Self {
         let (replies, began) = (HashMap::new(), Instant::now());
-        Self { replica, outbox, settings, replies, next_ctx: 1, began, stopping: false }
+        let next_tick = began + settings.tick;
+        Self { replica, outbox, settings, replies, next_ctx: 1, began, next_tick, stopping: false }
     }
 
     /// Runs until it is told to stop or the node fails. Whoever still waits then learns that the node has ended, by its
@@ -54,18 +61,16 @@ impl<T: Transport> Driver<T> {
     /// # Errors
     /// If the replica wants the node to end, or the engine does not work any more.
     pub(crate) fn run(mut self) -> Result<(), NodeError> {
-        let mut next_tick = Instant::now() + self.settings.tick;
         let mut next_look = Instant::now();
         while !self.stopping && !self.settings.failstop.has_failed() {
-            self.take_in(next_tick);
-            let now = Instant::now();
-            if now >= next_tick {
-                // One tick, however late: a process that was stopped for a while first hears what was said meanwhile.
-                let clocks = self.now();
-                self.replica.step(clocks, Event::Tick);
-                next_tick = (next_tick + self.settings.tick).max(now);
-            }
+            let quiet = self.replica.quiet_ticks().min(QUIET_TICKS_MAX);
+            let due = self.next_tick + self.settings.tick * quiet;
+            let first = self.wait(due.min(next_look));
+            self.catch_up(quiet, due);
+            self.take_in(first);
+            self.tick();
             self.carry_out()?;
+            let now = Instant::now();
             if now >= next_look {
                 (self.settings.check_engine)()?;
                 self.set_gauges();
@@ -75,17 +80,48 @@ impl<T: Transport> Driver<T> {
         Ok(())
     }
 
-    /// Takes in what has happened, or waits for it, until the next tick at most.
-    fn take_in(&mut self, next_tick: Instant) {
-        let patience = next_tick.saturating_duration_since(Instant::now());
-        let first = match self.outbox.receiver.recv_timeout(patience) {
-            Ok(first) => first,
-            Err(RecvTimeoutError::Timeout) => return,
+    /// Waits for what happens next, until `until` at most.
+    fn wait(&mut self, until: Instant) -> Option<Inbound> {
+        let patience = until.saturating_duration_since(Instant::now());
+        match self.outbox.receiver.recv_timeout(patience) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
                 self.stopping = true;
-                return;
+                None
             }
-        };
+        }
+    }
+
+    /// Hands in the quiet ticks that passed during the wait: they come before whatever ended it. Not so when the process
+    /// was stopped meanwhile, for time that it did not live through says nothing of a leader's silence.
+    fn catch_up(&mut self, quiet: u32, due: Instant) {
+        if Instant::now() > due + self.settings.tick * STALL_TICKS {
+            return;
+        }
+        for _ in 0..quiet {
+            if Instant::now() < self.next_tick {
+                break;
+            }
+            let clocks = self.now();
+            self.replica.step(clocks, Event::Tick);
+            self.next_tick += self.settings.tick;
+        }
+    }
+
+    /// Hands in the tick that is due: one, however late, and after what was said meanwhile.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_tick {
+            let clocks = self.now();
+            self.replica.step(clocks, Event::Tick);
+            self.next_tick = (self.next_tick + self.settings.tick).max(now);
+        }
+    }
+
+    /// Takes in `first` and all that has come since.
+    fn take_in(&mut self, first: Option<Inbound>) {
+        let Some(first) = first else { return };
         let now = self.now();
         self.step(now, first);
         for _ in 1..STEPS_MAX {

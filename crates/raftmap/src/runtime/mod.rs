@@ -1,7 +1,7 @@
 //! What runs a replica: threads, clocks and queues around code that decides. Nothing is decided here.
 //!
 //! ```text
-//!  tasks (front door, embedding program, peers)
+//!  tasks (front door, embedding program), peers' thread
 //!        │ Inbox: bounded by kind
 //!        ▼
 //!   replica thread ──── writes ────► log thread ───── Persisted ──┐
@@ -10,7 +10,7 @@
 //!    │  │    │  └────── entries ───► state thread ─── Applied ────┤
 //!    │  │    └───────── ranges ────► fetch thread ─── Fetched ────┤
 //!    │  └──────────────────────────────────────────────────────────┘
-//!    └── batches ──► Transport (tasks)
+//!    └── batches ──► Transport (tasks on a thread of their own)
 //! ```
 //!
 //! Any error on the disk, in the log or in the state machine, and any broken invariant, ends the node: [`Failstop`].
@@ -18,10 +18,12 @@
 mod driver;
 mod failstop;
 mod inbox;
+mod peers;
 mod workers;
 
 pub(crate) use driver::{Driver, DriverSettings};
 pub(crate) use failstop::Failstop;
 pub use failstop::NodeError;
 pub(crate) use inbox::{Inbox, Reply, Submission};
+pub(crate) use peers::PeersRuntime;
 pub(crate) use workers::{FetchWorker, LogThread, StateThread};

@@ -13,6 +13,8 @@ use raftmap_state::{Answer, Get, Member, MemoryEngine, Put, PutEntry, StateMachi
 
 /// Milliseconds of one tick.
 pub const TICK_MS: u64 = 20;
+pub const ELECTION_TICKS: u32 = 25;
+pub const HEARTBEAT_TICKS: u32 = 5;
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,7 +246,11 @@ impl Cluster {
 
 impl Server {
     fn new(id: u64, voters: &Membership, adjust: &impl Fn(ReplicaConfig) -> ReplicaConfig) -> Self {
-        let raft = Config { election_ticks: 25, heartbeat_ticks: 5, ..Config::new(NodeId(id), id) };
+        let raft = Config {
+            election_ticks: ELECTION_TICKS,
+            heartbeat_ticks: HEARTBEAT_TICKS,
+            ..Config::new(NodeId(id), id)
+        };
         let config = adjust(ReplicaConfig::new(raft, member(id)));
         let machine = StateMachine::open(MemoryEngine::new(), GroupId::DEFAULT).unwrap();
         let worker = StateWorker::new(machine).unwrap();

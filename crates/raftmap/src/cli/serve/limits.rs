@@ -47,7 +47,7 @@ pub(super) struct TimingArgs {
     pub(super) election_timeout_ms: u64,
 
     /// How often the leader shows that it is there, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 100)]
+    #[arg(long, value_name = "MS", default_value_t = 150)]
     pub(super) heartbeat_ms: u64,
 
     /// How long a request may take if its sender does not say, in milliseconds

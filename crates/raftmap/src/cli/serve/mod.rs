@@ -247,3 +247,24 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     file.persist(path)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+    use raftmap::node::NodeId;
+
+    use super::*;
+
+    /// Who embeds a server and who runs one get the same.
+    #[test]
+    fn a_server_that_is_told_nothing_runs_as_one_that_is_embedded() {
+        let command = Serve::augment_args(clap::Command::new("serve").no_binary_name(true));
+        let matches = command.try_get_matches_from(["--data", "data", "--certs", "certs"]).unwrap();
+        let serve = Serve::from_arg_matches(&matches).unwrap();
+        let (peer_address, client_address) = ("127.0.0.1:7001".to_owned(), "127.0.0.1:7000".to_owned());
+        let own = FoundingMember { node: NodeId(1), peer_address, client_address };
+        let config = serve.node_config(&own, None).unwrap();
+        let embedded = NodeConfig::new("data", "127.0.0.1:7001".parse().unwrap(), None);
+        assert_eq!(format!("{config:?}"), format!("{embedded:?}"));
+    }
+}

@@ -70,7 +70,8 @@ impl Link {
 
     /// Carries bytes both ways until either end is gone or the link is cut.
     async fn carry(self: Arc<Self>, dialed_by: TcpStream, to: SocketAddr) {
-        let mut cuts = self.cuts.subscribe();
+        let cuts = self.cuts.subscribe();
+        let mut cut = cuts.clone();
         let carried = async {
             let target = TcpStream::connect(to).await?;
             dialed_by.set_nodelay(true)?;
@@ -78,14 +79,14 @@ impl Link {
             let (near_read, near_write) = dialed_by.into_split();
             let (far_read, far_write) = target.into_split();
             tokio::try_join!(
-                pump(near_read, far_write, self.forth.subscribe()),
-                pump(far_read, near_write, self.back.subscribe()),
+                pump(near_read, far_write, self.forth.subscribe(), cuts.clone()),
+                pump(far_read, near_write, self.back.subscribe(), cuts.clone()),
             )
         };
         // However it ends: both sockets are closed.
         tokio::select! {
             _ended = carried => {}
-            _cut = cuts.changed() => {}
+            _cut = cut.changed() => {}
         }
     }
 }
@@ -94,12 +95,17 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
+    cuts: watch::Receiver<u64>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = from.read(&mut chunk).await?;
         let open = flow.wait_for(|flow| *flow != Flow::Held).await;
         let now = *open.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+        // What was held when the link was cut never arrives, however soon the link is opened after that.
+        if cuts.has_changed().unwrap_or(true) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         if let Flow::Slow(delay) = now {
             tokio::time::sleep(delay).await;
         }
