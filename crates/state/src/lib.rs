@@ -22,6 +22,7 @@ mod engine;
 mod error;
 mod expiry;
 mod format;
+mod kept;
 pub mod limits;
 mod machine;
 mod map;

@@ -187,7 +187,7 @@ impl<E: Engine> StateMachine<E> {
         let mut map = MapStep { overlay, deadlines: &mut self.deadlines, index, log_time_ms };
         let result = map.write(write.request, write.answer_bytes_max)?;
         if let Some((tag, hash)) = tag
-            && let Err(refusal) = self.sessions.keep(overlay, tag, hash, &encode_result(&result))?
+            && let Err(refusal) = self.sessions.keep(overlay, tag, hash, encode_result(&result))?
         {
             overlay.roll_back(before);
             return Ok(Err(refusal));

@@ -16,19 +16,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use raftmap_raft::LogIndex;
 
 use crate::answer::{Answer, Refusal, SessionOpened};
 use crate::command::SessionLimits;
 use crate::engine::Snapshot;
 use crate::error::StateError;
-use crate::format::{Decoder, SessionRow, decode_result, table};
+use crate::format::{SessionRow, table};
+use crate::kept::KeptAnswers;
 use crate::limits::EXPIRED_SESSION_ROWS_PER_ENTRY;
 use crate::overlay::Overlay;
 use crate::request::{SessionId, SessionTag};
 
-/// All sessions. Their rows are in the engine; what decides is here as well, without the answers themselves.
+/// All sessions. Their rows are in the engine; what decides is here as well, without large answers.
 #[derive(Default)]
 pub(crate) struct Sessions {
     open: BTreeMap<SessionId, Session>,
@@ -40,14 +41,7 @@ pub(crate) struct Sessions {
 
 struct Session {
     row: SessionRow,
-    kept: BTreeMap<u64, Kept>,
-    kept_bytes: u64,
-}
-
-/// An answer that is kept, by its sequence.
-struct Kept {
-    request_hash: u128,
-    bytes: u64,
+    kept: KeptAnswers,
 }
 
 /// What becomes of a write with a tag.
@@ -79,20 +73,29 @@ impl Sessions {
         let (start, end) = table::ANSWERS_SPAN;
         for row in snapshot.range(&start, &end) {
             let (key, value) = row?;
-            let (id, sequence) = table::decode_answer_key(&key)?;
-            let Some(session) = sessions.open.get_mut(&id) else {
-                return Err(StateError::Inconsistent("an answer without its session"));
-            };
-            let bytes = value.len() as u64;
-            let request_hash = Decoder::new(value).u128_le("answer row")?;
-            session.kept.insert(sequence, Kept { request_hash, bytes });
-            session.kept_bytes += bytes;
+            let (session, first) = sessions.owner(&key)?;
+            session.kept.load_group(first, value, session.row.acknowledged_below)?;
+        }
+        let (start, end) = table::LARGE_ANSWERS_SPAN;
+        for row in snapshot.range(&start, &end) {
+            let (key, value) = row?;
+            let (session, sequence) = sessions.owner(&key)?;
+            session.kept.load_large(sequence, value)?;
         }
         Ok(sessions)
     }
 
+    /// Whose answers a row holds, and their first sequence.
+    fn owner(&mut self, row_key: &Bytes) -> Result<(&mut Session, u64), StateError> {
+        let (id, sequence) = table::decode_answers_key(row_key)?;
+        match self.open.get_mut(&id) {
+            Some(session) => Ok((session, sequence)),
+            None => Err(StateError::Inconsistent("an answer without its session")),
+        }
+    }
+
     fn add(&mut self, id: SessionId, row: SessionRow) {
-        let session = Session { row, kept: BTreeMap::new(), kept_bytes: 0 };
+        let session = Session { row, kept: KeptAnswers::default() };
         self.by_use.insert((row.last_used, id));
         self.by_deadline.insert((session.deadline_ms(), id));
         self.open.insert(id, session);
@@ -165,11 +168,11 @@ impl Sessions {
         if sequence < acknowledged_below {
             return Ok(Admission::Refused(Refusal::SequenceForgotten { sequence, acknowledged_below }));
         }
-        if let Some(kept) = session.kept.get(&sequence) {
-            if kept.request_hash != request_hash {
+        if let Some(kept) = session.kept.request_hash(sequence) {
+            if kept != request_hash {
                 return Ok(Admission::Refused(Refusal::SequenceReused { sequence }));
             }
-            return Ok(Admission::Repeated(kept_result(overlay, tag)?));
+            return Ok(Admission::Repeated(session.kept.result(overlay, session_id, sequence)?));
         }
         let limit = session.row.in_flight_max;
         if session.kept.len() >= limit as usize {
@@ -179,28 +182,22 @@ impl Sessions {
     }
 
     /// Keeps the encoded result of a write that [`Self::admit`] let in. If the session may not keep that much more, the
-    /// write is to be taken back. One answer is always kept, however large, or the session could do nothing at all.
+    /// write is to be taken back.
     pub(crate) fn keep<S: Snapshot>(
         &mut self,
         overlay: &mut Overlay<S>,
         tag: SessionTag,
         request_hash: u128,
-        result: &[u8],
+        result: Bytes,
     ) -> Result<Result<(), Refusal>, StateError> {
         let Some(session) = self.open.get_mut(&tag.session_id) else {
             return Err(StateError::Inconsistent("a session closed while its write was carried out"));
         };
-        let mut row = BytesMut::with_capacity(16 + result.len());
-        row.put_u128_le(request_hash);
-        row.put_slice(result);
-        let bytes = row.len() as u64;
         let limit = session.row.kept_bytes_max;
-        if !session.kept.is_empty() && session.kept_bytes + bytes > limit {
+        if !session.kept.has_room_for(&result, limit) {
             return Ok(Err(Refusal::KeptAnswersFull { limit }));
         }
-        overlay.set(table::answer_key(tag.session_id, tag.sequence), row.freeze());
-        session.kept.insert(tag.sequence, Kept { request_hash, bytes });
-        session.kept_bytes += bytes;
+        session.kept.keep(overlay, tag.session_id, tag.sequence, request_hash, result);
         Ok(Ok(()))
     }
 
@@ -222,10 +219,7 @@ impl Sessions {
         self.by_use.remove(&(session.row.last_used, id));
         self.by_deadline.remove(&(session.deadline_ms(), id));
         overlay.remove(table::session_key(id));
-        for sequence in session.kept.keys() {
-            overlay.remove(table::answer_key(id, *sequence));
-        }
-        1 + session.kept.len()
+        1 + session.kept.remove_all(overlay, id)
     }
 }
 
@@ -235,21 +229,6 @@ impl Session {
             return;
         }
         self.row.acknowledged_below = below;
-        let still_kept = self.kept.split_off(&below);
-        for (sequence, kept) in std::mem::replace(&mut self.kept, still_kept) {
-            overlay.remove(table::answer_key(id, sequence));
-            self.kept_bytes -= kept.bytes;
-        }
+        self.kept.forget_below(overlay, id, below);
     }
-}
-
-fn kept_result<S: Snapshot>(
-    overlay: &Overlay<S>,
-    tag: SessionTag,
-) -> Result<Result<Answer, Refusal>, StateError> {
-    let row: Option<Bytes> = overlay.get(&table::answer_key(tag.session_id, tag.sequence))?;
-    let Some(row) = row else { return Err(StateError::Inconsistent("an answer that is kept has no row")) };
-    let mut decoder = Decoder::new(row);
-    decoder.u128_le("answer row")?;
-    Ok(decode_result(decoder.rest().clone())?)
 }

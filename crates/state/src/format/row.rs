@@ -25,7 +25,8 @@ pub(crate) mod table {
     const DEADLINES: u8 = 3;
     const SESSIONS: u8 = 4;
     const ANSWERS: u8 = 5;
-    const MEMBERS: u8 = 6;
+    const LARGE_ANSWERS: u8 = 6;
+    const MEMBERS: u8 = 7;
 
     /// The bytes before and after all rows of a table.
     pub(crate) type Span = ([u8; 1], [u8; 1]);
@@ -33,6 +34,7 @@ pub(crate) mod table {
     pub(crate) const DEADLINES_SPAN: Span = ([DEADLINES], [DEADLINES + 1]);
     pub(crate) const SESSIONS_SPAN: Span = ([SESSIONS], [SESSIONS + 1]);
     pub(crate) const ANSWERS_SPAN: Span = ([ANSWERS], [ANSWERS + 1]);
+    pub(crate) const LARGE_ANSWERS_SPAN: Span = ([LARGE_ANSWERS], [LARGE_ANSWERS + 1]);
     pub(crate) const MEMBERS_SPAN: Span = ([MEMBERS], [MEMBERS + 1]);
     pub(crate) const ALL_SPAN: Span = ([0], [u8::MAX]);
 
@@ -80,12 +82,17 @@ pub(crate) mod table {
         big_endian(row_key, 1).map(|(id, _)| SessionId(id))
     }
 
-    pub(crate) fn answer_key(id: SessionId, sequence: u64) -> Bytes {
-        key(ANSWERS, &[&id.0.to_be_bytes(), &sequence.to_be_bytes()])
+    /// The small answers of the sequences from `first` on.
+    pub(crate) fn answers_key(id: SessionId, first: u64) -> Bytes {
+        key(ANSWERS, &[&id.0.to_be_bytes(), &first.to_be_bytes()])
     }
 
-    /// The session and the sequence in a row of [`answer_key`].
-    pub(crate) fn decode_answer_key(row_key: &Bytes) -> Result<(SessionId, u64), DecodeError> {
+    pub(crate) fn large_answer_key(id: SessionId, sequence: u64) -> Bytes {
+        key(LARGE_ANSWERS, &[&id.0.to_be_bytes(), &sequence.to_be_bytes()])
+    }
+
+    /// The session and the sequence in a row of [`answers_key`] or [`large_answer_key`].
+    pub(crate) fn decode_answers_key(row_key: &Bytes) -> Result<(SessionId, u64), DecodeError> {
         let (id, next) = big_endian(row_key, 1)?;
         let (sequence, _) = big_endian(row_key, next)?;
         Ok((SessionId(id), sequence))

@@ -113,7 +113,9 @@ fn time() -> impl Strategy<Value = Time> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let tag = (prop_oneof![5 => Just(0usize), 2 => Just(1), 1 => 2usize..5], 1u64..5, 0u64..4)
+    let sequence = prop_oneof![12 => 1u64..5, 1 => 31u64..34];
+    let acknowledges = prop_oneof![20 => 0u64..4, 1 => 31u64..34];
+    let tag = (prop_oneof![5 => Just(0usize), 2 => Just(1), 1 => 2usize..5], sequence, acknowledges)
         .prop_map(|(session, sequence, acknowledges)| Tag { session, sequence, acknowledges });
     let write = (request(), time(), prop::bool::weighted(0.2), prop::option::weighted(0.7, tag))
         .prop_map(|(request, time, small_answer, tag)| Step::Write { request, time, small_answer, tag });

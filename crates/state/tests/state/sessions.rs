@@ -16,7 +16,7 @@ fn put_at(revision: u64) -> Result<Answer, Refusal> {
 
 /// How many rows the sessions and their answers have in the engine.
 fn session_rows(engine: &MemoryEngine) -> usize {
-    engine.snapshot().range(&[4], &[6]).count()
+    engine.snapshot().range(&[4], &[7]).count()
 }
 
 #[test]
@@ -287,10 +287,14 @@ fn nothing_of_a_session_remains_when_it_is_gone() {
     for sequence in 1..=3 {
         server.run(&timeless(tagged(put("a", "1"), tag(first, sequence)))).unwrap();
     }
-    assert_eq!(session_rows(&engine), 4);
+    assert_eq!(session_rows(&engine), 2, "the session, and its answers together");
+    server.write(put("big", &"x".repeat(600))).unwrap();
     let acknowledging = SessionTag { acknowledged_below: 3, ..tag(first, 4) };
+    server.run(&timeless(tagged(swallow("big"), acknowledging))).unwrap();
+    assert_eq!(session_rows(&engine), 3, "and a large answer");
+    let acknowledging = SessionTag { acknowledged_below: 32, ..tag(first, 32) };
     server.run(&timeless(tagged(put("a", "1"), acknowledging))).unwrap();
-    assert_eq!(session_rows(&engine), 3, "two answers and the session");
+    assert_eq!(session_rows(&engine), 2, "the session, and its answers from 32 on");
     let evicting = SessionLimits { sessions_max: 1, ..SMALL_SESSIONS };
     server.open_session(evicting);
     assert_eq!(session_rows(&engine), 1, "evicted");
@@ -318,4 +322,28 @@ fn many_expired_sessions_are_removed_a_few_at_an_entry_and_unknown_at_once() {
     server.append(Payload::Noop);
     server.catch_up(1);
     assert_eq!(session_rows(&engine), 0);
+}
+
+/// Answers lie together in rows: what a row still says of a forgotten write is not believed after a restart either.
+#[test]
+fn what_was_forgotten_stays_forgotten_after_a_restart() {
+    let engine = MemoryEngine::new();
+    let mut server = Server::on(engine.clone());
+    let session = server.open_session(SMALL_SESSIONS);
+    for sequence in [30, 31, 33] {
+        server.run(&timeless(tagged(put("a", "1"), tag(session, sequence)))).unwrap();
+    }
+    let acknowledging = SessionTag { acknowledged_below: 34, ..tag(session, 70) };
+    server.run(&timeless(tagged(put("a", "1"), acknowledging))).unwrap();
+    server.machine = open(engine.clone());
+    for (sequence, kept) in [(31, false), (33, false), (70, true)] {
+        let result = server.run(&timeless(tagged(put("a", "1"), tag(session, sequence))));
+        let forgotten = Err(Refusal::SequenceForgotten { sequence, acknowledged_below: 34 });
+        assert_eq!(result, if kept { put_at(5) } else { forgotten });
+    }
+    for sequence in 71..=72 {
+        server.run(&timeless(tagged(put("a", "1"), tag(session, sequence)))).unwrap();
+    }
+    let full = server.run(&timeless(tagged(put("a", "1"), tag(session, 73))));
+    assert_eq!(full, Err(Refusal::TooManyInFlight { limit: 3 }));
 }

@@ -1,0 +1,185 @@
+//! The answers that one session keeps: in memory what decides, in rows all of it.
+//!
+//! Small answers share rows, one for every [`GROUP`] sequences. A client with many writes under way then changes a row or
+//! two with each batch of entries, and one is removed every [`GROUP`] writes; rows of their own would be set and removed
+//! for each. What is acknowledged stays in such a row until the row is written or removed: who reads it back skips it.
+//! Large answers are rows of their own, so that none is written twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::answer::{Answer, Refusal};
+use crate::engine::Snapshot;
+use crate::error::StateError;
+use crate::format::{DecodeError, Decoder, decode_result, put_bytes, table};
+use crate::overlay::Overlay;
+use crate::request::SessionId;
+
+/// How many sequences share a row. A constant of the format.
+pub(crate) const GROUP: u64 = 32;
+
+/// How long an encoded answer that shares a row may be, in bytes. A constant of the format.
+const SMALL_BYTES_MAX: usize = 128;
+
+/// What an answer counts besides its encoding: the hash of its request.
+const HASH_BYTES: usize = 16;
+
+/// The answers of one session.
+#[derive(Debug, Default)]
+pub(crate) struct KeptAnswers {
+    answers: BTreeMap<u64, Kept>,
+    /// The first sequences of the groups that have a row.
+    groups: BTreeSet<u64>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    request_hash: u128,
+    bytes: u64,
+    /// The encoded result; `None`: it is in a row of its own.
+    small: Option<Bytes>,
+}
+
+impl KeptAnswers {
+    /// Takes in a row of a group that was read back. What is below `acknowledged_below` was forgotten.
+    pub(crate) fn load_group(
+        &mut self,
+        first: u64,
+        row: Bytes,
+        acknowledged_below: u64,
+    ) -> Result<(), StateError> {
+        const WHAT: &str = "row of answers";
+        self.groups.insert(first);
+        let mut decoder = Decoder::new(row);
+        while !decoder.rest().is_empty() {
+            let offset = decoder.u8(WHAT)?;
+            if u64::from(offset) >= GROUP || !first.is_multiple_of(GROUP) {
+                return Err(DecodeError::Number { what: WHAT }.into());
+            }
+            let sequence = first + u64::from(offset);
+            let request_hash = decoder.u128_le(WHAT)?;
+            let result = decoder.bytes(WHAT)?;
+            if sequence >= acknowledged_below {
+                let bytes = (HASH_BYTES + result.len()) as u64;
+                self.add(sequence, Kept { request_hash, bytes, small: Some(result) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the row of a large answer that was read back.
+    pub(crate) fn load_large(&mut self, sequence: u64, row: Bytes) -> Result<(), StateError> {
+        let bytes = row.len() as u64;
+        let request_hash = Decoder::new(row).u128_le("row of a large answer")?;
+        self.add(sequence, Kept { request_hash, bytes, small: None });
+        Ok(())
+    }
+
+    fn add(&mut self, sequence: u64, kept: Kept) {
+        self.bytes += kept.bytes;
+        self.answers.insert(sequence, kept);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// The hash of the request whose answer is kept under `sequence`.
+    pub(crate) fn request_hash(&self, sequence: u64) -> Option<u128> {
+        self.answers.get(&sequence).map(|kept| kept.request_hash)
+    }
+
+    /// Whether there is room for this result within `limit` bytes. There always is for one answer, however large, or the
+    /// session could do nothing at all.
+    pub(crate) fn has_room_for(&self, result: &[u8], limit: u64) -> bool {
+        self.answers.is_empty() || self.bytes + (HASH_BYTES + result.len()) as u64 <= limit
+    }
+
+    /// Keeps an encoded result.
+    pub(crate) fn keep<S: Snapshot>(
+        &mut self,
+        overlay: &mut Overlay<S>,
+        id: SessionId,
+        sequence: u64,
+        request_hash: u128,
+        result: Bytes,
+    ) {
+        let bytes = (HASH_BYTES + result.len()) as u64;
+        if result.len() > SMALL_BYTES_MAX {
+            let mut row = BytesMut::with_capacity(HASH_BYTES + result.len());
+            row.put_u128_le(request_hash);
+            row.put_slice(&result);
+            overlay.set(table::large_answer_key(id, sequence), row.freeze());
+            self.add(sequence, Kept { request_hash, bytes, small: None });
+        } else {
+            self.add(sequence, Kept { request_hash, bytes, small: Some(result) });
+            let first = sequence - sequence % GROUP;
+            overlay.set(table::answers_key(id, first), self.group_row(first));
+            self.groups.insert(first);
+        }
+    }
+
+    fn group_row(&self, first: u64) -> Bytes {
+        let mut row = BytesMut::new();
+        for (sequence, kept) in self.answers.range(first..=first + (GROUP - 1)) {
+            if let Some(result) = &kept.small {
+                row.put_u8((sequence % GROUP) as u8);
+                row.put_u128_le(kept.request_hash);
+                put_bytes(&mut row, result);
+            }
+        }
+        row.freeze()
+    }
+
+    /// The result that is kept under `sequence`.
+    pub(crate) fn result<S: Snapshot>(
+        &self,
+        overlay: &Overlay<S>,
+        id: SessionId,
+        sequence: u64,
+    ) -> Result<Result<Answer, Refusal>, StateError> {
+        let small = self.answers.get(&sequence).and_then(|kept| kept.small.clone());
+        if let Some(result) = small {
+            return Ok(decode_result(result)?);
+        }
+        let row = overlay.get(&table::large_answer_key(id, sequence))?;
+        let Some(row) = row else {
+            return Err(StateError::Inconsistent("an answer that is kept has no row"));
+        };
+        let mut decoder = Decoder::new(row);
+        decoder.u128_le("row of a large answer")?;
+        Ok(decode_result(decoder.rest().clone())?)
+    }
+
+    /// Forgets the answers below a sequence.
+    pub(crate) fn forget_below<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, id: SessionId, below: u64) {
+        let still_kept = self.answers.split_off(&below);
+        for (sequence, kept) in std::mem::replace(&mut self.answers, still_kept) {
+            self.bytes -= kept.bytes;
+            if kept.small.is_none() {
+                overlay.remove(table::large_answer_key(id, sequence));
+            }
+        }
+        while let Some(&first) = self.groups.first()
+            && first + (GROUP - 1) < below
+        {
+            overlay.remove(table::answers_key(id, first));
+            self.groups.remove(&first);
+        }
+    }
+
+    /// Removes all rows, and gives their number.
+    pub(crate) fn remove_all<S: Snapshot>(self, overlay: &mut Overlay<S>, id: SessionId) -> usize {
+        for first in &self.groups {
+            overlay.remove(table::answers_key(id, *first));
+        }
+        let mut rows = self.groups.len();
+        for (sequence, _) in self.answers.iter().filter(|answer| answer.1.small.is_none()) {
+            overlay.remove(table::large_answer_key(id, *sequence));
+            rows += 1;
+        }
+        rows
+    }
+}
