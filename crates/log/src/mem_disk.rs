@@ -160,6 +160,12 @@ impl MemDisk {
         self.state().files.values_mut().for_each(Content::drop_clean);
     }
 
+    /// All files with their lengths in bytes, in the order of their paths.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.state();
+        state.names.seen_files().map(|(path, number)| (path.clone(), state.files[&number].len())).collect()
+    }
+
     /// What the disk itself holds of a file.
     ///
     /// # Errors

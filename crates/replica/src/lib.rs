@@ -26,6 +26,7 @@ mod replica;
 mod requests;
 mod start;
 mod status;
+mod ticks;
 
 pub use config::ReplicaConfig;
 pub use event::{Effect, Event, Notice, Now, Request, RequestKind, StateView};
@@ -34,3 +35,4 @@ pub use peer::{Forward, ForwardReply, PeerBatch, PeerMessage};
 pub use replica::Replica;
 pub use start::{StartError, StateWorker, member_of, restore};
 pub use status::ReplicaStatus;
+pub use ticks::Ticks;

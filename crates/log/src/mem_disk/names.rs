@@ -140,6 +140,14 @@ impl Names {
         }
     }
 
+    /// All files that programs see.
+    pub(super) fn seen_files(&self) -> impl Iterator<Item = (&PathBuf, u64)> {
+        self.seen.iter().filter_map(|(path, node)| match node {
+            Node::File(number) => Some((path, *number)),
+            Node::Folder => None,
+        })
+    }
+
     /// The numbers of all files that have a name, or may have one again after a power cut.
     pub(super) fn files(&self) -> BTreeSet<u64> {
         let number = |node: &Node| match node {

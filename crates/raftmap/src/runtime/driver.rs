@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raftmap_raft::{Ctx, Entry, Write};
-use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request};
+use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request, Ticks};
 use raftmap_state::StateError;
 
 use super::failstop::{Failstop, NodeError};
@@ -18,10 +18,6 @@ use crate::peers::{PeerEvent, Transport};
 const STEPS_MAX: usize = 8192;
 /// How often the engine is checked and the gauges are set.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How many quiet ticks are slept through at most. Each look at the engine ends the sleep, too.
-const QUIET_TICKS_MAX: u32 = 100;
-/// A wait that ends so many ticks late was no wait: the process was stopped.
-const STALL_TICKS: u32 = 10;
 
 /// Where the driver's effects go.
 pub(crate) struct DriverSettings<T> {
@@ -43,16 +39,15 @@ pub(crate) struct Driver<T> {
     replies: HashMap<Ctx, Reply>,
     next_ctx: u64,
     began: Instant,
-    /// When the next tick is to be handed in.
-    next_tick: Instant,
+    ticks: Ticks,
     stopping: bool,
 }
 
 impl<T: Transport> Driver<T> {
     pub(crate) fn new(replica: Replica, outbox: Outbox, settings: DriverSettings<T>) -> Self {
         let (replies, began) = (HashMap::new(), Instant::now());
-        let next_tick = began + settings.tick;
-        Self { replica, outbox, settings, replies, next_ctx: 1, began, next_tick, stopping: false }
+        let ticks = Ticks::new(settings.tick, began.elapsed());
+        Self { replica, outbox, settings, replies, next_ctx: 1, began, ticks, stopping: false }
     }
 
     /// Runs until it is told to stop or the node fails. Whoever still waits then learns that the node has ended, by its
@@ -63,12 +58,15 @@ impl<T: Transport> Driver<T> {
     pub(crate) fn run(mut self) -> Result<(), NodeError> {
         let mut next_look = Instant::now();
         while !self.stopping && !self.settings.failstop.has_failed() {
-            let quiet = self.replica.quiet_ticks().min(QUIET_TICKS_MAX);
-            let due = self.next_tick + self.settings.tick * quiet;
+            let due = self.began + self.ticks.due(self.replica.quiet_ticks());
             let first = self.wait(due.min(next_look));
-            self.catch_up(quiet, due);
+            for _ in 0..self.ticks.caught_up(self.began.elapsed()) {
+                self.tick();
+            }
             self.take_in(first);
-            self.tick();
+            if self.ticks.is_due(self.began.elapsed()) {
+                self.tick();
+            }
             self.carry_out()?;
             let now = Instant::now();
             if now >= next_look {
@@ -93,30 +91,9 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Hands in the quiet ticks that passed during the wait: they come before whatever ended it. Not so when the process
-    /// was stopped meanwhile, for time that it did not live through says nothing of a leader's silence.
-    fn catch_up(&mut self, quiet: u32, due: Instant) {
-        if Instant::now() > due + self.settings.tick * STALL_TICKS {
-            return;
-        }
-        for _ in 0..quiet {
-            if Instant::now() < self.next_tick {
-                break;
-            }
-            let clocks = self.now();
-            self.replica.step(clocks, Event::Tick);
-            self.next_tick += self.settings.tick;
-        }
-    }
-
-    /// Hands in the tick that is due: one, however late, and after what was said meanwhile.
     fn tick(&mut self) {
-        let now = Instant::now();
-        if now >= self.next_tick {
-            let clocks = self.now();
-            self.replica.step(clocks, Event::Tick);
-            self.next_tick = (self.next_tick + self.settings.tick).max(now);
-        }
+        let now = self.now();
+        self.replica.step(now, Event::Tick);
     }
 
     /// Takes in `first` and all that has come since.

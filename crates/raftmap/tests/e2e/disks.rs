@@ -6,14 +6,19 @@ use std::time::Duration;
 use raftmap_client::{Code, Error};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::load::{must_get, must_put};
+use crate::support::proxy::Network;
 use crate::support::segments::{BLOCK_BYTES, Block, blocks, last_batch};
 use crate::support::world::PATIENCE;
 use crate::support::{Load, World, until};
 
-/// Larger than a few blocks.
+/// Larger than [`SEVERAL`] blocks.
 const LARGE_VALUE_BYTES: usize = 40_000;
+
+/// More blocks than any other batch of these tests has.
+const SEVERAL: usize = 5;
 
 /// How long one request at a server that may never answer may take.
 const SHORT: Duration = Duration::from_secs(1);
@@ -27,20 +32,9 @@ async fn a_torn_tail_is_cut_and_the_server_starts() {
     must_put(&client, "k", "acknowledged").await;
     // Which blocks reached the disk.
     let torn: [fn(usize) -> bool; 4] = [|part| part == 0, |part| part < 5, |part| part != 3, |part| part > 0];
-    for (round, reached) in torn.into_iter().enumerate() {
-        let key = format!("torn/{round}");
-        let old = world.leader().await.unwrap();
-        let at_old = world.warm_client_among(&[old]).await;
-        world.agree(&world.ids()).await;
-        network.isolate(old);
-        let before = world.status(old).await.unwrap().last_log_index;
-        let put = tokio::spawn({
-            let key = key.clone();
-            async move { at_old.put(key, vec![b'x'; LARGE_VALUE_BYTES]).await }
-        });
-        world.status_when(old, "durable", |status| status.last_log_index > before).await;
+    for reached in torn {
+        let (old, key) = write_alone(&world, &network).await;
         world.kill(old).unwrap();
-        put.abort();
         tear(&world, old, reached);
         network.cut(old);
         network.heal();
@@ -51,16 +45,45 @@ async fn a_torn_tail_is_cut_and_the_server_starts() {
         let aside = fs::read_dir(world.group_dir(old).join("aside")).unwrap();
         let aside: Vec<_> = aside.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         assert!(aside.iter().any(|name| name.starts_with("torn-")), "no copy was kept: {aside:?}");
-        must_put(&client, "k", &format!("after round {round}")).await;
+        must_put(&client, "k", "after a crash").await;
         world.agree(&world.ids()).await;
         assert_eq!(must_get(&client, &key).await, None, "a batch that was torn shows");
+    }
+}
+
+/// Cuts the leader off, and lets it write a large batch that nobody else gets. Gives the leader and the batch's key.
+async fn write_alone(world: &World, network: &Network) -> (NodeId, String) {
+    loop {
+        let old = world.leader().await.unwrap();
+        // An earlier one that waited may have been written after all.
+        let (at_old, key) = (world.warm_client_among(&[old]).await, format!("torn/{}", fastrand::u64(..)));
+        world.agree(&world.ids()).await;
+        network.isolate(old);
+        let put = tokio::spawn({
+            let key = key.clone();
+            async move { at_old.put(key, vec![b'x'; LARGE_VALUE_BYTES]).timeout(PATIENCE).await }
+        });
+        let put = AbortOnDropHandle::new(put);
+        let written = until("the batch to be in the log's file, or a leader no more", async || {
+            if last_batch(&blocks(&world.group_dir(old))).0.len() > SEVERAL {
+                return Some(true);
+            }
+            (world.status(old).await?.state != State::LEADER).then_some(false)
+        })
+        .await;
+        if written {
+            return (old, key);
+        }
+        // Commands of the leader's own were under way when it was cut off, and the batch waited for them in vain.
+        drop(put);
+        network.heal();
     }
 }
 
 /// Makes the last batch of a server's log as if only some of its blocks had reached the disk.
 fn tear(world: &World, id: NodeId, reached: impl Fn(usize) -> bool) {
     let (batch, mark) = last_batch(&blocks(&world.group_dir(id)));
-    assert!(batch.len() > 5, "the last batch is a small one: {batch:?}");
+    assert!(batch.len() > SEVERAL, "the last batch is a small one: {batch:?}");
     // The mark comes after the batch's sync.
     mark.iter().for_each(Block::erase);
     for (part, block) in batch.iter().enumerate() {
