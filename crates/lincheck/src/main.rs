@@ -1,0 +1,3 @@
+//! The `raftmap-lincheck` binary.
+
+fn main() {}
