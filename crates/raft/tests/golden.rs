@@ -56,6 +56,7 @@ scripts! {
     damage_brings_back_what_was_truncated,
     damage_ignores_a_late_repair,
     damage_is_repaired,
+    damage_lasts_until_everything_is_durable_again,
     damage_strikes_twice_in_a_term,
     damaged_node_neither_votes_nor_campaigns,
     deposed_leader_ends_what_waits,

@@ -121,6 +121,22 @@ fn a_deposed_leader_fails_what_it_has_proposed_as_unknown_and_what_waits_as_not_
     assert_eq!(cluster.failure_of(queued).outcome, Outcome::NotApplied);
 }
 
+/// Scenario 46: the leader is gone before its answer, and nothing tells so but the next leader. It is one of the two that
+/// passed a write on; the other one follows it.
+#[test]
+fn a_write_that_was_passed_on_to_a_leader_that_is_gone_ends_as_unknown_long_before_its_deadline() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.elect();
+    let followers = others(&cluster, old);
+    cluster.isolate(old);
+    let writes: Vec<_> = followers.iter().map(|id| cluster.request(*id, 60_000, put("k", "v"))).collect();
+    cluster.until("both have ended", |cluster| writes.iter().all(|write| cluster.ended.contains_key(write)));
+    for write in writes {
+        assert_eq!(cluster.failure_of(write).outcome, Outcome::Unknown);
+        assert_eq!(cluster.failure_of(write).reason, Reason::LeadershipLost);
+    }
+}
+
 #[test]
 fn a_deadline_ends_a_request_with_what_is_known_of_it() {
     let mut cluster = Cluster::with(3, |config| ReplicaConfig { batches_max: 1, ..config });

@@ -67,6 +67,28 @@ async fn leave_the_leader_alone(world: &World, network: &Network, key: &str) {
     world.status_when(old, "in the others' term", |status| status.term >= term).await;
 }
 
+/// Promises 4 and 6; scenarios 42 and 43: the others have another leader, and nothing tells the old one. While it stood still
+/// it could not even count the time without an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_wakes_up_alone_and_believes_that_it_leads_serves_no_read() {
+    let (mut world, network) = World::start_with_network().await;
+    for round in 0..3 {
+        let key = format!("asleep/{round}");
+        let old = world.leader().await.unwrap();
+        let at_old = world.warm_client_among(&[old]).await;
+        let at_others = world.warm_client_among(&world.others(&[old])).await;
+        must_put(&at_others, &key, "old").await;
+        network.isolate(old);
+        world.pause(old).unwrap();
+        must_put(&at_others, &key, "new").await;
+        world.resume(old).unwrap();
+        let read = at_old.get(key).timeout(SHORT).await;
+        assert!(read.is_err(), "nobody confirmed that it leads: {read:?}");
+        network.heal();
+        world.agree(&world.ids()).await;
+    }
+}
+
 /// Promise 6; scenarios 15 and 20.
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_that_were_never_committed_are_replaced_when_their_leader_returns() {
