@@ -1,0 +1,417 @@
+//! What must hold after each step, by somebody who sees all servers at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// A rule that was broken, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(crate) type Checked = Result<(), Violation>;
+
+macro_rules! broken {
+    ($($text:tt)*) => {
+        Err(Violation(format!($($text)*)))
+    };
+}
+pub(crate) use broken;
+
+/// An entry as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    term: Term,
+    content: u64,
+}
+
+impl Stamp {
+    fn of(entry: &Entry) -> Self {
+        let content = match &entry.payload {
+            Payload::Noop => 0,
+            payload => xxh3_64_with_seed(&payload.to_bytes(), u64::from(payload.kind())),
+        };
+        Self { term: entry.term, content }
+    }
+}
+
+/// What one server holds.
+#[derive(Debug, Default)]
+struct Held {
+    /// Its log, on disk or not.
+    log: Vec<Stamp>,
+    /// What its log said is on disk, and was not found lost since.
+    disk: Vec<Stamp>,
+    hard_state: HardState,
+    leads: Option<Term>,
+}
+
+/// An entry that some server applied.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    stamp: Stamp,
+    /// The latest term that anybody led when it was first seen: it was committed in that term or before.
+    by: Term,
+}
+
+/// The observer.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    majority: usize,
+    held: BTreeMap<NodeId, Held>,
+    leaders: BTreeMap<Term, NodeId>,
+    committed: Vec<Committed>,
+    /// Never iterated over.
+    appended: HashMap<(LogIndex, Term), (u64, Option<Term>)>,
+    digests: HashMap<LogIndex, u128>,
+    /// The highest revision that was acknowledged to anybody.
+    acknowledged: u64,
+}
+
+fn place(index: LogIndex) -> usize {
+    usize::try_from(index.0).expect("logs fit into memory")
+}
+
+impl Oracle {
+    pub(crate) fn new(nodes: u64) -> Self {
+        Self {
+            majority: usize::try_from(nodes / 2 + 1).expect("few servers"),
+            held: (1..=nodes).map(|id| (NodeId(id), Held::default())).collect(),
+            leaders: BTreeMap::new(),
+            committed: Vec::new(),
+            appended: HashMap::new(),
+            digests: HashMap::new(),
+            acknowledged: 0,
+        }
+    }
+
+    fn held(&mut self, id: NodeId) -> &mut Held {
+        self.held.get_mut(&id).expect("it is a server")
+    }
+
+    /// The highest revision that was acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    pub(crate) fn committed(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// A server starts with this log. What was on its disk is there, unless it says that it is damaged.
+    pub(crate) fn started(&mut self, id: NodeId, entries: &[Entry], hard_state: HardState) -> Checked {
+        let log: Vec<Stamp> = entries.iter().map(Stamp::of).collect();
+        let held = self.held(id);
+        if !hard_state.damaged && !log.starts_with(&held.disk) {
+            let same = log.iter().zip(&held.disk).take_while(|(a, b)| a == b).count();
+            return broken!(
+                "server {id} comes back with {} entries, the first {same} as they were, had {} on disk, and does \
+                 not say that it is damaged",
+                log.len(),
+                held.disk.len()
+            );
+        }
+        let before = held.hard_state;
+        let forgotten = hard_state.term < before.term
+            || (hard_state.term == before.term && before.vote.is_some() && hard_state.vote != before.vote);
+        if forgotten {
+            return broken!("server {id} comes back with {hard_state:?}, and had {before:?} on disk");
+        }
+        *held = Held { disk: log.clone(), log, hard_state, leads: None };
+        Ok(())
+    }
+
+    pub(crate) fn ended(&mut self, id: NodeId) {
+        let held = self.held(id);
+        held.leads = None;
+        held.log.clear();
+    }
+
+    /// A server's consensus adds to its log, or cuts it.
+    pub(crate) fn appends(&mut self, id: NodeId, write: &Write) -> Checked {
+        let held = self.held.get_mut(&id).expect("it is a server");
+        if let Some(to) = write.truncate_to {
+            if let Some(term) = held.leads {
+                return broken!(
+                    "server {id} leads term {term} and cuts its log to {to}: leaders only append"
+                );
+            }
+            held.log.truncate(place(to));
+        }
+        for entry in &write.entries {
+            if place(entry.index) != held.log.len() + 1 {
+                return broken!("server {id} has {} entries and appends {}", held.log.len(), entry.index);
+            }
+            let stamp = Stamp::of(entry);
+            let before = held.log.last().map(|stamp| stamp.term);
+            let known = self.appended.entry((entry.index, entry.term)).or_insert((stamp.content, before));
+            if *known != (stamp.content, before) {
+                return broken!(
+                    "log matching: the entry {} of term {} is not the same at server {id} as elsewhere, or follows \
+                     another",
+                    entry.index,
+                    entry.term
+                );
+            }
+            held.log.push(stamp);
+        }
+        Ok(())
+    }
+
+    /// A server's log says that a write is on disk.
+    pub(crate) fn durable(&mut self, id: NodeId, write: &Write) {
+        let held = self.held(id);
+        if let Some(hard_state) = write.hard_state {
+            held.hard_state = hard_state;
+        }
+        if let Some(to) = write.truncate_to {
+            held.disk.truncate(place(to));
+        }
+        held.disk.extend(write.entries.iter().map(Stamp::of));
+    }
+
+    /// A server says that it holds the log up to `matched`.
+    pub(crate) fn promises_entries(&self, id: NodeId, matched: LogIndex) -> Checked {
+        let held = &self.held[&id];
+        let at = place(matched);
+        if at > 0 && (held.disk.len() < at || held.disk[at - 1] != held.log[at - 1]) {
+            return broken!(
+                "durable before promised: server {id} accepts entries up to {matched}, and {} are on its disk",
+                held.disk.len()
+            );
+        }
+        Ok(())
+    }
+
+    /// A server votes for `candidate` in `term`.
+    pub(crate) fn promises_vote(&self, id: NodeId, term: Term, candidate: NodeId) -> Checked {
+        let on_disk = self.held[&id].hard_state;
+        if (on_disk.term, on_disk.vote) == (term, Some(candidate)) {
+            return Ok(());
+        }
+        broken!(
+            "durable before promised: server {id} votes for {candidate} in term {term}, its disk has {on_disk:?}"
+        )
+    }
+
+    pub(crate) fn follows(&mut self, id: NodeId) {
+        self.held(id).leads = None;
+    }
+
+    pub(crate) fn leads(&mut self, id: NodeId, term: Term) -> Checked {
+        let other = *self.leaders.entry(term).or_insert(id);
+        if other != id {
+            return broken!("election safety: {other} and {id} both lead term {term}");
+        }
+        let earlier = self.committed.partition_point(|committed| committed.by < term);
+        let held = self.held(id);
+        held.leads = Some(term);
+        let log = std::mem::take(&mut held.log);
+        let lost = (0..earlier).find(|at| log.get(*at) != Some(&self.committed[*at].stamp));
+        self.held(id).log = log;
+        match lost {
+            Some(at) => broken!(
+                "leader completeness: server {id} leads term {term} without the committed entry {}",
+                at + 1
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// A server applies entries.
+    pub(crate) fn applies(&mut self, id: NodeId, entries: &[Entry]) -> Checked {
+        let by = self.leaders.last_key_value().map_or(Term(0), |leader| *leader.0);
+        for entry in entries {
+            let (at, stamp) = (place(entry.index), Stamp::of(entry));
+            if self.held[&id].disk.get(at - 1) != Some(&stamp) {
+                return broken!("server {id} applies {}, which is not on its disk", entry.index);
+            }
+            match self.committed.get(at - 1) {
+                Some(committed) if committed.stamp == stamp => {}
+                Some(_) => {
+                    return broken!(
+                        "state machine safety: server {id} applies another entry at {}",
+                        entry.index
+                    );
+                }
+                None if at == self.committed.len() + 1 => self.committed.push(Committed { stamp, by }),
+                None => {
+                    return broken!(
+                        "server {id} applies {} before anybody applied what is before",
+                        entry.index
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A server has applied everything up to `index`, and its state has this digest.
+    pub(crate) fn applied(&mut self, id: NodeId, index: LogIndex, digest: u128) -> Checked {
+        let known = *self.digests.entry(index).or_insert(digest);
+        if known != digest {
+            return broken!("server {id} has another state than others after the same {index} entries");
+        }
+        Ok(())
+    }
+
+    /// A client is told that its write was applied at `revision`.
+    ///
+    /// `damaged` servers held what they promised when they promised it; what they lost since is made good before they
+    /// count again.
+    pub(crate) fn acknowledges(&mut self, revision: LogIndex, damaged: usize) -> Checked {
+        let at = place(revision);
+        let Some(committed) = self.committed.get(at - 1) else {
+            return broken!("revision {revision} is acknowledged, and nobody has applied it");
+        };
+        let holders =
+            self.held.values().filter(|held| held.disk.get(at - 1) == Some(&committed.stamp)).count();
+        if holders + damaged < self.majority {
+            return broken!(
+                "on disk on a majority: revision {revision} is acknowledged, and {holders} servers have it on disk"
+            );
+        }
+        self.acknowledged = self.acknowledged.max(revision.0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raftmap_raft::WriteId;
+
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn entry(index: u64, term: u64, content: &'static str) -> Entry {
+        let payload = Payload::Command(Bytes::from_static(content.as_bytes()));
+        Entry { term: Term(term), index: LogIndex(index), payload }
+    }
+
+    fn write(entries: Vec<Entry>) -> Write {
+        Write { id: WriteId(1), entries, ..Write::default() }
+    }
+
+    /// Appends at a server, and says that it is on disk.
+    fn keep(oracle: &mut Oracle, id: NodeId, entries: Vec<Entry>) {
+        let write = write(entries);
+        oracle.appends(id, &write).unwrap();
+        oracle.durable(id, &write);
+    }
+
+    fn breaks(checked: Checked, rule: &str) {
+        let violation = checked.expect_err(rule);
+        assert!(violation.0.contains(rule), "{violation}");
+    }
+
+    #[test]
+    fn two_leaders_in_a_term_are_noticed() {
+        let mut oracle = Oracle::new(3);
+        oracle.leads(A, Term(1)).unwrap();
+        oracle.leads(B, Term(2)).unwrap();
+        breaks(oracle.leads(B, Term(1)), "election safety");
+    }
+
+    #[test]
+    fn a_leader_that_cuts_its_log_is_noticed() {
+        let mut oracle = Oracle::new(3);
+        keep(&mut oracle, A, vec![entry(1, 1, "a")]);
+        let cut = Write { truncate_to: Some(LogIndex(0)), ..Write::default() };
+        oracle.leads(A, Term(1)).unwrap();
+        breaks(oracle.appends(A, &cut), "leaders only append");
+        oracle.follows(A);
+        oracle.appends(A, &cut).unwrap();
+    }
+
+    #[test]
+    fn logs_that_do_not_match_are_noticed() {
+        let mut oracle = Oracle::new(3);
+        keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
+        breaks(oracle.appends(B, &write(vec![entry(1, 1, "other")])), "log matching");
+        let mut oracle = Oracle::new(3);
+        keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
+        keep(&mut oracle, B, vec![entry(1, 2, "c")]);
+        breaks(oracle.appends(B, &write(vec![entry(2, 2, "b")])), "log matching");
+    }
+
+    #[test]
+    fn a_leader_without_a_committed_entry_is_noticed() {
+        let mut oracle = Oracle::new(3);
+        oracle.leads(A, Term(1)).unwrap();
+        keep(&mut oracle, A, vec![entry(1, 1, "a")]);
+        oracle.applies(A, &[entry(1, 1, "a")]).unwrap();
+        breaks(oracle.leads(B, Term(2)), "leader completeness");
+    }
+
+    #[test]
+    fn a_late_leader_of_an_earlier_term_need_not_have_what_was_committed_after_it() {
+        let mut oracle = Oracle::new(5);
+        oracle.leads(A, Term(3)).unwrap();
+        keep(&mut oracle, A, vec![entry(1, 3, "a")]);
+        oracle.applies(A, &[entry(1, 3, "a")]).unwrap();
+        oracle.leads(B, Term(2)).unwrap();
+    }
+
+    #[test]
+    fn two_entries_at_one_index_are_noticed_when_they_are_applied() {
+        let mut oracle = Oracle::new(3);
+        keep(&mut oracle, A, vec![entry(1, 1, "a")]);
+        keep(&mut oracle, B, vec![entry(1, 2, "b")]);
+        oracle.applies(A, &[entry(1, 1, "a")]).unwrap();
+        breaks(oracle.applies(B, &[entry(1, 2, "b")]), "state machine safety");
+    }
+
+    #[test]
+    fn what_is_promised_or_applied_before_it_is_on_disk_is_noticed() {
+        let mut oracle = Oracle::new(3);
+        oracle.appends(A, &write(vec![entry(1, 1, "a")])).unwrap();
+        breaks(oracle.promises_entries(A, LogIndex(1)), "durable before promised");
+        breaks(oracle.applies(A, &[entry(1, 1, "a")]), "not on its disk");
+        breaks(oracle.promises_vote(A, Term(1), B), "durable before promised");
+        let vote = HardState { term: Term(1), vote: Some(B), damaged: false };
+        oracle.durable(A, &Write { hard_state: Some(vote), ..Write::default() });
+        oracle.promises_vote(A, Term(1), B).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_forgets_without_a_word_is_noticed() {
+        let mut oracle = Oracle::new(3);
+        keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 1, "b")]);
+        breaks(oracle.started(A, &[entry(1, 1, "a")], HardState::default()), "had 2 on disk");
+        let damaged = HardState { damaged: true, ..HardState::default() };
+        oracle.started(A, &[entry(1, 1, "a")], damaged).unwrap();
+        let vote = HardState { term: Term(3), vote: Some(B), damaged: false };
+        oracle.durable(A, &Write { hard_state: Some(vote), ..Write::default() });
+        let forgotten = HardState { term: Term(3), vote: None, damaged: false };
+        breaks(oracle.started(A, &[entry(1, 1, "a")], forgotten), "on disk");
+    }
+
+    #[test]
+    fn what_is_acknowledged_without_a_majority_is_noticed() {
+        let mut oracle = Oracle::new(3);
+        keep(&mut oracle, A, vec![entry(1, 1, "a")]);
+        breaks(oracle.acknowledges(LogIndex(1), 0), "nobody has applied it");
+        oracle.applies(A, &[entry(1, 1, "a")]).unwrap();
+        breaks(oracle.acknowledges(LogIndex(1), 0), "on disk on a majority");
+        keep(&mut oracle, B, vec![entry(1, 1, "a")]);
+        oracle.acknowledges(LogIndex(1), 0).unwrap();
+        assert_eq!(oracle.acknowledged(), 1);
+    }
+
+    #[test]
+    fn servers_that_come_to_different_states_are_noticed() {
+        let mut oracle = Oracle::new(3);
+        oracle.applied(A, LogIndex(1), 7).unwrap();
+        breaks(oracle.applied(B, LogIndex(1), 8), "another state");
+    }
+}
