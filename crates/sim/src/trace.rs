@@ -13,7 +13,6 @@ use crate::time::Time;
 pub struct Trace {
     hash: Xxh3,
     out: Option<BufWriter<File>>,
-    lines: u64,
 }
 
 impl Trace {
@@ -24,13 +23,17 @@ impl Trace {
 
     /// Notes an event: `code` and `numbers` go into the hash, `text` to whoever reads.
     pub fn note<T: fmt::Display>(&mut self, at: Time, code: &str, numbers: &[u64], text: impl FnOnce() -> T) {
-        self.lines += 1;
+        self.mark(at, code, numbers);
+        self.say(at, text);
+    }
+
+    /// Notes an event that nobody wants to read of.
+    pub fn mark(&mut self, at: Time, code: &str, numbers: &[u64]) {
         self.hash.update(&at.0.to_le_bytes());
         self.hash.update(code.as_bytes());
         for number in numbers {
             self.hash.update(&number.to_le_bytes());
         }
-        self.say(at, text);
     }
 
     /// Says something that follows from what was noted.
@@ -39,11 +42,6 @@ impl Trace {
             // A trace that cannot be written is no reason to end: the run itself tells what is wrong.
             let _full = writeln!(out, "{at}  {}", text());
         }
-    }
-
-    /// How many events were noted.
-    pub fn lines(&self) -> u64 {
-        self.lines
     }
 
     /// The hash of all that was noted.

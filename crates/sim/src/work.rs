@@ -72,7 +72,7 @@ impl World {
         let due = Time::of(running.ticks.due(running.replica.quiet_ticks()));
         running.timer += 1;
         let timer = running.timer;
-        self.trace.note(now, "wake", &[id.0, effects.len() as u64], || format!("server {id} wakes"));
+        self.trace.mark(now, "wake", &[id.0, effects.len() as u64]);
         // What it wants written is of all the roles that it had meanwhile: it leads after that, and follows before.
         if effects.iter().any(follows) {
             self.oracle.follows(id);
