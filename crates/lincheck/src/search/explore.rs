@@ -139,10 +139,10 @@ type Order = ((u64, bool), usize);
 enum Cursor {
     /// A read that fits.
     Read,
-    /// The first open operation after this one.
+    /// The first open operation after this one, and then its suitors.
     Known(Option<Order>),
-    /// For a goal, its suitor of this place.
-    Unknown {
+    /// The suitor of this place of an open operation, and then the next of those.
+    Suitor {
         goal: Order,
         place: usize,
     },
@@ -287,19 +287,21 @@ impl<'a> Explorer<'a> {
                     }
                     None => Cursor::Known(None),
                 },
-                Cursor::Known(after) => match self.open_after(after, true) {
-                    Some(order) => {
-                        *cursor = Cursor::Known(Some(order));
-                        return Some(Taken::Known(order.1));
+                Cursor::Known(after) => {
+                    let order = self.open_after(after)?;
+                    *cursor = Cursor::Suitor { goal: order, place: 0 };
+                    // A read that fits would have been taken.
+                    if self.changes_nothing[order.1] {
+                        continue;
                     }
-                    None => self.suitors_after(None),
-                },
-                Cursor::Unknown { goal, place } => match self.suitor(goal.1, place) {
+                    return Some(Taken::Known(order.1));
+                }
+                Cursor::Suitor { goal, place } => match self.suitor(goal.1, place) {
                     Some((place, alternative)) => {
-                        *cursor = Cursor::Unknown { goal, place: place + 1 };
+                        *cursor = Cursor::Suitor { goal, place: place + 1 };
                         return Some(Taken::Unknown { alternative, goal: goal.1 });
                     }
-                    None => self.suitors_after(Some(goal)),
+                    None => Cursor::Known(Some(goal)),
                 },
                 Cursor::Goal => {
                     *cursor = Cursor::More { place: 0 };
@@ -316,13 +318,6 @@ impl<'a> Explorer<'a> {
         }
     }
 
-    fn suitors_after(&self, goal: Option<Order>) -> Cursor {
-        if self.unknown.is_empty() {
-            return Cursor::Spent;
-        }
-        self.open_after(goal, false).map_or(Cursor::Spent, |goal| Cursor::Unknown { goal, place: 0 })
-    }
-
     /// An open operation that changes nothing and whose answer fits what the map holds.
     fn fitting_read(&mut self) -> Option<usize> {
         let map = &mut self.map;
@@ -336,18 +331,17 @@ impl<'a> Explorer<'a> {
         self.entries.open().find(|number| self.changes_nothing[*number] && fits(*number))
     }
 
-    /// The next open operation by order; with `writes`, only such as change something.
-    fn open_after(&self, after: Option<Order>, writes: bool) -> Option<Order> {
-        self.entries
-            .open()
-            .filter(|number| !writes || !self.changes_nothing[*number])
-            .map(|number| self.order(number))
-            .filter(|order| after.is_none_or(|after| *order > after))
-            .min()
+    /// The next open operation by order.
+    fn open_after(&self, after: Option<Order>) -> Option<Order> {
+        let open = self.entries.open().map(|number| self.order(number));
+        open.filter(|order| after.is_none_or(|after| *order > after)).min()
     }
 
     /// The next write of unknown outcome, from this place on, that has to do with a goal and could come now.
     fn suitor(&self, goal: usize, from: usize) -> Option<(usize, Alternative)> {
+        if self.unknown.is_empty() {
+            return None;
+        }
         let before = self.op(self.entries.first_return()?).end;
         let mut sets: Vec<usize> =
             self.program.keys_of(self.op(goal)).map(|key| self.labels.set_of(key)).collect();

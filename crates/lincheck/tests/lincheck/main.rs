@@ -5,4 +5,6 @@
 mod brute;
 mod build;
 mod generate;
+
 mod property;
+mod speed;

@@ -98,10 +98,15 @@ async fn a_write_whose_answer_was_lost_with_its_leader_is_applied_once() {
     let lossy = Lossy::to(&world).await;
     for value in 0..ROUNDS {
         let leader = world.leader().await.unwrap();
-        let fail_over = async || match value % 2 {
+        let fail_over = async || match value % 3 {
             0 => world.kill(leader).unwrap(),
-            _ => {
+            1 => {
                 world.kill_all().unwrap();
+                world.start_all().await.unwrap();
+            }
+            // What was applied is then read back, and not applied again from the log.
+            _ => {
+                world.stop_all().await.unwrap();
                 world.start_all().await.unwrap();
             }
         };
