@@ -16,6 +16,7 @@
 
 mod place;
 mod replay;
+mod slots;
 mod timeline;
 mod unknown;
 
@@ -23,6 +24,7 @@ use crate::finding::{Contradiction, Finding};
 use crate::program::Program;
 
 use self::place::Search;
+use self::slots::{Ground, Neighbours};
 use self::timeline::Timeline;
 use self::unknown::Unknowns;
 
@@ -37,7 +39,12 @@ pub(crate) fn judge(program: &Program, steps_max: u64) -> Finding {
 fn judge_in_order(program: &Program, steps_max: u64) -> Result<Finding, Contradiction> {
     let timeline = Timeline::new(program)?;
     let unknowns = Unknowns::new(program, &timeline)?;
-    let search = |every_slot| Search::new(program, &timeline, &unknowns, every_slot, steps_max).run();
+    let neighbours = Neighbours::new(program, &timeline);
+    let search = |every_slot| {
+        let ground =
+            Ground { program, timeline: &timeline, unknowns: &unknowns, neighbours: &neighbours, every_slot };
+        Search::new(ground, steps_max).run()
+    };
     let first = search(false);
     // A search that tries one of several like slots may fail where writes of unknown outcome compete for them.
     if first.must_try_every_slot { Ok(search(true).finding) } else { Ok(first.finding) }

@@ -13,8 +13,8 @@ use crate::model::{Mismatch, effect};
 use crate::program::{Cell, KeyId, Op, OpId, Program, Test};
 
 use super::replay::{Misfit, Replay};
-use super::timeline::Timeline;
-use super::unknown::{Group, Placing, Unknowns};
+use super::slots::{Ground, Slots, Stretch};
+use super::unknown::{Group, Placing};
 
 /// What must become of a key, for an answer to fit.
 #[derive(Clone, Copy)]
@@ -49,24 +49,36 @@ impl Need {
 }
 
 /// A misfit, and what can still be tried to mend it.
+#[derive(Default)]
 struct Choice {
+    /// The best last.
     left: Vec<Placing>,
+    /// Writes that hang on conditions are among it; they come after all others.
+    is_wide: bool,
     taken: Option<Placing>,
     /// Earlier choices without which it might not have come so far.
     because: BTreeSet<usize>,
 }
 
+/// What became of an attempt to go on.
+enum Next {
+    /// Something is placed.
+    Tried,
+    /// The replay has to go to the misfit of the last choice again, to find more to try.
+    Widen,
+    /// Nothing is left.
+    Exhausted,
+}
+
 pub(super) struct Search<'a> {
     program: &'a Program,
-    timeline: &'a Timeline,
-    unknowns: &'a Unknowns,
+    ground: Ground<'a>,
     replay: Replay<'a>,
     choices: Vec<Choice>,
     /// Placed writes; those that are forced have no choice.
     used: HashMap<OpId, Option<usize>>,
     /// Keys that chosen writes write, with their number.
     crowd: HashMap<KeyId, u32>,
-    every_slot: bool,
     /// One of several like slots was tried.
     skipped: bool,
     /// Two chosen writes might stand in each other's way.
@@ -82,26 +94,19 @@ pub(super) struct End {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(
-        program: &'a Program,
-        timeline: &'a Timeline,
-        unknowns: &'a Unknowns,
-        every_slot: bool,
-        steps_max: u64,
-    ) -> Self {
-        let mut replay = Replay::new(program, &timeline.order);
-        for placing in &unknowns.forced {
+    pub(super) fn new(ground: Ground<'a>, steps_max: u64) -> Self {
+        let program = ground.program;
+        let mut replay = Replay::new(program, &ground.timeline.order);
+        for placing in &ground.unknowns.forced {
             replay.place(*placing);
         }
         Self {
             program,
-            timeline,
-            unknowns,
+            ground,
             replay,
             choices: Vec::new(),
-            used: unknowns.forced.iter().map(|placing| (placing.op, None)).collect(),
+            used: ground.unknowns.forced.iter().map(|placing| (placing.op, None)).collect(),
             crowd: HashMap::new(),
-            every_slot,
             skipped: false,
             crowded: false,
             steps_max,
@@ -110,6 +115,7 @@ impl<'a> Search<'a> {
 
     pub(super) fn run(mut self) -> End {
         let mut first_misfit = None;
+        let mut widen = false;
         loop {
             let misfit = self.replay.go_on(self.steps_max).err();
             if self.is_spent() {
@@ -125,14 +131,22 @@ impl<'a> Search<'a> {
             if first_misfit.is_none() {
                 first_misfit = Some(self.contradiction(&misfit));
             }
-            let choice = self.choice(&misfit);
-            self.choices.push(choice);
-            if !self.is_spent() && !self.try_next() {
-                let contradiction = first_misfit.expect("the first misfit was kept");
-                return End {
-                    finding: Finding::Not(contradiction),
-                    must_try_every_slot: self.skipped && self.crowded && !self.every_slot,
-                };
+            if !widen {
+                self.choices.push(Choice::default());
+            }
+            self.find_more(&misfit, widen);
+            match self.try_next() {
+                Next::Tried => widen = false,
+                Next::Widen => widen = true,
+                // What remained untried for want of steps is undecided, not impossible.
+                Next::Exhausted if self.is_spent() => {}
+                Next::Exhausted => {
+                    let contradiction = first_misfit.expect("the first misfit was kept");
+                    return End {
+                        finding: Finding::Not(contradiction),
+                        must_try_every_slot: self.skipped && self.crowded && !self.ground.every_slot,
+                    };
+                }
             }
         }
     }
@@ -141,16 +155,19 @@ impl<'a> Search<'a> {
         self.replay.steps >= self.steps_max
     }
 
-    /// Takes the next thing to try of the last choice; where there is none, goes back. `false`: all was tried.
-    fn try_next(&mut self) -> bool {
+    /// Takes the next thing to try of the last choice; where there is none, goes back.
+    fn try_next(&mut self) -> Next {
         loop {
             let number = self.choices.len().checked_sub(1).expect("a choice was pushed before");
             if let Some(placing) = self.choices[number].left.pop() {
                 self.take(number, placing);
-                return true;
+                return Next::Tried;
+            }
+            if !self.choices[number].is_wide {
+                return Next::Widen;
             }
             let because = self.choices.pop().map(|dead| dead.because).unwrap_or_default();
-            let Some(culprit) = because.last().copied() else { return false };
+            let Some(culprit) = because.last().copied() else { return Next::Exhausted };
             while self.choices.len() > culprit + 1 {
                 self.choices.pop().and_then(|choice| choice.taken).into_iter().for_each(|p| self.give_up(p));
             }
@@ -188,7 +205,7 @@ impl<'a> Search<'a> {
         let (revision, is_read) = misfit.position;
         let when = format!("{} revision {revision}", if is_read { "at" } else { "before" });
         let mut reason = finding::mismatch(self.program, op, &misfit.mismatch, &when);
-        if !self.timeline.after.is_empty() {
+        if !self.ground.timeline.after.is_empty() {
             reason.push_str(", and no place for the writes of unknown outcome explains it");
         }
         let keys = match misfit.mismatch {
@@ -199,8 +216,9 @@ impl<'a> Search<'a> {
         Contradiction { reason, alone: Vec::new(), keys, until: u64::MAX }
     }
 
-    /// What could mend a misfit, best last, and which choices it hangs on.
-    fn choice(&mut self, misfit: &Misfit) -> Choice {
+    /// Finds what could mend the misfit of the last choice, and on which choices that hangs: first writes without
+    /// conditions; at the second call those with.
+    fn find_more(&mut self, misfit: &Misfit, wide: bool) {
         let op = *self.program.op(misfit.op);
         let (needs, keys) = self.needs(&op, &misfit.mismatch);
         let mut because = BTreeSet::new();
@@ -210,15 +228,25 @@ impl<'a> Search<'a> {
         for key in keys {
             because.extend(self.choice_at(self.replay.written(key)));
         }
-        let mut left = Vec::new();
-        let unknowns = self.unknowns;
+        let mut found = Vec::new();
+        let unknowns = self.ground.unknowns;
         for need in needs {
-            for group in unknowns.writers(need.key) {
-                left.extend(self.places(group, need, misfit, &mut because));
+            let suited = |group: &&Group| {
+                self.program.conditions(self.program.op(group.members[0])).is_empty() != wide
+            };
+            let groups: Vec<&Group> = unknowns.writers(need.key).filter(suited).collect();
+            for group in groups {
+                found.push(self.places(group, need, misfit, &mut because));
             }
         }
-        left.reverse();
-        Choice { left, taken: None, because }
+        // Those that touch the fewest keys disturb the least.
+        let touched =
+            |placings: &Vec<Placing>| placings.first().map_or(0, |placing| self.keys_of(*placing).len());
+        found.sort_by_cached_key(touched);
+        let choice = self.choices.last_mut().expect("the misfit has a choice");
+        choice.left.extend(found.into_iter().flatten().rev());
+        choice.because.extend(because);
+        choice.is_wide = wide;
     }
 
     fn choice_at(&self, slot: u64) -> Option<usize> {
@@ -262,117 +290,63 @@ impl<'a> Search<'a> {
         let sample = *self.program.op(group.members[0]);
         let (revision, is_read) = misfit.position;
         let high = if is_read { revision } else { revision - 1 };
-        let low = self.timeline.after[&group.members[0]].max(self.replay.written(need.key));
-        let mut slots = Slots { low, open: true, found: Vec::new() };
+        let low = self.ground.timeline.after[&group.members[0]].max(self.replay.written(need.key));
         // What it leaves does not depend on where it is, but for the revision.
         let shown = need.only_slot().unwrap_or(u64::MAX);
-        let leaves = effect(self.program, &sample, group.branch, need.key, shown);
-        if !leaves.is_some_and(|cell| need.is_met(cell)) {
+        let Some(leaves) = effect(self.program, &sample, group.branch, need.key, shown) else {
+            return Vec::new();
+        };
+        if !need.is_met(leaves) {
             return Vec::new();
         }
-        if let Some(slot) = need.only_slot() {
-            if low < slot && slot <= high && !self.timeline.is_taken(slot) {
-                self.offer(&mut slots, slot - 1, slot, group, because);
+        let slots = match need.only_slot() {
+            Some(slot) => self.only(slot, group, (low, high), because),
+            None => {
+                let stretch = Stretch {
+                    key: need.key,
+                    removes: leaves.is_none(),
+                    low,
+                    high,
+                    before: self.replay.at,
+                    steps_max: self.steps_max - self.replay.steps,
+                };
+                let slots = Slots::find(self.ground, group, &stretch, &self.replay.placed, &self.used);
+                self.replay.steps += slots.steps;
+                self.skipped |= slots.skipped;
+                self.crowded |= !slots.because.is_empty();
+                because.extend(slots.because);
+                slots.found
             }
-        } else {
-            self.walk(&mut slots, high, group, need, because);
-        }
+        };
         because.extend(group.members.iter().filter_map(|op| self.used.get(op).copied().flatten()));
         let free = |slot: u64| {
             group
                 .members
                 .iter()
                 .rev()
-                .find(|op| !self.used.contains_key(op) && self.timeline.after[*op] < slot)
+                .find(|op| !self.used.contains_key(op) && self.ground.timeline.after[*op] < slot)
                 .map(|op| Placing { slot, op: *op, branch: group.branch })
         };
-        slots.found.into_iter().filter_map(free).collect()
+        slots.into_iter().filter_map(free).collect()
     }
 
-    /// Goes back from the misfit, and offers the slots between known operations.
-    fn walk(
+    /// The one slot that is asked for, if it is free for the group.
+    fn only(
         &mut self,
-        slots: &mut Slots,
-        mut high: u64,
+        slot: u64,
         group: &Group,
-        need: Need,
+        (low, high): (u64, u64),
         because: &mut BTreeSet<usize>,
-    ) {
-        let keys: HashSet<KeyId> = self.program.keys_of(self.program.op(group.members[0])).collect();
-        let removes = matches!(
-            effect(self.program, self.program.op(group.members[0]), group.branch, need.key, 0),
-            Some(None)
-        );
-        let mut at = self.replay.at;
-        while high > slots.low && !self.is_spent() {
-            self.replay.steps += 1;
-            let before = at.checked_sub(1).map(|at| *self.program.op(self.timeline.order[at]));
-            let floor = before.map_or(0, |op| op.revision).max(slots.low);
-            self.offer(slots, floor, high, group, because);
-            let Some(before) = before else { return };
-            // Whoever looked at the key after the write saw what it left.
-            match self.program.saw(&before, need.key) {
-                Some(None) if removes => slots.open = true,
-                Some(_) => return,
-                None => {}
-            }
-            slots.open |= self.touches(&before, &keys);
-            high = if before.is_read { before.revision } else { before.revision - 1 };
-            at -= 1;
+    ) -> Vec<u64> {
+        let occupant =
+            self.replay.placed.get(&slot).map(|occupant| self.used.get(&occupant.op).copied().flatten());
+        if let Some(choice) = occupant.flatten() {
+            self.crowded = true;
+            because.insert(choice);
         }
+        let ground = self.ground;
+        let free = occupant.is_none() && low < slot && slot <= high && !ground.timeline.is_taken(slot);
+        let fits = free && ground.unknowns.fits(self.program, group.members[0], group.branch, slot);
+        fits.then_some(slot).into_iter().collect()
     }
-
-    fn touches(&self, op: &Op, keys: &HashSet<KeyId>) -> bool {
-        let in_range = |key: &KeyId| op.range.is_some_and(|range| range.start <= *key && *key < range.end);
-        self.program.keys_of(op).any(|key| keys.contains(&key)) || keys.iter().any(in_range)
-    }
-
-    /// Offers slots above `floor` up to `high`, between which there is no known operation.
-    fn offer(
-        &mut self,
-        slots: &mut Slots,
-        floor: u64,
-        mut high: u64,
-        group: &Group,
-        because: &mut BTreeSet<usize>,
-    ) {
-        while high > floor && !self.is_spent() {
-            self.replay.steps += 1;
-            if let Some(occupant) = self.replay.placed.get(&high) {
-                let choice = self.used.get(&occupant.op).copied().flatten();
-                self.crowded |= choice.is_some();
-                because.extend(choice);
-                slots.open = true;
-            } else if self.unknowns.seen.contains_key(&high) {
-                // Only for the write that set what was seen; and later a boundary for all others.
-                if self.unknowns.fits(self.program, group.members[0], group.branch, high) {
-                    slots.found.push(high);
-                }
-                slots.open = true;
-            } else if slots.open || self.every_slot {
-                slots.found.push(high);
-                slots.open = false;
-            } else {
-                self.skipped = true;
-                high = self.next_boundary(floor, high);
-                continue;
-            }
-            high -= 1;
-        }
-    }
-
-    /// The highest slot at or below `high` that is not like the one above it; `floor` if there is none.
-    fn next_boundary(&self, floor: u64, high: u64) -> u64 {
-        let placed = self.replay.placed.range(floor + 1..=high).next_back().map(|(slot, _)| *slot);
-        let seen = self.unknowns.seen.range(floor + 1..=high).next_back().map(|(slot, _)| *slot);
-        placed.max(seen).unwrap_or(floor)
-    }
-}
-
-/// The slots that were found for a write.
-struct Slots {
-    low: u64,
-    /// The next free slot is unlike the last one found.
-    open: bool,
-    found: Vec<u64>,
 }

@@ -41,8 +41,9 @@ pub(super) struct Replay<'a> {
     held: Vec<Held>,
     /// The keys that are there; only with scans.
     present: Option<BTreeSet<KeyId>>,
-    /// Only with writes of unknown outcome: without, there is no way back.
-    undo: Option<Vec<Undo>>,
+    undo: Vec<Undo>,
+    /// Without writes of unknown outcome nothing goes back further than one operation.
+    is_certain: bool,
     pub(super) placed: BTreeMap<u64, Placing>,
     /// Placed writes below this were applied.
     reached: u64,
@@ -61,9 +62,7 @@ impl Cells for Replay<'_> {
 
     fn set(&mut self, key: KeyId, cell: Option<Cell>) {
         let before = self.hold(key, Held { cell, written: self.now });
-        if let Some(undo) = &mut self.undo {
-            undo.push(Undo { revision: self.now, key, held: before });
-        }
+        self.undo.push(Undo { revision: self.now, key, held: before });
     }
 }
 
@@ -75,7 +74,8 @@ impl<'a> Replay<'a> {
             at: 0,
             held: vec![Held::default(); program.keys.len()],
             present: program.ops.iter().any(|op| op.range.is_some()).then(BTreeSet::new),
-            undo: program.ops.iter().any(|op| !op.known).then(Vec::new),
+            undo: Vec::new(),
+            is_certain: program.ops.iter().all(|op| op.known),
             placed: BTreeMap::new(),
             reached: 0,
             next_slot: u64::MAX,
@@ -124,6 +124,9 @@ impl<'a> Replay<'a> {
 
     fn apply_known(&mut self, id: OpId, op: &Op) -> Result<(), Misfit> {
         self.now = op.revision;
+        if self.is_certain {
+            self.undo.clear();
+        }
         match op.range {
             Some(range) => self.scan(op, range),
             None => run(self.program, op, op.succeeded, op.revision, self),
@@ -191,9 +194,7 @@ impl<'a> Replay<'a> {
 
     /// Undoes what the writes from a revision on have set.
     fn take_back(&mut self, revision: u64) {
-        while let Some(undo) =
-            self.undo.as_mut().and_then(|undo| undo.pop_if(|undo| undo.revision >= revision))
-        {
+        while let Some(undo) = self.undo.pop_if(|undo| undo.revision >= revision) {
             self.hold(undo.key, undo.held);
         }
     }
