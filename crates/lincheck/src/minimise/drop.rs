@@ -72,8 +72,11 @@ fn surely_before(method: Method, one: &Part, other: &Part) -> bool {
     by_time || by_revision
 }
 
+/// The steps of a branch, and what they gave, if that is known.
+type Branch<'a> = (&'a [Step], Option<&'a [Option<Record>]>);
+
 /// The branches of a transaction that may have run.
-fn ran(part: &Part) -> Vec<(&[Step], Option<&[Option<Record>]>)> {
+fn ran(part: &Part) -> Vec<Branch<'_>> {
     let Request::Txn { then, otherwise, .. } = &part.operation.request else { return Vec::new() };
     match &part.operation.outcome {
         Outcome::Done(Response::Txn { succeeded, results, .. }) => {
@@ -89,14 +92,16 @@ fn effects(part: &Part) -> Vec<Effect<'_>> {
         Request::Put { entries } => entries.iter().map(|(key, value)| Effect::Put(key, value)).collect(),
         Request::Delete { keys } => keys.iter().map(Effect::Delete).collect(),
         Request::Txn { .. } => {
-            let steps = ran(part).into_iter().flat_map(|(steps, _)| steps);
-            let effect = |step| match step {
-                &Step::Put(ref key, ref value) => Some(Effect::Put(key, value)),
-                Step::Delete(key) => Some(Effect::Delete(key)),
-                Step::Get(_) => None,
-            };
-            steps.filter_map(effect).collect()
+            ran(part).into_iter().flat_map(|(steps, _)| steps).filter_map(effect).collect()
         }
+    }
+}
+
+fn effect(step: &Step) -> Option<Effect<'_>> {
+    match step {
+        Step::Put(key, value) => Some(Effect::Put(key, value)),
+        Step::Delete(key) => Some(Effect::Delete(key)),
+        Step::Get(_) => None,
     }
 }
 

@@ -8,3 +8,4 @@ mod generate;
 
 mod property;
 mod speed;
+mod subtle;
