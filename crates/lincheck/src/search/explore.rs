@@ -166,6 +166,7 @@ struct Frame {
     /// What to try after it.
     cursor: Cursor,
     goal: Option<usize>,
+    helpers: usize,
     undo: usize,
     fingerprint: u128,
 }
@@ -185,6 +186,12 @@ pub(crate) struct Explorer<'a> {
     /// Of what is in the order.
     fingerprint: u128,
     goal: Option<usize>,
+    /// How many writes of unknown outcome were taken for the goal.
+    helpers: usize,
+    /// At most so many are.
+    helpers_max: usize,
+    /// That was too few for some goal.
+    is_curtailed: bool,
     frames: Vec<Frame>,
     memo: HashSet<u128>,
     until: u64,
@@ -233,6 +240,9 @@ impl<'a> Explorer<'a> {
             map,
             fingerprint: 0,
             goal: None,
+            helpers: 0,
+            helpers_max: 1,
+            is_curtailed: false,
             frames: Vec::new(),
             memo: HashSet::new(),
             until: 0,
@@ -240,14 +250,30 @@ impl<'a> Explorer<'a> {
     }
 
     /// Searches; `steps_left` is taken from.
+    ///
+    /// Nearly always one write of unknown outcome explains what others do not, and the number of sequences of them grows
+    /// fast. So more than one for a goal are tried only when there is no order with one for each.
     pub(crate) fn run(mut self, memo_max: usize, steps_left: &mut u64) -> End {
+        loop {
+            let end = self.search(memo_max, steps_left);
+            self.map.undo_to(0);
+            if !matches!(end, End::Not { .. }) || !self.is_curtailed {
+                return end;
+            }
+            self.memo.clear();
+            self.is_curtailed = false;
+            self.helpers_max *= 2;
+        }
+    }
+
+    fn search(&mut self, memo_max: usize, steps_left: &mut u64) -> End {
         let mut cursor = Cursor::Read;
-        let end = loop {
+        loop {
             if self.entries.is_empty() {
-                break End::Linearizable;
+                return End::Linearizable;
             }
             if *steps_left == 0 || self.memo.len() >= memo_max {
-                break End::Undecided;
+                return End::Undecided;
             }
             *steps_left -= 1;
             if let Some(taken) = self.next(&mut cursor) {
@@ -260,11 +286,9 @@ impl<'a> Explorer<'a> {
             self.until = self.until.max(blocked);
             match self.frames.pop() {
                 Some(frame) => cursor = self.give_up(frame),
-                None => break End::Not { until: self.until },
+                None => return End::Not { until: self.until },
             }
-        };
-        self.map.undo_to(0);
-        end
+        }
     }
 
     fn op(&self, number: usize) -> &'a Op {
@@ -310,6 +334,10 @@ impl<'a> Explorer<'a> {
                 Cursor::More { place } => {
                     let goal = self.goal?;
                     let (place, alternative) = self.suitor(goal, place)?;
+                    if self.helpers == self.helpers_max {
+                        self.is_curtailed = true;
+                        return None;
+                    }
                     *cursor = Cursor::More { place: place + 1 };
                     return Some(Taken::Unknown { alternative, goal });
                 }
@@ -363,6 +391,7 @@ impl<'a> Explorer<'a> {
             taken,
             cursor,
             goal: self.goal,
+            helpers: self.helpers,
             undo: self.map.undo.len(),
             fingerprint: self.fingerprint,
         };
@@ -371,14 +400,14 @@ impl<'a> Explorer<'a> {
             Taken::Known(number) => {
                 let op = self.op(number);
                 self.map.writer = None;
-                self.goal = None;
+                (self.goal, self.helpers) = (None, 0);
                 self.fingerprint ^= mark(Mark::Known, number as u64, 0);
                 run(self.program, op, op.succeeded, op.revision, &mut self.map).is_ok()
             }
             Taken::Unknown { alternative: Alternative { unknown, name }, goal } => {
                 let op = self.program.op(self.unknown[unknown].id);
                 self.map.writer = Some(unknown);
-                self.goal = Some(goal);
+                (self.goal, self.helpers) = (Some(goal), self.helpers + 1);
                 self.fingerprint ^= mark(Mark::Unknown, unknown as u64, name);
                 let fits = run(self.program, op, None, name, &mut self.map).is_ok();
                 fits && self.map.live[unknown] > 0
@@ -387,8 +416,7 @@ impl<'a> Explorer<'a> {
         let goal = self.goal.map_or(0, |goal| mark(Mark::Goal, goal as u64, 0));
         let configuration = self.fingerprint ^ self.map.fingerprint ^ goal;
         if !fits || self.map.wasted || !self.memo.insert(configuration) {
-            self.map.undo_to(frame.undo);
-            (self.goal, self.fingerprint) = (frame.goal, frame.fingerprint);
+            self.restore(&frame);
             return false;
         }
         match taken {
@@ -413,8 +441,12 @@ impl<'a> Explorer<'a> {
                 self.names_taken.remove(&alternative.name);
             }
         }
-        self.map.undo_to(frame.undo);
-        (self.goal, self.fingerprint) = (frame.goal, frame.fingerprint);
+        self.restore(&frame);
         frame.cursor
+    }
+
+    fn restore(&mut self, frame: &Frame) {
+        self.map.undo_to(frame.undo);
+        (self.goal, self.helpers, self.fingerprint) = (frame.goal, frame.helpers, frame.fingerprint);
     }
 }

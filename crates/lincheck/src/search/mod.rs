@@ -24,6 +24,9 @@ use self::components::{Component, components};
 use self::explore::{End, Explorer, Scratch};
 use self::labels::Labels;
 
+/// How often a component gets a share of the steps.
+const ROUNDS: usize = 2;
+
 /// How far the search goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
@@ -53,19 +56,30 @@ pub(crate) fn judge(program: &Program, bounds: Bounds) -> Searched {
     };
     let mut scratch = Scratch::new(program.keys.len());
     let mut steps_left = bounds.steps_max;
-    let mut undecided = Vec::new();
-    for component in &components.list {
-        let end =
-            Explorer::new(program, component, &labels, &mut scratch).run(bounds.memo_max, &mut steps_left);
-        match end {
-            End::Linearizable => {}
-            End::Undecided => undecided.push(component.ops.len() + component.unknown.len()),
-            End::Not { until } => {
-                let finding = Finding::Not(contradiction(program, component, until));
-                return Searched { finding, components: components.list.len(), undecided: undecided.len() };
+    let mut undecided: Vec<&Component> = components.list.iter().collect();
+    // Each gets its share of the steps; then those for which it was too little get theirs of what the others left.
+    for _ in 0..ROUNDS {
+        let mut waiting = undecided.len() as u64;
+        let mut still = Vec::new();
+        for component in undecided {
+            let mut share = steps_left / waiting;
+            (waiting, steps_left) = (waiting - 1, steps_left - share);
+            let explorer = Explorer::new(program, component, &labels, &mut scratch);
+            let end = explorer.run(bounds.memo_max, &mut share);
+            steps_left += share;
+            match end {
+                End::Linearizable => {}
+                End::Undecided => still.push(component),
+                End::Not { until } => {
+                    let finding = Finding::Not(contradiction(program, component, until));
+                    return Searched { finding, components: components.list.len(), undecided: still.len() };
+                }
             }
         }
+        undecided = still;
     }
+    let undecided: Vec<usize> =
+        undecided.iter().map(|component| component.ops.len() + component.unknown.len()).collect();
     let finding = match undecided.iter().max() {
         None => Finding::Linearizable,
         Some(largest) => Finding::Undecided(format!(

@@ -25,6 +25,7 @@ const BOTH: [(&str, Method); 2] = [("by revision", check_by_revision), ("by sear
 fn a_million_operations_over_a_thousand_keys() {
     let shape = Shape { operations: 1_000_000, clients: 32, keys: 1_000, overlap: 32, ..Shape::default() };
     let single = Shape { many_keys: 0, scans: 0, unknown: 0, ..shape.clone() };
+    measure("one in ten unknown", Shape { unknown: 10, ..single.clone() }, &BOTH[1..]);
     measure("one key each", single.clone(), &BOTH);
     measure("one in a hundred unknown", Shape { unknown: 1, ..single.clone() }, &BOTH);
     measure("one in ten unknown", Shape { unknown: 10, ..single }, &BOTH);
