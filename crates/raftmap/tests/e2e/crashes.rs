@@ -1,5 +1,6 @@
 //! Servers that are killed: SIGKILL, at any moment.
 
+use std::process::Command;
 use std::time::Duration;
 
 use raftmap_client::{Code, Error};
@@ -50,6 +51,33 @@ async fn what_was_acknowledged_just_before_the_leader_was_killed_is_there_fifty_
         world.start(leader).await.unwrap();
     }
     world.verify(&load.stop().await).await;
+}
+
+/// Promises 1 and 2; scenario 9: of the two that are left one has missed what was acknowledged. It asks to be elected long
+/// before the other one would, and must not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_missed_writes_is_not_elected_by_one_that_has_them() {
+    let (mut world, network) = World::start_with_network().await;
+    for round in 0..2 {
+        let leader = world.agree(&world.ids()).await;
+        let [whole, behind] = world.others(&[leader]).try_into().unwrap();
+        network.isolate(behind);
+        let client = world.client_among(&[leader, whole]).await;
+        let mark = world.log_mark(behind);
+        must_put(&client, &format!("missed/{round}"), "acknowledged").await;
+        world.says(behind, mark, "asking around").await;
+        world.kill(leader).unwrap();
+        world.kill(whole).unwrap();
+        // What is on its way to it is lost with the leader.
+        network.cut(behind);
+        network.heal();
+        let patient = |_, command: &mut Command| _ = command.args(["--election-timeout-ms", "3000"]);
+        world.start_changed(&[whole], patient).await;
+        let client = world.client_among(&[whole, behind]).await;
+        let found = must_get(&client, &format!("missed/{round}")).await;
+        assert_eq!(found.as_deref(), Some("acknowledged"));
+        world.start(leader).await.unwrap();
+    }
 }
 
 /// Promise 3.
