@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use raftmap_raft::{HardState, LogPosition, Write, WriteId};
+use raftmap_raft::{HardState, LogIndex, LogPosition, Write, WriteId};
 
 use crate::batch::{self, LogIds, Position, Record};
 use crate::block::BLOCK_BYTES;
@@ -114,6 +114,21 @@ impl<D: Disk> Log<D> {
             lock: Arc::new(lock),
         };
         Ok((log, recovered))
+    }
+
+    /// Flags this node as damaged, durably: it held entries up to `reached`, and its log does not show them any more. For
+    /// a start that knows more than the scan of the log.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn flag_damaged(&mut self, reached: LogIndex) -> Result<HardState, LogError> {
+        self.guarded(|log| {
+            let stored = log.hard_state.stored();
+            let hard_state = HardState { damaged: true, ..stored.hard_state };
+            let reached = stored.reached.max(Some(reached));
+            log.hard_state.write(hard_state, reached)?;
+            Ok(hard_state)
+        })
     }
 
     /// Makes `writes` durable, in their order, and gives the id of the last one: it and all before it are persisted.

@@ -125,6 +125,15 @@ impl MemDisk {
         self.state().faults.insert(operation, fault);
     }
 
+    /// Sets what the next power cuts do not divide; see [`MemDiskOptions::atomic_bytes`].
+    ///
+    /// # Panics
+    /// If a block is not a multiple of it.
+    pub fn set_atomic_bytes(&self, atomic_bytes: usize) {
+        assert!(atomic_bytes > 0 && BLOCK_BYTES.is_multiple_of(atomic_bytes));
+        self.state().options.atomic_bytes = atomic_bytes;
+    }
+
     /// Forgets the faults that have not struck yet.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
@@ -371,10 +380,10 @@ impl DiskFile for MemFile {
         if offset + bytes.len() as u64 > state.file(self.number).len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // The page cache takes a write page by page: what fails is cut there, or where the device tears.
-        let (atomic, pieces) = (state.options.atomic_bytes, bytes.len().div_ceil(state.options.atomic_bytes));
-        let part = (state.rng.usize(..=pieces) * atomic).min(bytes.len());
-        let short = (state.rng.usize(..pieces.max(1)) * atomic).min(bytes.len());
+        // The page cache takes a write page by page: what fails is cut there.
+        let pages = bytes.len().div_ceil(BLOCK_BYTES);
+        let part = (state.rng.usize(..=pages) * BLOCK_BYTES).min(bytes.len());
+        let short = (state.rng.usize(..pages.max(1)) * BLOCK_BYTES).min(bytes.len());
         let file = state.file(self.number);
         match fault {
             Some(Fault::Error(kind)) => {

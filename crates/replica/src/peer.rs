@@ -33,7 +33,7 @@ pub enum PeerMessage {
 /// A command that a follower passes on to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// Counts up on a connection; names the command in the reply.
+    /// Names the command in the reply. Counts up from a random number in each life of the sender.
     pub sequence: u64,
     /// How long its client still waits, in milliseconds.
     pub timeout_ms: u64,

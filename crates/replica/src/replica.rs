@@ -64,7 +64,6 @@ impl Replica {
         Self {
             raft: Raft::new(config.raft.clone(), restored),
             clock: Clock::new(config.clock_skew_max_ms),
-            config,
             requests: Requests::default(),
             queue: Queue::default(),
             batches: VecDeque::new(),
@@ -73,7 +72,8 @@ impl Replica {
             digests: VecDeque::new(),
             connected: BTreeMap::new(),
             forward_seen: BTreeMap::new(),
-            next_forward: 1,
+            // Elsewhere in each life: a late answer to what an earlier life passed on must answer nothing in this one.
+            next_forward: 1 + (config.raft.seed >> 16),
             next_internal: 0,
             own_command: None,
             leaderless_since_ms: None,
@@ -82,6 +82,7 @@ impl Replica {
             shutting_down: false,
             outgoing: BTreeMap::new(),
             effects: Vec::new(),
+            config,
         }
     }
 

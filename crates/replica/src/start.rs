@@ -1,7 +1,7 @@
 //! How a replica starts: what log and state machine hold is put together, and must fit.
 
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
-use raftmap_raft::{HardState, LogIndex, LogPosition, Membership, Restored, Write};
+use raftmap_raft::{LogIndex, LogPosition, Membership, Restored};
 use raftmap_state::Engine;
 use raftmap_state::{Member, StateError, StateMachine};
 
@@ -53,7 +53,8 @@ pub fn member_of(identity: &Identity) -> Member {
 ///
 /// The state machine applies only what is on the log's disk. If it is further than the log, the disk lost the log's last
 /// batch after its sync, before its mark: the corner that a scan of the log cannot see. The node is damaged then, and is
-/// flagged so before it says a word.
+/// flagged so before it says a word. On a disk that is known to be damaged the two may differ: a log that lost a truncation
+/// still has what was never committed, until a leader replaces it.
 ///
 /// # Errors
 /// If the two do not fit, or the log cannot be written.
@@ -68,15 +69,14 @@ pub fn restore<D: Disk>(
     if applied.index <= last {
         let run = terms.partition_point(|run| run.0 <= applied.index);
         let log_term = run.checked_sub(1).map_or(0, |run| terms[run].1.0);
-        if log_term != applied.term.0 {
+        if log_term != applied.term.0 && !hard_state.damaged {
             return Err(StartError::Diverged { applied, log_term });
         }
     } else if !hard_state.damaged {
         if recovered.identity.founding_members().len() == 1 {
             return Err(StartError::LogLost { last, applied: applied.index });
         }
-        hard_state = HardState { damaged: true, ..hard_state };
-        log.write(&[Write { hard_state: Some(hard_state), ..Write::default() }])?;
+        hard_state = log.flag_damaged(applied.index)?;
     }
     let founders = recovered.identity.founding_members().iter().map(|member| member.node);
     let founding = (LogIndex(0), Membership::of_voters(founders));

@@ -5,8 +5,11 @@ mod common;
 use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
 use raftmap_raft::{LogIndex, NodeId, Outcome};
-use raftmap_replica::{Event, Notice, Now, PeerMessage, Reason, ReplicaConfig, RequestKind};
-use raftmap_state::{Answer, Delete, Member, WriteRequest};
+use raftmap_replica::{
+    Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason, ReplicaConfig,
+    RequestKind,
+};
+use raftmap_state::{Answer, Delete, Member, PutAnswer, WriteRequest};
 
 fn read_value(cluster: &Cluster, ctx: raftmap_raft::Ctx) -> Option<&[u8]> {
     match cluster.end_of(ctx) {
@@ -73,7 +76,7 @@ fn a_command_that_is_passed_on_twice_by_the_network_is_applied_once() {
     let now = cluster.now;
     let effects = cluster.nodes.get_mut(&follower).unwrap().replica.take_effects(now);
     let forward = effects.into_iter().find_map(|effect| match effect {
-        raftmap_replica::Effect::Send { batch, .. } => Some(batch),
+        Effect::Send { batch, .. } => Some(batch),
         _ => None,
     });
     let batch = forward.unwrap();
@@ -94,7 +97,7 @@ fn a_command_is_passed_on_at_most_once() {
     let write = cluster.put(a, "k", "v");
     let now = cluster.now;
     for effect in cluster.nodes.get_mut(&a).unwrap().replica.take_effects(now) {
-        if let raftmap_replica::Effect::Send { batch, .. } = effect {
+        if let Effect::Send { batch, .. } = effect {
             cluster.wire.push_back((NodeId(a), NodeId(b), batch));
         }
     }
@@ -102,6 +105,41 @@ fn a_command_is_passed_on_at_most_once() {
     let sent_on = cluster.nodes[&leader].log.iter().filter(|entry| entry.index.0 > 4).count();
     assert_eq!(sent_on, 0, "a server that does not lead must not pass on what was passed to it");
     assert!(!cluster.ended.contains_key(&write), "the answer came from a server that was not asked");
+}
+
+/// A leader answers over the connection of a server's next life what an earlier one passed on.
+#[test]
+fn an_answer_to_an_earlier_life_answers_nothing_in_the_next() {
+    let passed_on = |life: u64| {
+        let mut cluster = Cluster::with(3, |mut config| {
+            config.raft.seed |= life << 32;
+            config
+        });
+        let leader = cluster.elect();
+        let follower = others(&cluster, leader)[0];
+        let write = cluster.put(follower, "k", "v");
+        let now = cluster.now;
+        let effects = cluster.nodes.get_mut(&follower).unwrap().replica.take_effects(now);
+        let batch = effects.into_iter().find_map(|effect| match effect {
+            Effect::Send { batch, .. } => Some(batch),
+            _ => None,
+        });
+        (cluster, leader, follower, write, batch.unwrap())
+    };
+    let (_, _, _, _, earlier) = passed_on(1);
+    let Some(PeerMessage::Forward(Forward { sequence, .. })) = earlier.messages.first() else {
+        panic!("nothing was passed on")
+    };
+    let (mut cluster, leader, follower, write, batch) = passed_on(2);
+    let result = Ok(Answer::Put(PutAnswer { revision: LogIndex(1), previous: Vec::new() }));
+    let reply = PeerMessage::ForwardReply(ForwardReply { sequence: *sequence, result });
+    let late = PeerBatch { messages: vec![reply], ..batch.clone() };
+    cluster.event(follower, Event::Peer { from: NodeId(leader), batch: late });
+    cluster.settle();
+    assert!(!cluster.ended.contains_key(&write), "it got the answer to another write");
+    cluster.event(leader, Event::Peer { from: NodeId(follower), batch });
+    cluster.settle();
+    assert!(matches!(cluster.end_of(write), End::Answered(_)));
 }
 
 /// Scenario 46, and the other ends that a write can come to.
@@ -346,7 +384,7 @@ fn a_leader_with_a_wrong_clock_says_so_and_does_not_stamp_it() {
         .map(|id| {
             (
                 id,
-                raftmap_replica::PeerBatch {
+                PeerBatch {
                     clock_ms: cluster.now.wall_ms,
                     applied: LogIndex(0),
                     digest: 0,
@@ -382,7 +420,7 @@ fn a_replica_that_came_to_another_effect_is_reported() {
     cluster.settle();
     let applied = cluster.nodes[&leader].worker.view().applied;
     let clock_ms = cluster.now.wall_ms;
-    let batch = raftmap_replica::PeerBatch { clock_ms, applied, digest: 1, messages: vec![] };
+    let batch = PeerBatch { clock_ms, applied, digest: 1, messages: vec![] };
     cluster.event(leader, Event::Peer { from: NodeId(follower), batch });
     cluster.settle();
     let expected = Notice::Diverged { peer: NodeId(follower), index: applied };

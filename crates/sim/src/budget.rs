@@ -2,6 +2,7 @@
 //!
 //! - Fewer than a majority of the servers may be damaged at a time. A server counts from the moment its disk changes until
 //!   it runs again, whole. A cluster of one may not be damaged: it refuses to start, rightly.
+//! - A disk that tears blocks of 4 KiB when power fails does damage: to a start, half a block is a block that rotted.
 //! - Of a hard state one slot may rot at a time, never both.
 //! - **The accepted corner**: a lie about the very last batch before its mark shows nowhere. So a server whose disk lied
 //!   does not go down before another batch, or the mark, stands behind the lie.

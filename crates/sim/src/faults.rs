@@ -16,6 +16,8 @@ const AFTER_FAILURE: Spread = Spread(Time::ms(50), Time::secs(2));
 /// After how long at most the others notice that a server has lost its power.
 const SILENCE_MAX: Time = Time::secs(4);
 const BLOCK_BYTES: usize = 4096;
+/// What a disk that tears blocks does not tear.
+const SECTOR_BYTES: usize = 512;
 
 impl World {
     fn whom(&self, target: Target) -> NodeId {
@@ -128,6 +130,10 @@ impl World {
             return;
         }
         self.count(if how.power { "power cuts" } else { "kills" });
+        if how.power && self.plan.climate.tears_blocks {
+            let atomic_bytes = if self.budget.damage(id) { SECTOR_BYTES } else { BLOCK_BYTES };
+            self.server(id).disk.set_atomic_bytes(atomic_bytes);
+        }
         let under_way = how.mid_write && self.write_in_part(id, how.power);
         self.go_down(id, how.power, how.engine_lost);
         if how.engine_lost {
@@ -198,7 +204,8 @@ impl World {
 
     fn arm_error(&mut self, target: Target, operation: u64, short: bool) {
         let id = self.whom(target);
-        if !self.servers[&id].is_up() || !self.budget.may_go_down(id) {
+        let server = &self.servers[&id];
+        if !server.is_up() || server.lie.is_some() || !self.budget.may_go_down(id) {
             return;
         }
         let kind = [std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull][self.rng.usize(..2)];

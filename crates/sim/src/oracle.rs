@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write};
+use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A rule that was broken, in words.
@@ -49,8 +49,27 @@ struct Held {
     log: Vec<Stamp>,
     /// What its log said is on disk, and was not found lost since.
     disk: Vec<Stamp>,
+    /// The cuts of which it has not said so yet: after a crash they may be on disk or not.
+    cuts: Vec<Cut>,
     hard_state: HardState,
     leads: Option<Term>,
+}
+
+/// A cut of a log that its server wants written.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    write: WriteId,
+    to: usize,
+    /// The first entry behind it, in the same batch.
+    next: Option<Stamp>,
+}
+
+impl Cut {
+    /// Whether `log` may be what a disk holds that held `disk`, once this cut is on it.
+    fn explains(&self, log: &[Stamp], disk: &[Stamp]) -> bool {
+        let kept = &disk[..self.to.min(disk.len())];
+        log.starts_with(kept) && log.get(self.to).is_none_or(|stamp| Some(*stamp) == self.next)
+    }
 }
 
 /// An entry that some server applied.
@@ -109,7 +128,8 @@ impl Oracle {
     pub(crate) fn started(&mut self, id: NodeId, entries: &[Entry], hard_state: HardState) -> Checked {
         let log: Vec<Stamp> = entries.iter().map(Stamp::of).collect();
         let held = self.held(id);
-        if !hard_state.damaged && !log.starts_with(&held.disk) {
+        let explained = || held.cuts.iter().any(|cut| cut.explains(&log, &held.disk));
+        if !hard_state.damaged && !log.starts_with(&held.disk) && !explained() {
             let same = log.iter().zip(&held.disk).take_while(|(a, b)| a == b).count();
             return broken!(
                 "server {id} comes back with {} entries, the first {same} as they were, had {} on disk, and does \
@@ -124,7 +144,7 @@ impl Oracle {
         if forgotten {
             return broken!("server {id} comes back with {hard_state:?}, and had {before:?} on disk");
         }
-        *held = Held { disk: log.clone(), log, hard_state, leads: None };
+        *held = Held { disk: log.clone(), log, hard_state, ..Held::default() };
         Ok(())
     }
 
@@ -144,6 +164,8 @@ impl Oracle {
                 );
             }
             held.log.truncate(place(to));
+            let next = write.entries.first().map(Stamp::of);
+            held.cuts.push(Cut { write: write.id, to: place(to), next });
         }
         for entry in &write.entries {
             if place(entry.index) != held.log.len() + 1 {
@@ -173,6 +195,7 @@ impl Oracle {
         }
         if let Some(to) = write.truncate_to {
             held.disk.truncate(place(to));
+            held.cuts.retain(|cut| cut.write > write.id);
         }
         held.disk.extend(write.entries.iter().map(Stamp::of));
     }
@@ -286,7 +309,6 @@ impl Oracle {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use raftmap_raft::WriteId;
 
     use super::*;
 
@@ -394,6 +416,32 @@ mod tests {
         oracle.durable(A, &Write { hard_state: Some(vote), ..Write::default() });
         let forgotten = HardState { term: Term(3), vote: None, damaged: false };
         breaks(oracle.started(A, &[entry(1, 1, "a")], forgotten), "on disk");
+    }
+
+    #[test]
+    fn a_cut_that_was_under_way_may_be_on_disk_or_not_and_nothing_else_may() {
+        let before = [entry(1, 1, "a"), entry(2, 1, "b"), entry(3, 1, "c")];
+        let with_cut = || {
+            let mut oracle = Oracle::new(3);
+            keep(&mut oracle, A, before.to_vec());
+            let cut = Write {
+                id: WriteId(2),
+                truncate_to: Some(LogIndex(1)),
+                entries: vec![entry(2, 2, "x"), entry(3, 2, "y")],
+                ..Write::default()
+            };
+            oracle.appends(A, &cut).unwrap();
+            (oracle, cut)
+        };
+        let started = |oracle: &mut Oracle, log: &[Entry]| oracle.started(A, log, HardState::default());
+        started(&mut with_cut().0, &before).unwrap();
+        started(&mut with_cut().0, &before[..1]).unwrap();
+        started(&mut with_cut().0, &[entry(1, 1, "a"), entry(2, 2, "x")]).unwrap();
+        breaks(started(&mut with_cut().0, &before[..2]), "had 3 on disk");
+        breaks(started(&mut with_cut().0, &[entry(1, 1, "a"), entry(2, 2, "z")]), "had 3 on disk");
+        let (mut oracle, cut) = with_cut();
+        oracle.durable(A, &cut);
+        breaks(started(&mut oracle, &before[..1]), "had 3 on disk");
     }
 
     #[test]

@@ -114,11 +114,7 @@ pub(crate) enum Refused {
 
 impl Server {
     pub(crate) fn new(id: NodeId, nodes: u64, climate: &Climate, rng: &mut Rng) -> Self {
-        let disk = MemDisk::new(MemDiskOptions {
-            seed: rng.u64(..),
-            atomic_bytes: if climate.tears_blocks { 512 } else { 4096 },
-            ..MemDiskOptions::default()
-        });
+        let disk = MemDisk::new(MemDiskOptions { seed: rng.u64(..), ..MemDiskOptions::default() });
         let members = (1..=nodes).map(|id| FoundingMember {
             node: NodeId(id),
             peer_address: format!("server-{id}:7001"),

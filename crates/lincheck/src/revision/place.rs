@@ -226,7 +226,10 @@ impl<'a> Search<'a> {
             because.extend(self.used.get(&misfit.op).copied().flatten());
         }
         for key in keys {
-            because.extend(self.choice_at(self.replay.written(key)));
+            // A chosen write that was put late leaves what must come after it little room.
+            let writer = self.choice_at(self.replay.written(key));
+            self.crowded |= writer.is_some();
+            because.extend(writer);
         }
         let mut found = Vec::new();
         let unknowns = self.ground.unknowns;

@@ -77,6 +77,10 @@ pub fn of_value(key: &str, value: &str) -> Condition {
     Condition { key: bytes(key), expected: Expected::Value(value_of(value)) }
 }
 
+pub fn exists(key: &str) -> Condition {
+    Condition { key: bytes(key), expected: Expected::Exists(true) }
+}
+
 fn value_of(text: &str) -> Value {
     bytes(text)
 }

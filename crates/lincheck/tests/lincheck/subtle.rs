@@ -1,10 +1,10 @@
 //! Histories that are wrong in subtle ways, each beside one that differs in little and is right.
 
-use raftmap_lincheck::{Operation, Options, Verdict, check, check_by_revision, check_by_search};
+use raftmap_lincheck::{Operation, Options, Request, Verdict, check, check_by_revision, check_by_search};
 
 use crate::build::{
-    delete, done_txn, get, get_all, of_revision, of_value, put, put_all, record, scan, step_get, step_put,
-    swap, txn, unknown, unknown_delete, unknown_put,
+    bytes, delete, done_txn, exists, get, get_all, of_revision, of_value, put, put_all, record, scan,
+    step_get, step_put, swap, txn, unknown, unknown_delete, unknown_put,
 };
 
 fn right(history: &[Operation]) {
@@ -108,6 +108,23 @@ fn a_transaction_of_which_half_is_there() {
     let found = |l| [("k", record("2", 2)), ("l", l)];
     right(&[&begin[..], &[get_all(3, (20, 30), &found(record("2", 2)), 2)]].concat());
     wrong(&[&begin[..], &[get_all(3, (20, 30), &found(record("1", 1)), 2)]].concat());
+}
+
+/// The removal could be at revision 2 or 3, which are alike; only at 2 there is room for the write behind it.
+#[test]
+fn an_unknown_write_that_must_leave_room_for_another() {
+    let remove = Request::Delete { keys: vec![bytes("k"), bytes("l")] };
+    let begin = [
+        put_all(1, (0, 10), &[("k", "1"), ("l", "1")], 1),
+        unknown(2, 12, remove),
+        unknown_put(3, 12, "l", "2"),
+        put(1, (20, 30), "m", "1", 4),
+    ];
+    let request = txn(vec![exists("l")], vec![step_put("k", "3")], Vec::new());
+    let end = |revision| done_txn(1, (40, 50), request.clone(), (true, &[None]), revision);
+    right(&[&begin[..], &[end(5)]].concat());
+    let taken = put(4, (12, 30), "n", "1", 3);
+    wrong_by_revision(&[&begin[..], &[taken, end(5)]].concat());
 }
 
 #[test]
