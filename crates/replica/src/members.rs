@@ -10,7 +10,7 @@ impl Replica {
     /// A server is connected. If the cluster knows another one under that id, it is refused: its disk was wiped, or it
     /// is of another cluster, and what it once acknowledged is gone (STORAGE: Identity).
     pub(crate) fn peer_connected(&mut self, member: Member) {
-        // A new connection counts its forwarded commands from the beginning.
+        // A new connection may be of another life, which counts its forwarded commands from another number.
         self.forward_seen.remove(&member.node_id);
         match self.objection_to(&member) {
             None => {
