@@ -56,6 +56,12 @@ pub enum LocalClusterError {
     /// No server led.
     #[error("no server leads after {} s", PATIENCE.as_secs())]
     NoLeader,
+    /// The servers did not come to rest at the same place.
+    #[error("the servers do not agree after {} s; those that answer say:{said}", PATIENCE.as_secs())]
+    NoAgreement {
+        /// What each says of itself.
+        said: String,
+    },
     /// It is not in the plan, or does not run.
     #[error("server {0} does not run")]
     NotRunning(NodeId),

@@ -23,6 +23,7 @@
 //! # Ok(()) }
 //! ```
 
+mod agreement;
 mod error;
 mod plan;
 mod ports;
@@ -44,6 +45,7 @@ use self::plan::server_folder;
 use self::process::{PATIENCE, ServerProcess, serve_command};
 use crate::survey;
 
+pub use self::agreement::Agreement;
 pub use self::error::LocalClusterError;
 pub use self::plan::{LocalMember, LocalPlan};
 pub use self::ports::free_loopback_addresses;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use raftmap_client::{Code, Error};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
+use raftmap_torture::Network;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::load::{must_get, must_put};
-use crate::support::proxy::Network;
 use crate::support::segments::{BLOCK_BYTES, Block, blocks, last_batch};
 use crate::support::world::PATIENCE;
 use crate::support::{Load, World, until};

@@ -1,21 +1,21 @@
 //! Disks that say that they failed: the calls of the real process fail, by a library that is preloaded into it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
 use std::process::Command;
 use std::time::Duration;
 
 use raftmap_raft::NodeId;
+use raftmap_torture::{Shim, Wrong};
 
 use crate::support::load::{must_get, must_put};
 use crate::support::{Load, World};
 
 /// Each fault, and what the server's last line says of it.
-const FAULTS: [(&str, &str); 4] = [
-    ("fdatasync", "Input/output error"),
-    ("pwrite", "Input/output error"),
-    ("full", "No space left on device"),
-    ("short", "short write"),
+const FAULTS: [(Wrong, &str); 4] = [
+    (Wrong::Sync, "Input/output error"),
+    (Wrong::Write, "Input/output error"),
+    (Wrong::Full, "No space left on device"),
+    (Wrong::Short, "short write"),
 ];
 
 /// How long a write that must not be acknowledged is waited for.
@@ -24,68 +24,47 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Servers whose disks fail when they are told to.
 struct Faulty {
     world: World,
-    library: PathBuf,
+    shim: Shim,
 }
 
 impl Faulty {
     /// `None` where there is no C compiler.
     async fn start() -> Option<Self> {
         let world = World::found(|_| {}).await;
-        let library = build(&world.path("faulty.so"))?;
-        let mut faulty = Self { world, library };
-        for id in faulty.world.ids() {
-            fs::create_dir(faulty.folder(id)).unwrap();
-        }
+        let shim = match Shim::build(&world.path("faults")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                eprintln!("SKIPPED: promise 9 is not tested, as there is no C compiler `cc`: {error}");
+                return None;
+            }
+            built => built.unwrap(),
+        };
+        let mut faulty = Self { world, shim };
         faulty.start_servers(&faulty.world.ids()).await;
         faulty.world.leader().await.unwrap();
         Some(faulty)
     }
 
     async fn start_servers(&mut self, ids: &[NodeId]) {
-        let library = self.library.clone();
-        let folder = self.world.path("");
-        let change = |id: NodeId, command: &mut Command| {
-            command.env("LD_PRELOAD", &library).env("FAULTS", folder.join(format!("faults-{id}")));
-        };
+        let shim = self.shim.clone();
+        let change = |id: NodeId, command: &mut Command| shim.preload(&id.to_string(), command).unwrap();
         self.world.start_changed(ids, change).await;
     }
 
-    fn folder(&self, id: NodeId) -> PathBuf {
-        self.world.path(&format!("faults-{id}"))
-    }
-
-    fn fail(&self, id: NodeId, fault: &str) {
-        fs::write(self.folder(id).join(fault), "").unwrap();
+    fn fail(&self, id: NodeId, fault: Wrong) {
+        self.shim.begin(&id.to_string(), fault).unwrap();
     }
 
     /// Waits for the end of a server whose disk has failed, checks how it ended, and repairs the disk.
-    async fn ends(&mut self, id: NodeId, fault: &str, said: &str) {
+    async fn ends(&mut self, id: NodeId, fault: Wrong, said: &str) {
         let status = self.world.wait_exit(id).await.unwrap();
-        assert_eq!(status.code(), Some(5), "{fault}: {status}");
+        assert_eq!(status.code(), Some(5), "{fault:?}: {status}");
         let text = self.world.log_text(id);
         let last = text.trim_end().lines().next_back().unwrap_or_default();
-        assert!(last.contains("the log failed") && last.contains(said), "{fault}: the last line is {last:?}");
-        fs::remove_file(self.folder(id).join(fault)).unwrap();
-    }
-}
-
-/// Builds the library, if there is a C compiler.
-fn build(library: &Path) -> Option<PathBuf> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/faulty.c");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(library)
-        .args([source, "-ldl"])
-        .output();
-    match built {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            Some(library.to_owned())
-        }
-        Err(error) => {
-            eprintln!("SKIPPED: promise 9 is not tested, as there is no C compiler `cc`: {error}");
-            None
-        }
+        assert!(
+            last.contains("the log failed") && last.contains(said),
+            "{fault:?}: the last line is {last:?}"
+        );
+        self.shim.end(&id.to_string()).unwrap();
     }
 }
 
@@ -117,7 +96,7 @@ async fn a_write_that_only_a_leader_with_a_failed_disk_held_is_not_acknowledged(
             faulty.world.pause(follower).unwrap();
         }
         faulty.fail(leader, fault);
-        let put = at_leader.put("alone", fault).timeout(SHORT).await;
+        let put = at_leader.put("alone", format!("{fault:?}")).timeout(SHORT).await;
         put.expect_err("nothing that one server alone holds is acknowledged");
         faulty.ends(leader, fault, said).await;
         for follower in faulty.world.others(&[leader]) {
@@ -139,12 +118,12 @@ async fn a_write_that_a_follower_could_not_keep_is_not_acknowledged() {
         faulty.world.kill(absent).unwrap();
         must_put(&at_leader, "k", "acknowledged").await;
         faulty.fail(failing, fault);
-        let put = at_leader.put("k", fault).timeout(SHORT).await;
+        let put = at_leader.put("k", format!("{fault:?}")).timeout(SHORT).await;
         put.expect_err("it is durable on one of three servers");
         faulty.ends(failing, fault, said).await;
         faulty.start_servers(&[failing, absent]).await;
         faulty.world.agree(&faulty.world.ids()).await;
         let value = must_get(&at_leader, "k").await.expect("it was put");
-        assert!(value == "acknowledged" || value == fault, "{value}");
+        assert!(value == "acknowledged" || value == format!("{fault:?}"), "{value}");
     }
 }

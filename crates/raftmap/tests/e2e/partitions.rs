@@ -7,11 +7,12 @@ use raftmap::local_cluster::CLIENT;
 use raftmap_client::{Client, Entry, Error};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
+use raftmap_torture::Network;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::support::load::{must_get, must_put};
-use crate::support::{Load, Network, PATIENCE, World, soon, until};
+use crate::support::{Load, PATIENCE, World, soon, until};
 
 /// How long one request at a server that may never answer may take.
 const SHORT: Duration = Duration::from_secs(1);

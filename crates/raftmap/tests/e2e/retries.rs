@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use raftmap::local_cluster::CLIENT;
+use raftmap::local_cluster::{CLIENT, LocalMember};
 use raftmap_client::{Client, Expected, Operation, Tls, TxnAnswer};
+use raftmap_torture::Proxy;
 
 use crate::support::load::{must_get, must_put};
-use crate::support::{PATIENCE, Proxy, World, soon, until};
+use crate::support::{PATIENCE, World, soon, until};
 
 /// How long a client waits for one answer before it sends the request again.
 const ATTEMPT: Duration = Duration::from_millis(700);
@@ -22,8 +23,8 @@ struct Lossy {
 
 impl Lossy {
     async fn to(world: &World) -> Self {
-        let proxies: Vec<Proxy> =
-            world.plan().members.iter().map(|member| Proxy::before(member.client_listen)).collect();
+        let before = |member: &LocalMember| Proxy::before(member.client_listen).unwrap();
+        let proxies: Vec<Proxy> = world.plan().members.iter().map(before).collect();
         let observer = world.client().await.unwrap();
         must_put(&observer, "counter", "0").await;
         Self { proxies, tls: world.tls(CLIENT).unwrap(), observer }

@@ -9,23 +9,19 @@ use std::time::Duration;
 
 use raftmap::local_cluster::{CLIENT, LocalCluster, LocalPlan};
 use raftmap_client::{Client, MemberStatus};
-use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
+use raftmap_torture::Network;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use super::load::{Ledger, must_put};
-use super::proxy::Network;
 
 /// How long a test waits for what must come: generous, as nothing is measured by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it looks.
 const POLL: Duration = Duration::from_millis(20);
-
-/// How long one question for a status may take.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How much of each server's log a failed test prints.
 const PRINTED_LINES: usize = 40;
@@ -97,7 +93,7 @@ impl World {
     /// Three servers that run, with a network of the test's own between them.
     pub(crate) async fn start_with_network() -> (Self, Network) {
         let mut network = None;
-        let mut world = Self::found(|plan| network = Some(Network::between(plan))).await;
+        let mut world = Self::found(|plan| network = Some(Network::between(plan).unwrap())).await;
         world.start_all().await.unwrap();
         world.leader().await.unwrap();
         (world, network.expect("it was made with the plan"))
@@ -156,14 +152,6 @@ impl World {
         client
     }
 
-    /// What a server says of itself, if it answers.
-    pub(crate) async fn status(&self, id: NodeId) -> Option<MemberStatus> {
-        let builder = Client::builder([self.client_address(id)], self.tls(CLIENT).unwrap());
-        let client = builder.discover(false).timeout(STATUS_TIMEOUT).connect().await.ok()?;
-        let status = client.status().await.ok()?;
-        status.members.into_iter().find(|member| member.id == id.0)
-    }
-
     /// What a server says of itself, once it does so and `fits`.
     pub(crate) async fn status_when(
         &self,
@@ -198,21 +186,7 @@ impl World {
     /// Waits until these servers, at rest, are one: a leader among them, all in its term, at the same applied index with
     /// the same running digest, and none damaged. Gives the leader.
     pub(crate) async fn agree(&self, ids: &[NodeId]) -> NodeId {
-        until(&format!("servers {ids:?} to agree"), async || {
-            let mut statuses = Vec::new();
-            for id in ids {
-                statuses.push(self.status(*id).await?);
-            }
-            let stands = |status: &MemberStatus| {
-                let digest = status.running_digest.clone();
-                (status.term, status.last_log_index, status.applied_index, status.damaged, digest)
-            };
-            let leader = statuses.iter().find(|status| status.state == State::LEADER)?;
-            let agree = !leader.damaged && leader.applied_index == leader.last_log_index;
-            let same = statuses.iter().all(|status| stands(status) == stands(leader));
-            (agree && same).then_some(NodeId(leader.id))
-        })
-        .await
+        self.cluster.agree(ids).await.unwrap_or_else(|error| panic!("{error}")).leader
     }
 
     /// Waits until all servers agree, then holds the ledger against what each of them has.

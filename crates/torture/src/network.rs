@@ -1,4 +1,4 @@
-//! Networks that do as they are told: TCP proxies between servers, and between a client and a server.
+//! Networks that do as they are told: TCP proxies between servers, and between a client and a server. No privileges needed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,7 @@ enum Flow {
 
 /// The way between two programs, for all connections on it.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     /// From who dials to who is dialed.
     forth: watch::Sender<Flow>,
     /// The other way.
@@ -54,17 +54,17 @@ impl Link {
     }
 
     /// What goes to who dialed stays where it is from now on.
-    pub(crate) fn hold_answers(&self) {
+    pub fn hold_answers(&self) {
         self.back.send_replace(Flow::Held);
     }
 
     /// All goes through again.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         self.set(Flow::Open);
     }
 
     /// Cuts off the connections on it, with all that is under way.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
@@ -117,25 +117,29 @@ async fn pump(
 }
 
 /// Listens on a port of its own.
-fn listen() -> (SocketAddr, TcpListener) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    (listener.local_addr().unwrap(), TcpListener::from_std(listener).unwrap())
+fn listen() -> io::Result<(SocketAddr, TcpListener)> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
 }
 
 /// A proxy before one server.
-pub(crate) struct Proxy {
+#[derive(Debug)]
+pub struct Proxy {
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// What it does.
-    pub(crate) link: Arc<Link>,
+    pub link: Arc<Link>,
     task: AbortHandle,
 }
 
 impl Proxy {
-    /// A proxy before `target`.
-    pub(crate) fn before(target: SocketAddr) -> Self {
-        let (address, listener) = listen();
+    /// A proxy before `target`. To be called within a runtime.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub fn before(target: SocketAddr) -> io::Result<Self> {
+        let (address, listener) = listen()?;
         let link = Link::new();
         let task = tokio::spawn({
             let link = Arc::clone(&link);
@@ -145,7 +149,7 @@ impl Proxy {
                 }
             }
         });
-        Self { address, link, task: task.abort_handle() }
+        Ok(Self { address, link, task: task.abort_handle() })
     }
 }
 
@@ -160,27 +164,32 @@ impl Drop for Proxy {
 type Links = BTreeMap<(NodeId, NodeId), Arc<Link>>;
 
 /// The network between the servers of a cluster.
-pub(crate) struct Network {
+#[derive(Debug)]
+pub struct Network {
     links: Arc<Links>,
     tasks: Vec<AbortHandle>,
 }
 
 impl Network {
-    /// Puts a proxy before the port for peers of each server, and changes the plan accordingly.
-    pub(crate) fn between(plan: &mut LocalPlan) -> Self {
+    /// Puts a proxy before the port for peers of each server, and changes the plan accordingly. To be called within a
+    /// runtime.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub fn between(plan: &mut LocalPlan) -> io::Result<Self> {
         let ids: Vec<NodeId> = plan.members.iter().map(|member| member.id).collect();
         let pairs = ids.iter().flat_map(|a| ids.iter().map(|b| (*a, *b))).filter(|(a, b)| a != b);
         let links: Arc<Links> = Arc::new(pairs.map(|pair| (pair, Link::new())).collect());
         let mut tasks = Vec::new();
         for member in &mut plan.members {
-            let (address, listener) = listen();
+            let (address, listener) = listen()?;
             member.peer_address = address.to_string();
             let (links, target) = (Arc::clone(&links), (member.id, member.peer_listen));
             let folder = plan.folder.clone();
             let task = tokio::spawn(async move { accept(&links, &listener, target, &folder).await });
             tasks.push(task.abort_handle());
         }
-        Self { links, tasks }
+        Ok(Self { links, tasks })
     }
 
     fn of(&self, id: NodeId) -> impl Iterator<Item = &Arc<Link>> {
@@ -191,28 +200,28 @@ impl Network {
     }
 
     /// Nothing from or to this server goes through any more; connections stay open.
-    pub(crate) fn isolate(&self, id: NodeId) {
+    pub fn isolate(&self, id: NodeId) {
         self.of(id).for_each(|link| link.set(Flow::Held));
     }
 
     /// What `from` says does not reach `to` any more; the other way is as before.
-    pub(crate) fn mute(&self, from: NodeId, to: NodeId) {
+    pub fn mute(&self, from: NodeId, to: NodeId) {
         self.links[&(from, to)].forth.send_replace(Flow::Held);
         self.links[&(to, from)].back.send_replace(Flow::Held);
     }
 
     /// Everything from and to this server takes so much longer.
-    pub(crate) fn slow(&self, id: NodeId, delay: Duration) {
+    pub fn slow(&self, id: NodeId, delay: Duration) {
         self.of(id).for_each(|link| link.set(Flow::Slow(delay)));
     }
 
     /// Cuts off all connections of this server, with all that is under way on them.
-    pub(crate) fn cut(&self, id: NodeId) {
+    pub fn cut(&self, id: NodeId) {
         self.of(id).for_each(|link| link.cut());
     }
 
     /// All goes through again. What was held goes on where it stopped.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         self.links.values().for_each(|link| link.open());
     }
 }
@@ -226,9 +235,10 @@ impl Drop for Network {
 
 async fn accept(links: &Links, listener: &TcpListener, (id, target): (NodeId, SocketAddr), folder: &Path) {
     while let Ok((socket, from)) = listener.accept().await {
-        let own = socket.local_addr().unwrap();
         // Who is gone already needs no connection.
-        let Some(dialer) = owner(from, own, folder) else { continue };
+        let Some(dialer) = socket.local_addr().ok().and_then(|own| owner(from, own, folder)) else {
+            continue;
+        };
         tokio::spawn(Arc::clone(&links[&(dialer, id)]).carry(socket, target));
     }
 }
@@ -236,8 +246,8 @@ async fn accept(links: &Links, listener: &TcpListener, (id, target): (NodeId, So
 /// Which server of the cluster in `folder` has the socket that is bound to `local` and connected to `remote`. All of them
 /// dial from the same address, so that only the kernel can tell.
 fn owner(local: SocketAddr, remote: SocketAddr, folder: &Path) -> Option<NodeId> {
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let (local, remote) = (in_hex(local), in_hex(remote));
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    let (local, remote) = (in_hex(local)?, in_hex(remote)?);
     let inode = table.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields[1] == local && fields[2] == remote).then(|| fields[9].to_owned())
@@ -248,18 +258,18 @@ fn owner(local: SocketAddr, remote: SocketAddr, folder: &Path) -> Option<NodeId>
         let mut targets = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
         targets.any(|target| target.to_string_lossy() == socket)
     };
-    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
     processes
         .filter_map(|process| Some((server_of(&process, folder)?, process)))
         .find_map(|(id, process)| has_it(&process).then_some(id))
 }
 
-/// An address as the kernel's table has it: the bytes of the address as one number of this machine, then the port.
-fn in_hex(address: SocketAddr) -> String {
-    let SocketAddr::V4(address) = address else { panic!("{address} is not of IPv4") };
+/// An address of IPv4 as the kernel's table has it: the bytes of the address as one number of this machine, then the port.
+fn in_hex(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(address) = address else { return None };
     #[expect(clippy::host_endian_bytes, reason = "the kernel prints addresses in the order of the host")]
     let number = |address: SocketAddrV4| u32::from_ne_bytes(address.ip().octets());
-    format!("{:08X}:{:04X}", number(address), address.port())
+    Some(format!("{:08X}:{:04X}", number(address), address.port()))
 }
 
 /// Which server of the cluster in `folder` a process is, by its command line.

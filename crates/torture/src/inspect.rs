@@ -1,0 +1,68 @@
+//! What servers have on their disks, compared: for servers that do not run.
+
+use std::path::{Path, PathBuf};
+
+use raftmap_log::{Log, LogOptions, RealDisk};
+use raftmap_raft::{Entry, GroupId, LogIndex, NodeId};
+use raftmap_state::{Digest, FjallEngine, FjallOptions, StateMachine};
+
+/// How many entries are read at a time, in bytes.
+const READ_BYTES: usize = 1 << 20;
+
+/// What one server holds.
+struct Holding {
+    id: NodeId,
+    entries: Vec<Entry>,
+    running: Digest,
+    content: Digest,
+}
+
+/// Compares the logs, and the states that the real engines come back with, of servers that all had applied `applied`:
+/// each log has all of these entries, and each engine, once its log is applied to it, the same state.
+///
+/// # Errors
+/// What does not fit, in words.
+pub(crate) fn compare(data_dirs: &[(NodeId, PathBuf)], applied: LogIndex) -> Result<(), String> {
+    let mut first: Option<Holding> = None;
+    for (id, dir) in data_dirs {
+        let holding = hold(*id, dir, applied).map_err(|error| format!("server {id}: {error}"))?;
+        let Some(first) = &first else {
+            first = Some(holding);
+            continue;
+        };
+        let differs = first.entries.iter().zip(&holding.entries).find(|(one, other)| one != other);
+        if let Some((entry, _)) = differs {
+            return Err(format!("servers {} and {id} hold two entries at {}", first.id, entry.index));
+        }
+        if (first.running, first.content) != (holding.running, holding.content) {
+            return Err(format!("servers {} and {id} come to two states at {applied}", first.id));
+        }
+    }
+    Ok(())
+}
+
+fn hold(id: NodeId, dir: &Path, applied: LogIndex) -> Result<Holding, Box<dyn std::error::Error>> {
+    let (log, recovered) = Log::open(RealDisk, dir, &LogOptions::default())?;
+    if recovered.last.index < applied {
+        return Err(format!("{applied} was applied, the log ends at {}", recovered.last.index).into());
+    }
+    let mut reader = log.reader();
+    let mut entries: Vec<Entry> = Vec::new();
+    while let from = LogIndex(entries.len() as u64 + 1)
+        && from <= applied
+    {
+        entries.extend(reader.entries(from, applied, READ_BYTES)?);
+    }
+    let engine = FjallEngine::open(&dir.join("state"), FjallOptions::default())?;
+    let mut machine = StateMachine::open(engine, GroupId::DEFAULT)?;
+    let at = usize::try_from(machine.applied().index.0)?;
+    if at > entries.len() {
+        return Err(format!("{applied} was applied, the engine comes back at {at}").into());
+    }
+    for some in entries[at..].chunks(1_000) {
+        machine.apply(some)?;
+    }
+    let content = machine.reader().content_digest()?.advance(u64::MAX)?;
+    let content = content.ok_or("a digest of all rows has no end")?;
+    Ok(Holding { id, running: machine.running_digest(), content, entries })
+}

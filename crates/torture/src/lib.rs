@@ -1,0 +1,23 @@
+//! Real servers, as real processes on real disks, that are killed, stopped, cut off, slowed down, robbed of power and lied
+//! to about the time, while clients in processes of their own read and write; and what the clients were told, judged by
+//! [`raftmap_lincheck`].
+//!
+//! [`torture`] does that, round after round. [`Network`], [`Proxy`] and [`Shim`] are there for other tests, too.
+
+mod client;
+mod error;
+mod inspect;
+mod nemesis;
+mod network;
+mod offer;
+mod shim;
+mod torture;
+mod volumes;
+
+pub use client::{ClientArguments, run as run_client};
+pub use error::Failure;
+pub use nemesis::Class;
+pub use network::{Link, Network, Proxy};
+pub use offer::Offer;
+pub use shim::{Shim, Wrong};
+pub use torture::{Report, Settings, torture};

@@ -1,0 +1,207 @@
+//! `raftmap-torture`: does to real servers what life does, and says whether they kept their promises.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use raftmap_torture::{Class, ClientArguments, Failure, Offer, Report, Settings, run_client, torture};
+
+const EXAMPLES: &str = "\
+Examples:
+  Twenty rounds of everything that this machine offers (the server: cargo build --release):
+    raftmap-torture --rounds 20
+  For ten minutes, kills and power cuts only, as root:
+    raftmap-torture --minutes 10 --faults kill,power";
+
+/// Torture real servers, and judge what clients were told
+///
+/// Three servers, clients in processes of their own, and a few faults in each round; after each round all must be well again
+/// within a minute, and the history of all clients must be linearizable. What this machine does not offer is left out, and
+/// said so. Ends with code 1 at the first round that breaks a promise, and leaves everything in its folder.
+#[derive(Parser)]
+#[command(name = "raftmap-torture", version, before_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// One of the clients of a run
+    #[command(hide = true)]
+    Client(ClientArguments),
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// How many rounds
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rounds: u64,
+
+    /// Go on with further rounds for so long, whatever their number
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u64>,
+
+    /// Only these kinds of fault
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    faults: Vec<Class>,
+
+    /// Fail if this machine does not offer one of the kinds of fault
+    #[arg(long)]
+    all: bool,
+
+    /// Where the choice of faults and calls comes from
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+
+    /// Client processes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    clients: u64,
+
+    /// Calls at a time in each of them
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    workers: u32,
+
+    /// Keys of each round
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    keys: u32,
+
+    /// Where to keep everything; must not be there [default: a new folder, removed if all is well]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+
+    /// The server [default: `raftmap` beside this program]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+
+    /// Print a summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Says that this process has mounts of its own already.
+const OWN_MOUNTS: &str = "RAFTMAP_TORTURE_OWN_MOUNTS";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.role {
+        Some(Role::Client(client)) => block_on(run_client(client)).map(|()| true),
+        None => run(&arguments.run),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+/// Whether all promises were kept.
+fn run(arguments: &RunArguments) -> Result<bool> {
+    let offer = Offer::here();
+    let asked: Vec<Class> = match arguments.faults.is_empty() {
+        true => Class::value_variants().to_vec(),
+        false => arguments.faults.clone(),
+    };
+    let (classes, skipped): (Vec<Class>, Vec<Class>) =
+        asked.into_iter().partition(|class| offer.missing(*class).is_none());
+    for class in &skipped {
+        println!("SKIPPED: {class}: it takes {}", offer.missing(*class).unwrap_or_default());
+    }
+    if classes.is_empty() || (arguments.all && !skipped.is_empty()) {
+        let names: Vec<String> = skipped.iter().map(Class::to_string).collect();
+        return Err(Failure::NotOffered(names.join(", ")).into());
+    }
+    if offer.volumes() && std::env::var_os(OWN_MOUNTS).is_none() {
+        return Err(with_own_mounts().into());
+    }
+    let kept = match &arguments.folder {
+        Some(folder) => {
+            std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+            None
+        }
+        None => Some(tempfile::Builder::new().prefix("raftmap-torture-").tempdir_in(".")?),
+    };
+    let folder = kept.as_ref().map(|kept| kept.path().to_owned()).or(arguments.folder.clone());
+    let folder = folder.expect("one of the two").canonicalize()?;
+    let client_program = std::env::current_exe()?;
+    let server_program = arguments.server.clone().unwrap_or_else(|| client_program.with_file_name("raftmap"));
+    if !server_program.is_file() {
+        return Err(
+            format!("no server at {}; build it: cargo build --release", server_program.display()).into()
+        );
+    }
+    let settings = Settings {
+        server_program,
+        client_program,
+        folder: folder.clone(),
+        rounds: if arguments.minutes.is_some() { u64::MAX } else { arguments.rounds },
+        time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        classes,
+        seed: arguments.seed,
+        clients: arguments.clients,
+        workers: arguments.workers,
+        keys: arguments.keys,
+    };
+    match block_on(async { Ok(torture(&settings, &offer, |line| println!("{line}")).await) })? {
+        Ok(report) => {
+            if arguments.json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print_report(&report);
+            }
+            Ok(true)
+        }
+        Err(failure) => {
+            let folder = kept.map_or(folder, tempfile::TempDir::keep);
+            println!("\na promise is broken, or a server does not do what it should:\n{failure}\n");
+            println!("everything is in {}", folder.display());
+            Ok(false)
+        }
+    }
+}
+
+/// Runs this program again with mounts that nobody else sees and that vanish with it, however it ends. Returns only if that
+/// fails.
+fn with_own_mounts() -> std::io::Error {
+    let Ok(program) = std::env::current_exe() else { return std::io::ErrorKind::NotFound.into() };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]).arg(program);
+    command.args(std::env::args_os().skip(1)).env(OWN_MOUNTS, "1").exec()
+}
+
+fn print_report(report: &Report) {
+    println!();
+    println!(
+        "{} rounds in {:.0} s: all linearizable, {} also by search",
+        report.rounds, report.seconds, report.searched
+    );
+    println!("acknowledged writes {} · lost 0", report.acknowledged_writes);
+    println!(
+        "keys read again at the end {} · changed since {}",
+        report.keys_read_again, report.changed_later
+    );
+    println!("disks of all servers compared after a power cut {}", report.inspections);
+    println!("servers that ended by themselves, their disks failing {}", report.ended);
+    println!("calls:");
+    for (outcome, count) in &report.calls {
+        println!("{count:>12}  {outcome}");
+    }
+    println!("faults:");
+    for (class, count) in &report.faults {
+        println!("{count:>12}  {class}");
+    }
+}

@@ -1,0 +1,61 @@
+//! Which faults this machine offers.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::nemesis::Class;
+
+/// What can be done here.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Why nothing can be preloaded.
+    no_shim: Option<String>,
+    /// Why there can be no disks in files.
+    no_volumes: Option<String>,
+}
+
+impl Offer {
+    /// Looks what there is.
+    pub fn here() -> Self {
+        let no_shim = if is_there("cc") { None } else { Some("a C compiler (`cc`)".to_owned()) };
+        let no_volumes = if !rustix::process::geteuid().is_root() {
+            Some("root, to mount disks in files".to_owned())
+        } else if !is_there("mkfs.xfs") {
+            Some("mkfs.xfs (the package xfsprogs)".to_owned())
+        } else if !Path::new("/dev/loop-control").exists() {
+            Some("loop devices".to_owned())
+        } else {
+            None
+        };
+        Self { no_shim, no_volumes }
+    }
+
+    pub(crate) fn shim(&self) -> bool {
+        self.no_shim.is_none()
+    }
+
+    /// Whether there can be disks in files.
+    pub fn volumes(&self) -> bool {
+        self.no_volumes.is_none()
+    }
+
+    /// What is missing for a kind of fault, if anything is.
+    pub fn missing(&self, class: Class) -> Option<&str> {
+        match class {
+            Class::SlowDisk | Class::DiskError | Class::Clock => self.no_shim.as_deref(),
+            Class::FullDisk | Class::Power => self.no_volumes.as_deref(),
+            Class::Kill
+            | Class::Pause
+            | Class::Partition
+            | Class::OneWay
+            | Class::SlowLinks
+            | Class::Disconnect => None,
+        }
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    let tried = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    !matches!(tried, Err(error) if error.kind() == io::ErrorKind::NotFound)
+}

@@ -1,0 +1,402 @@
+//! The run: round after round of clients and faults on one cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use raftmap::local_cluster::{LocalCluster, LocalPlan};
+use raftmap_client::Client;
+use raftmap_lincheck::{
+    Operation, Options as CheckOptions, Outcome, Record, Request, Response, Step, check_by_revision,
+    check_by_search, write_history,
+};
+use raftmap_raft::{LogIndex, NodeId};
+use serde::Serialize;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::client::{ask, now, read_histories};
+use crate::error::{Failure, refused};
+use crate::inspect;
+use crate::nemesis::{Class, Fault, Rig};
+use crate::network::Network;
+use crate::offer::Offer;
+use crate::shim::Shim;
+use crate::volumes::Volumes;
+
+/// How long clients run without a fault, at the beginning and at the end of a round.
+const CALM: Duration = Duration::from_millis(200);
+
+/// How long a client process has to end.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the reads at the end of a round may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The search is a second opinion, and may give up; the witness check must not.
+const SEARCH: CheckOptions = CheckOptions {
+    revision_steps_max: 0,
+    memo_max: 2_000_000,
+    search_steps_max: 20_000_000,
+    minimise_steps_max: 5_000_000,
+};
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The `raftmap` binary.
+    pub server_program: PathBuf,
+    /// This program: it runs again as each client.
+    pub client_program: PathBuf,
+    /// Where everything is kept.
+    pub folder: PathBuf,
+    /// How many rounds at most.
+    pub rounds: u64,
+    /// No round begins later than this.
+    pub time: Option<Duration>,
+    /// Kinds of fault.
+    pub classes: Vec<Class>,
+    /// Where the choice of faults and calls comes from.
+    pub seed: u64,
+    /// Client processes.
+    pub clients: u64,
+    /// Calls at a time in each.
+    pub workers: u32,
+    /// Keys of each round.
+    pub keys: u32,
+}
+
+/// What a run came to.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Rounds, all of them linearizable.
+    pub rounds: u64,
+    /// Those that were also judged by search.
+    pub searched: u64,
+    /// Seconds.
+    pub seconds: f64,
+    /// Calls of clients, by outcome.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Acknowledged writes.
+    pub acknowledged_writes: u64,
+    /// Faults by kind; one that strikes several servers counts for each.
+    pub faults: BTreeMap<Class, u64>,
+    /// Servers that ended by themselves, as they should when their disk fails.
+    pub ended: u64,
+    /// Comparisons of what survived on the disks of all servers after their power was cut.
+    pub inspections: u64,
+    /// Keys that were read again at the end of the run.
+    pub keys_read_again: u64,
+    /// Keys with a write of unknown outcome, which changed after the end of their round.
+    pub changed_later: u64,
+}
+
+/// What a round left.
+struct Left {
+    records: BTreeMap<Bytes, Option<Record>>,
+    /// Keys that a write of unknown outcome may still change.
+    open: BTreeSet<Bytes>,
+}
+
+struct Run<'a> {
+    settings: &'a Settings,
+    rig: Rig,
+    client: Client,
+    left: Vec<Left>,
+    report: Report,
+}
+
+/// Runs; `said` is told a line for each round.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub async fn torture(settings: &Settings, offer: &Offer, said: impl Fn(String)) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let mut run = Run::start(settings, offer).await?;
+    let mut rng = Rng::with_seed(settings.seed);
+    while run.report.rounds < settings.rounds && settings.time.is_none_or(|time| began.elapsed() < time) {
+        let round = run.report.rounds;
+        let faults = draw(settings, round, &mut rng);
+        let line = run.round(round, &faults, rng.u64(..)).await?;
+        run.report.rounds += 1;
+        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        said(format!("round {round}: {} · {line}", faults.join(", ")));
+    }
+    run.read_all_again().await?;
+    run.report.ended = run.rig.ended;
+    run.report.seconds = began.elapsed().as_secs_f64();
+    Ok(run.report)
+}
+
+/// One to three faults; each kind has its turn.
+fn draw(settings: &Settings, round: u64, rng: &mut Rng) -> Vec<Fault> {
+    let classes = &settings.classes;
+    let ids = [NodeId(1), NodeId(2), NodeId(3)];
+    let turn = usize::try_from(round % classes.len() as u64).unwrap_or(0);
+    let mut faults = vec![Fault::draw(classes[turn], &ids, rng)];
+    for _ in 0..rng.u32(..3) {
+        faults.push(Fault::draw(classes[rng.usize(..classes.len())], &ids, rng));
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+impl<'a> Run<'a> {
+    async fn start(settings: &'a Settings, offer: &Offer) -> Result<Self, Failure> {
+        let folder = &settings.folder;
+        let plan = LocalPlan::new(&settings.server_program, folder, 3);
+        let mut plan = plan.map_err(refused("find free ports"))?;
+        let network = Network::between(&mut plan).map_err(refused("listen"))?;
+        plan.serve_arguments.extend(["--space-reserve-mib".into(), "64".into()]);
+        let shim = match offer.shim() {
+            true => Some(Shim::build(&folder.join("shim")).map_err(refused("build the library to preload"))?),
+            false => None,
+        };
+        let data = |id: &NodeId| (*id, folder.join(format!("server-{id}/data")));
+        let data_dirs: Vec<(NodeId, PathBuf)> = plan.members.iter().map(|member| data(&member.id)).collect();
+        let volumes = match offer.volumes() {
+            true => Some(Volumes::make(folder, &data_dirs).map_err(refused("make disks in files"))?),
+            false => None,
+        };
+        let cluster = plan.found()?;
+        let killed = cluster.ids().into_iter().collect();
+        let mut rig = Rig { cluster, network, shim, volumes, killed, excused: BTreeSet::new(), ended: 0 };
+        start_all(&mut rig).await?;
+        let client = rig.cluster.client().await?;
+        Ok(Self { settings, rig, client, left: Vec::new(), report: Report::default() })
+    }
+
+    async fn round(&mut self, round: u64, faults: &[Fault], seed: u64) -> Result<String, Failure> {
+        let prefix = format!("{round:06}/");
+        let histories: Vec<PathBuf> = (0..self.settings.clients)
+            .map(|number| self.settings.folder.join(format!("history-{number}.jsonl")))
+            .collect();
+        let mut clients = Vec::new();
+        for (number, history) in histories.iter().enumerate() {
+            clients.push(self.start_client(number as u64 + 1, &prefix, seed, history)?);
+        }
+        sleep(CALM).await;
+        self.disturb(faults).await?;
+        self.rig.calm().await?;
+        sleep(CALM).await;
+        for client in &mut clients {
+            drop(client.stdin.take());
+        }
+        for client in clients {
+            end(client).await?;
+        }
+        self.agree().await?;
+        let mut history = read_histories(&histories).map_err(refused("read a history"))?;
+        let line = self.count(&history);
+        self.read_keys(&prefix, &mut history).await?;
+        self.check(round, history).await?;
+        if faults.iter().any(|fault| fault.class == Class::Power) {
+            self.inspect().await?;
+        }
+        Ok(line)
+    }
+
+    fn start_client(&self, number: u64, prefix: &str, seed: u64, history: &Path) -> Result<Child, Failure> {
+        let settings = self.settings;
+        let mut command = Command::new(&settings.client_program);
+        command.arg("client").arg("--endpoints").arg(self.rig.cluster.endpoints().join(","));
+        command.arg("--certs").arg(self.rig.cluster.certs_dir()).arg("--prefix").arg(prefix);
+        command.arg("--history").arg(history);
+        for (flag, value) in [
+            ("--keys", settings.keys.into()),
+            ("--workers", settings.workers.into()),
+            ("--number", number),
+            ("--seed", seed.wrapping_add(number << 32)),
+        ] {
+            command.arg(flag).arg(value.to_string());
+        }
+        command.stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().map_err(refused("start a client"))
+    }
+
+    /// Makes the faults of a round and ends them, each when its time has come.
+    async fn disturb(&mut self, faults: &[Fault]) -> Result<(), Failure> {
+        let began = tokio::time::Instant::now();
+        let mut under_way: Vec<(Duration, &Fault, Vec<NodeId>)> = Vec::new();
+        let mut coming = faults.iter().peekable();
+        loop {
+            under_way.sort_by_key(|(until, _, _)| *until);
+            let next_end = under_way.first().map(|(until, _, _)| *until);
+            match coming.peek() {
+                Some(fault) if next_end.is_none_or(|until| fault.at <= until) => {
+                    let fault = coming.next().expect("it was just seen");
+                    sleep_until(began + fault.at).await;
+                    let struck = self.rig.strike(fault).await?;
+                    *self.report.faults.entry(fault.class).or_default() += struck.len() as u64;
+                    under_way.push((fault.at + fault.lasts, fault, struck));
+                }
+                _ => {
+                    let Some(until) = next_end else { return Ok(()) };
+                    let (_, fault, ids) = under_way.remove(0);
+                    sleep_until(began + until).await;
+                    self.rig.mend(fault, &ids)?;
+                }
+            }
+        }
+    }
+
+    /// Waits until all servers are at rest, and hold the same up to the index that it gives.
+    async fn agree(&self) -> Result<LogIndex, Failure> {
+        let ids = self.rig.cluster.ids();
+        Ok(self.rig.cluster.agree(&ids).await?.applied)
+    }
+
+    fn count(&mut self, history: &[Operation]) -> String {
+        let mut unknown = 0;
+        for operation in history {
+            let is_write = !matches!(operation.request, Request::Get { .. } | Request::Scan { .. });
+            let name = match &operation.outcome {
+                Outcome::Done(_) => {
+                    self.report.acknowledged_writes += u64::from(is_write);
+                    "done"
+                }
+                Outcome::Unknown => {
+                    unknown += 1;
+                    "unknown"
+                }
+                Outcome::NotApplied => "not applied",
+            };
+            *self.report.calls.entry(name).or_default() += 1;
+        }
+        format!("{} calls, {unknown} unknown", history.len())
+    }
+
+    /// Reads all keys of a round, and adds that to its history.
+    async fn read_keys(&mut self, prefix: &str, history: &mut Vec<Operation>) -> Result<(), Failure> {
+        let records = self.read(prefix, history).await?;
+        let writes_unknown = |operation: &&Operation| matches!(operation.outcome, Outcome::Unknown);
+        let open = history.iter().filter(writes_unknown).flat_map(|operation| written(&operation.request));
+        self.left.push(Left { records, open: open.collect() });
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        prefix: &str,
+        history: &mut Vec<Operation>,
+    ) -> Result<BTreeMap<Bytes, Option<Record>>, Failure> {
+        let keys: Vec<Bytes> =
+            (0..self.settings.keys).map(|key| Bytes::from(format!("{prefix}{key:03}"))).collect();
+        let request = Request::Get { keys: keys.clone() };
+        let deadline = Instant::now() + READ_TIMEOUT;
+        while Instant::now() < deadline {
+            let call = now();
+            let outcome = ask(&self.client, &request).await;
+            let end = Some(now());
+            if let Outcome::Done(Response::Got { records, .. }) = &outcome {
+                let found = keys.into_iter().zip(records.clone()).collect();
+                history.push(Operation { client: 0, call, end, request, outcome });
+                return Ok(found);
+            }
+        }
+        Err(Failure::Client(format!("the keys {prefix} cannot be read")))
+    }
+
+    async fn check(&mut self, round: u64, history: Vec<Operation>) -> Result<(), Failure> {
+        let path = self.settings.folder.join(format!("round-{round}.jsonl"));
+        let judged =
+            tokio::task::spawn_blocking(move || judge(&history).map_err(|verdict| (verdict, history)));
+        match judged.await.map_err(|panic| Failure::Client(panic.to_string()))? {
+            Ok(searched) => {
+                self.report.searched += u64::from(searched);
+                Ok(())
+            }
+            Err((verdict, history)) => {
+                let file = fs::File::create(&path).map_err(refused("keep a history"))?;
+                write_history(file, &history).map_err(refused("keep a history"))?;
+                Err(Failure::History { verdict, history: path })
+            }
+        }
+    }
+
+    /// Cuts the power of all servers at rest, and compares what is on their disks.
+    async fn inspect(&mut self) -> Result<(), Failure> {
+        let applied = self.agree().await?;
+        self.rig.down()?;
+        let cluster: &LocalCluster = &self.rig.cluster;
+        let data_dirs: Vec<(NodeId, PathBuf)> =
+            cluster.ids().into_iter().map(|id| (id, cluster.data_dir(id))).collect();
+        let compared = tokio::task::spawn_blocking(move || inspect::compare(&data_dirs, applied));
+        compared.await.map_err(|panic| Failure::Client(panic.to_string()))?.map_err(Failure::Differs)?;
+        self.report.inspections += 1;
+        start_all(&mut self.rig).await
+    }
+
+    /// Reads what all rounds left once more: nothing may have changed since, but for writes of unknown outcome.
+    async fn read_all_again(&mut self) -> Result<(), Failure> {
+        for (round, left) in std::mem::take(&mut self.left).into_iter().enumerate() {
+            let now = self.read(&format!("{round:06}/"), &mut Vec::new()).await?;
+            for (key, was) in &left.records {
+                self.report.keys_read_again += 1;
+                if now[key] == *was {
+                    continue;
+                }
+                if !left.open.contains(key) {
+                    let key = String::from_utf8_lossy(key).into_owned();
+                    let text = |record: &Option<Record>| format!("{record:?}");
+                    return Err(Failure::Lost {
+                        key: key.clone(),
+                        was: text(was),
+                        is: text(&now[key.as_bytes()]),
+                    });
+                }
+                self.report.changed_later += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn start_all(rig: &mut Rig) -> Result<(), Failure> {
+    rig.calm().await?;
+    let ids = rig.cluster.ids();
+    rig.cluster.agree(&ids).await?;
+    Ok(())
+}
+
+async fn end(client: Child) -> Result<(), Failure> {
+    let output = timeout(CLIENT_PATIENCE, client.wait_with_output()).await;
+    let output = output.map_err(|_| Failure::Client("it does not end".to_owned()))?;
+    let output = output.map_err(refused("wait for a client"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::Client(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// Whether a history was also decided by search; or what is wrong with it.
+fn judge(history: &[Operation]) -> Result<bool, String> {
+    let by_revision = check_by_revision(history, &CheckOptions::default());
+    if !by_revision.is_linearizable() {
+        return Err(by_revision.to_string());
+    }
+    match check_by_search(history, &SEARCH) {
+        raftmap_lincheck::Verdict::Linearizable(_) => Ok(true),
+        raftmap_lincheck::Verdict::Undecided(_) => Ok(false),
+        verdict @ raftmap_lincheck::Verdict::NotLinearizable(_) => Err(verdict.to_string()),
+    }
+}
+
+/// The keys that a request may write.
+fn written(request: &Request) -> Vec<Bytes> {
+    match request {
+        Request::Get { .. } | Request::Scan { .. } => Vec::new(),
+        Request::Put { entries } => entries.iter().map(|(key, _)| key.clone()).collect(),
+        Request::Delete { keys } => keys.clone(),
+        Request::Txn { then, otherwise, .. } => {
+            let key = |step: &Step| match step {
+                Step::Put(key, _) | Step::Delete(key) | Step::Get(key) => key.clone(),
+            };
+            then.iter().chain(otherwise).map(key).collect()
+        }
+    }
+}
