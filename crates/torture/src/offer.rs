@@ -1,10 +1,10 @@
 //! Which faults this machine offers.
 
 use std::io;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::nemesis::Class;
+use crate::volumes;
 
 /// What can be done here.
 #[derive(Clone, Debug)]
@@ -23,10 +23,11 @@ impl Offer {
             Some("root, to mount disks in files".to_owned())
         } else if !is_there("mkfs.xfs") {
             Some("mkfs.xfs (the package xfsprogs)".to_owned())
-        } else if !Path::new("/dev/loop-control").exists() {
-            Some("loop devices".to_owned())
         } else {
-            None
+            tempfile::tempdir()
+                .and_then(|folder| volumes::try_out(folder.path()))
+                .err()
+                .map(|error| error.to_string())
         };
         Self { no_shim, no_volumes }
     }

@@ -18,6 +18,8 @@ use raftmap_raft::NodeId;
 
 const POOL_BYTES: u64 = 16 << 30;
 const IMAGE_BYTES: u64 = 1 << 30;
+/// The least that `mkfs.xfs` makes.
+const TRY_BYTES: u64 = 300 << 20;
 
 /// The volumes of a cluster. Dropped, they are unmounted; the images stay.
 #[derive(Debug)]
@@ -108,6 +110,21 @@ impl Drop for Volumes {
             }
         }
     }
+}
+
+/// Tries in `folder` whether disks in files can be made, mounted and copied here.
+///
+/// # Errors
+/// What this machine does not offer.
+pub(crate) fn try_out(folder: &Path) -> io::Result<()> {
+    let (image, dir) = (folder.join("try.img"), folder.join("try"));
+    fs::create_dir(&dir)?;
+    make_image(&image, TRY_BYTES, &["-m", "reflink=1"])?;
+    mount(&image, &dir)?;
+    fs::write(dir.join("one"), "content")?;
+    let copied = run(Command::new("cp").arg("--reflink=always").arg(dir.join("one")).arg(dir.join("two")));
+    run(Command::new("umount").arg(&dir))?;
+    copied
 }
 
 fn make_image(path: &Path, bytes: u64, options: &[&str]) -> io::Result<()> {
