@@ -6,6 +6,7 @@
 use std::num::NonZeroU64;
 use std::time::Instant;
 
+use buffa::Message as _;
 use raftmap_proto::v1;
 use raftmap_raft::LogIndex;
 use raftmap_state::validate::InvalidRequest;
@@ -21,6 +22,34 @@ use crate::api::{
 
 /// The longest request id, in bytes.
 pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// For fuzz tests: whatever clients send is a request or an error. The first byte says as what the others are sent: in
+/// binary as in a pipeline, or as one call in JSON.
+#[doc(hidden)]
+pub fn fuzz_request(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let deadline = Instant::now();
+    let in_json = |error: serde_json::Error| drop(error.to_string());
+    match kind % 6 {
+        0 => {
+            let Ok(message) = v1::PipelineRequest::decode_from_slice(bytes) else { return };
+            for tagged in message.requests {
+                match tagged.request {
+                    Some(v1::tagged_request::Request::Get(request)) => drop(get(request, deadline)),
+                    Some(v1::tagged_request::Request::Put(request)) => drop(put(request, deadline)),
+                    Some(v1::tagged_request::Request::Delete(request)) => drop(delete(request, deadline)),
+                    Some(v1::tagged_request::Request::Txn(request)) => drop(txn(request, deadline)),
+                    None => {}
+                }
+            }
+        }
+        1 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(get(request, deadline))),
+        2 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(put(request, deadline))),
+        3 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(delete(request, deadline))),
+        4 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(txn(request, deadline))),
+        _ => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(scan(request, 1, deadline))),
+    }
+}
 
 /// What a stranger wrote, as it may stand in a reason or a log: quoted, and not longer than a line.
 pub(super) fn excerpt(text: &str) -> String {

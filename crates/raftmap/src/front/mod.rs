@@ -57,6 +57,8 @@ use self::meters::Meters;
 use crate::api::ReadAndWrite;
 
 pub use self::access::Admission;
+#[doc(hidden)]
+pub use self::convert::fuzz_request;
 
 /// The limits of the front door.
 #[derive(Clone, Debug)]

@@ -60,6 +60,8 @@ use self::strangers::Strangers;
 
 pub use self::hello::PROTOCOL;
 pub use self::security::{Security, SecurityError};
+#[doc(hidden)]
+pub use self::wire::fuzz_frame;
 
 /// What carries batches to the other servers. Behind it are sockets, or something faster, or a test.
 pub trait Transport: Send + Sync {

@@ -134,6 +134,17 @@ impl Frame {
     }
 }
 
+/// For fuzz tests: a frame that decodes is one that this version writes, too.
+#[doc(hidden)]
+pub fn fuzz_frame(bytes: &[u8]) {
+    const BYTES_MAX: usize = 1 << 20;
+    let Ok(frame) = Frame::decode(Bytes::copy_from_slice(bytes), BYTES_MAX) else { return };
+    // What was left out on the wire is written out, so that a frame may grow.
+    let written = frame.clone().encode(4 * BYTES_MAX).map(|written| written.slice(HEADER_SIZE..));
+    let again = written.map(|written| Frame::decode(written, 4 * BYTES_MAX));
+    assert_eq!(again, Ok(Ok(frame)), "a frame that decodes does not survive its encoding");
+}
+
 /// What a message counts in queues, in bytes: about what it takes on the wire, and a fixed share for its memory.
 pub(super) fn message_bytes(message: &PeerMessage) -> usize {
     const SHARE: usize = 96;
