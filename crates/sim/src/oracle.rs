@@ -53,6 +53,12 @@ struct Held {
     cuts: Vec<Cut>,
     hard_state: HardState,
     leads: Option<Term>,
+    /// It started with a damaged disk, and was not repaired since.
+    is_damaged: bool,
+    /// Up to where it said in each term that it holds entries. A leader that was paused may hear it much later.
+    said: BTreeMap<Term, LogIndex>,
+    /// The same, as far as its disk was whole when it said so, or became whole since.
+    counts: BTreeMap<Term, LogIndex>,
 }
 
 /// A cut of a log that its server wants written.
@@ -144,7 +150,9 @@ impl Oracle {
         if forgotten {
             return broken!("server {id} comes back with {hard_state:?}, and had {before:?} on disk");
         }
-        *held = Held { disk: log.clone(), log, hard_state, ..Held::default() };
+        let Held { said, counts, .. } = std::mem::take(held);
+        let is_damaged = hard_state.damaged;
+        *held = Held { disk: log.clone(), log, hard_state, is_damaged, said, counts, ..Held::default() };
         Ok(())
     }
 
@@ -200,9 +208,21 @@ impl Oracle {
         held.disk.extend(write.entries.iter().map(Stamp::of));
     }
 
-    /// A server says that it holds the log up to `matched`.
-    pub(crate) fn promises_entries(&self, id: NodeId, matched: LogIndex) -> Checked {
-        let held = &self.held[&id];
+    /// A server says in `term` that it holds the log up to `matched`, and whether its disk is damaged.
+    pub(crate) fn promises_entries(
+        &mut self,
+        id: NodeId,
+        term: Term,
+        matched: LogIndex,
+        is_damaged: bool,
+    ) -> Checked {
+        let held = self.held(id);
+        let said = held.said.entry(term).or_default();
+        *said = matched.max(*said);
+        // What it began to say before it was whole may leave after.
+        if !is_damaged || !held.is_damaged {
+            held.counts.insert(term, *said);
+        }
         let at = place(matched);
         if at > 0 && (held.disk.len() < at || held.disk[at - 1] != held.log[at - 1]) {
             return broken!(
@@ -248,8 +268,33 @@ impl Oracle {
         }
     }
 
+    /// A server's disk is whole again: it holds what it said.
+    pub(crate) fn repaired(&mut self, id: NodeId) {
+        let held = self.held(id);
+        held.is_damaged = false;
+        held.counts = held.said.clone();
+    }
+
+    /// A leader commits what a majority, itself among them, has said that it holds, each with a whole disk.
+    fn commits_by_counting(&self, id: NodeId, entries: &[Entry]) -> Checked {
+        let leads = self.held[&id].leads;
+        let own = entries.iter().rev().find(|entry| Some(entry.term) == leads);
+        let (Some(term), Some(last)) = (leads, own) else { return Ok(()) };
+        let counts = |held: &Held| held.counts.get(&term).is_some_and(|upto| *upto >= last.index);
+        let others = self.held.iter().filter(|(other, held)| **other != id && counts(held)).count();
+        if others + 1 < self.majority {
+            return broken!(
+                "server {id} leads term {term} and applies {}, and {others} others with whole disks said that they \
+                 hold it",
+                last.index
+            );
+        }
+        Ok(())
+    }
+
     /// A server applies entries.
     pub(crate) fn applies(&mut self, id: NodeId, entries: &[Entry]) -> Checked {
+        self.commits_by_counting(id, entries)?;
         let by = self.leaders.last_key_value().map_or(Term(0), |leader| *leader.0);
         for entry in entries {
             let (at, stamp) = (place(entry.index), Stamp::of(entry));
@@ -314,6 +359,7 @@ mod tests {
 
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
 
     fn entry(index: u64, term: u64, content: &'static str) -> Entry {
         let payload = Payload::Command(Bytes::from_static(content.as_bytes()));
@@ -370,17 +416,38 @@ mod tests {
     fn a_leader_without_a_committed_entry_is_noticed() {
         let mut oracle = Oracle::new(3);
         oracle.leads(A, Term(1)).unwrap();
-        keep(&mut oracle, A, vec![entry(1, 1, "a")]);
-        oracle.applies(A, &[entry(1, 1, "a")]).unwrap();
+        keep(&mut oracle, C, vec![entry(1, 1, "a")]);
+        oracle.applies(C, &[entry(1, 1, "a")]).unwrap();
         breaks(oracle.leads(B, Term(2)), "leader completeness");
+    }
+
+    #[test]
+    fn a_leader_that_counts_a_damaged_server_is_noticed() {
+        let leads_with = |is_damaged| {
+            let mut oracle = Oracle::new(3);
+            for id in [A, B] {
+                keep(&mut oracle, id, vec![entry(1, 1, "a")]);
+            }
+            oracle.leads(A, Term(1)).unwrap();
+            oracle
+                .started(B, &[entry(1, 1, "a")], HardState { damaged: is_damaged, ..HardState::default() })
+                .unwrap();
+            oracle.promises_entries(B, Term(1), LogIndex(1), is_damaged).unwrap();
+            oracle
+        };
+        let mut repaired = leads_with(true);
+        repaired.repaired(B);
+        repaired.applies(A, &[entry(1, 1, "a")]).unwrap();
+        leads_with(false).applies(A, &[entry(1, 1, "a")]).unwrap();
+        breaks(leads_with(true).applies(A, &[entry(1, 1, "a")]), "whole disks");
     }
 
     #[test]
     fn a_late_leader_of_an_earlier_term_need_not_have_what_was_committed_after_it() {
         let mut oracle = Oracle::new(5);
         oracle.leads(A, Term(3)).unwrap();
-        keep(&mut oracle, A, vec![entry(1, 3, "a")]);
-        oracle.applies(A, &[entry(1, 3, "a")]).unwrap();
+        keep(&mut oracle, C, vec![entry(1, 3, "a")]);
+        oracle.applies(C, &[entry(1, 3, "a")]).unwrap();
         oracle.leads(B, Term(2)).unwrap();
     }
 
@@ -397,7 +464,7 @@ mod tests {
     fn what_is_promised_or_applied_before_it_is_on_disk_is_noticed() {
         let mut oracle = Oracle::new(3);
         oracle.appends(A, &write(vec![entry(1, 1, "a")])).unwrap();
-        breaks(oracle.promises_entries(A, LogIndex(1)), "durable before promised");
+        breaks(oracle.promises_entries(A, Term(1), LogIndex(1), false), "durable before promised");
         breaks(oracle.applies(A, &[entry(1, 1, "a")]), "not on its disk");
         breaks(oracle.promises_vote(A, Term(1), B), "durable before promised");
         let vote = HardState { term: Term(1), vote: Some(B), damaged: false };

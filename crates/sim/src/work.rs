@@ -138,13 +138,15 @@ impl World {
         }
     }
 
-    fn check_promise(&self, id: NodeId, to: NodeId, message: &PeerMessage) -> Checked {
+    fn check_promise(&mut self, id: NodeId, to: NodeId, message: &PeerMessage) -> Checked {
         let PeerMessage::Raft(message) = message else { return Ok(()) };
         match &message.body {
             Body::Vote(VoteRequest { .. }) => self.oracle.promises_vote(id, message.term, id),
             Body::VoteReply(reply) if reply.granted => self.oracle.promises_vote(id, message.term, to),
             Body::AppendReply(reply) => match reply.result {
-                AppendResult::Accepted { matched } => self.oracle.promises_entries(id, matched),
+                AppendResult::Accepted { matched } => {
+                    self.oracle.promises_entries(id, message.term, matched, reply.damage.is_some())
+                }
                 AppendResult::Rejected { .. } => Ok(()),
             },
             _ => Ok(()),
@@ -171,6 +173,7 @@ impl World {
             }
             Notice::Raft(RaftEvent::Repaired { .. }) => {
                 self.budget.whole(id);
+                self.oracle.repaired(id);
                 Ok(())
             }
             Notice::Diverged { peer, index } => {
