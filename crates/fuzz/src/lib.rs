@@ -1,8 +1,8 @@
 //! What must hold of every decoder, whatever bytes it is given: no panic, no endless memory, and what decodes encodes to
 //! something that decodes to the same.
 //!
-//! `fuzz/run TARGET` searches for bytes that break it, guided by coverage (libFuzzer). `corpus/TARGET` holds inputs that
-//! reach every place that was found so far, and every input that once broke a rule; the tests replay them.
+//! `fuzz/run TARGET` searches for bytes that break it, guided by coverage (libFuzzer). `corpus/TARGET` holds inputs to begin
+//! with, up to a hundred of those that reach new places, and every input that once broke a rule; the tests replay them.
 
 mod log;
 

@@ -7,6 +7,7 @@
 mod client;
 mod error;
 mod inspect;
+mod namespaces;
 mod nemesis;
 mod network;
 mod offer;

@@ -51,6 +51,11 @@ struct RunArguments {
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     faults: Vec<Class>,
 
+    /// Put each server into a network namespace, and cut links by rules of the kernel instead of proxies; as root, with `ip`
+    /// and `nft`
+    #[arg(long)]
+    namespaces: bool,
+
     /// Fail if this machine does not offer one of the kinds of fault
     #[arg(long)]
     all: bool,
@@ -84,8 +89,8 @@ struct RunArguments {
     json: bool,
 }
 
-/// Says that this process has mounts of its own already.
-const OWN_MOUNTS: &str = "RAFTMAP_TORTURE_OWN_MOUNTS";
+/// Says that this process has namespaces of its own already.
+const UNSHARED: &str = "RAFTMAP_TORTURE_UNSHARED";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -111,7 +116,7 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Whether all promises were kept.
 fn run(arguments: &RunArguments) -> Result<bool> {
-    let offer = Offer::here();
+    let offer = Offer::here(arguments.namespaces);
     let asked: Vec<Class> = match arguments.faults.is_empty() {
         true => Class::value_variants().to_vec(),
         false => arguments.faults.clone(),
@@ -125,8 +130,8 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         let names: Vec<String> = skipped.iter().map(Class::to_string).collect();
         return Err(Failure::NotOffered(names.join(", ")).into());
     }
-    if offer.volumes() && std::env::var_os(OWN_MOUNTS).is_none() {
-        return Err(with_own_mounts().into());
+    if (offer.volumes() || arguments.namespaces) && std::env::var_os(UNSHARED).is_none() {
+        return Err(unshared(arguments.namespaces).into());
     }
     let kept = match &arguments.folder {
         Some(folder) => {
@@ -151,6 +156,7 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         rounds: if arguments.minutes.is_some() { u64::MAX } else { arguments.rounds },
         time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         classes,
+        namespaces: arguments.namespaces,
         seed: arguments.seed,
         clients: arguments.clients,
         workers: arguments.workers,
@@ -174,13 +180,17 @@ fn run(arguments: &RunArguments) -> Result<bool> {
     }
 }
 
-/// Runs this program again with mounts that nobody else sees and that vanish with it, however it ends. Returns only if that
-/// fails.
-fn with_own_mounts() -> std::io::Error {
+/// Runs this program again with mounts, and a network, that nobody else sees and that vanish with it, however it ends.
+/// Returns only if that fails.
+fn unshared(network: bool) -> std::io::Error {
     let Ok(program) = std::env::current_exe() else { return std::io::ErrorKind::NotFound.into() };
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(program);
-    command.args(std::env::args_os().skip(1)).env(OWN_MOUNTS, "1").exec()
+    command
+        .args(["--mount", "--propagation", "private"])
+        .args(network.then_some("--net"))
+        .arg("--")
+        .arg(program);
+    command.args(std::env::args_os().skip(1)).env(UNSHARED, "1").exec()
 }
 
 fn print_report(report: &Report) {

@@ -10,6 +10,7 @@ use raftmap::survey;
 use raftmap_raft::NodeId;
 
 use crate::error::{Failure, refused};
+use crate::namespaces::Namespaces;
 use crate::network::Network;
 use crate::shim::{Shim, Wrong};
 use crate::volumes::Volumes;
@@ -106,10 +107,51 @@ impl Fault {
     }
 }
 
+/// The network between the servers.
+#[derive(Debug)]
+pub(crate) enum Links {
+    Proxies(Network),
+    Namespaces(Namespaces),
+}
+
+impl Links {
+    fn isolate(&self, id: NodeId) -> Result<(), Failure> {
+        match self {
+            Self::Proxies(network) => network.isolate(id),
+            Self::Namespaces(namespaces) => namespaces.isolate(id).map_err(refused("cut a server off"))?,
+        }
+        Ok(())
+    }
+
+    fn mute(&self, from: NodeId, to: NodeId) -> Result<(), Failure> {
+        match self {
+            Self::Proxies(network) => network.mute(from, to),
+            Self::Namespaces(namespaces) => namespaces.mute(from, to).map_err(refused("mute a server"))?,
+        }
+        Ok(())
+    }
+
+    /// All goes through again.
+    fn heal(&self) -> Result<(), Failure> {
+        match self {
+            Self::Proxies(network) => network.heal(),
+            Self::Namespaces(namespaces) => namespaces.heal().map_err(refused("heal the network"))?,
+        }
+        Ok(())
+    }
+
+    /// What only a proxy can do.
+    fn proxies(&self, act: impl FnOnce(&Network)) {
+        if let Self::Proxies(network) = self {
+            act(network);
+        }
+    }
+}
+
 /// A cluster with all that can be done to it.
 pub(crate) struct Rig {
     pub(crate) cluster: LocalCluster,
-    pub(crate) network: Network,
+    pub(crate) links: Links,
     pub(crate) shim: Option<Shim>,
     pub(crate) volumes: Option<Volumes>,
     /// Servers that were killed and are to be started again.
@@ -152,15 +194,18 @@ impl Rig {
                     self.cluster.pause(id)?;
                 }
             }
-            Class::Partition => self.network.isolate(id),
+            Class::Partition => self.links.isolate(id)?,
             Class::OneWay => {
                 let others: Vec<NodeId> =
                     self.cluster.ids().into_iter().filter(|other| *other != id).collect();
                 let deaf = others[usize::try_from(roll % others.len() as u64).unwrap_or(0)];
-                self.network.mute(id, deaf);
+                self.links.mute(id, deaf)?;
             }
-            Class::SlowLinks => self.network.slow(id, Duration::from_millis(20 + roll % 300)),
-            Class::Disconnect => self.network.cut(id),
+            Class::SlowLinks => {
+                let delay = Duration::from_millis(20 + roll % 300);
+                self.links.proxies(|network| network.slow(id, delay));
+            }
+            Class::Disconnect => self.links.proxies(|network| network.cut(id)),
             Class::SlowDisk => {
                 self.begin(id, Wrong::Slow([30, 300, 1_500][usize::try_from(roll % 3).unwrap_or(0)]))?
             }
@@ -187,7 +232,7 @@ impl Rig {
             match fault.class {
                 Class::Kill | Class::Power => self.start_again(id)?,
                 Class::Pause => self.go_on(id)?,
-                Class::Partition | Class::OneWay | Class::SlowLinks => self.network.heal(),
+                Class::Partition | Class::OneWay | Class::SlowLinks => self.links.heal()?,
                 Class::Disconnect => {}
                 Class::SlowDisk | Class::Clock => self.end(id)?,
                 Class::DiskError | Class::FullDisk => {
@@ -202,7 +247,7 @@ impl Rig {
 
     /// Ends all faults, and waits until every server takes requests again.
     pub(crate) async fn calm(&mut self) -> Result<(), Failure> {
-        self.network.heal();
+        self.links.heal()?;
         let ids = self.cluster.ids();
         for id in &ids {
             self.end(*id)?;

@@ -13,11 +13,13 @@ pub struct Offer {
     no_shim: Option<String>,
     /// Why there can be no disks in files.
     no_volumes: Option<String>,
+    /// Why what takes proxies cannot be done.
+    no_proxies: Option<String>,
 }
 
 impl Offer {
-    /// Looks what there is.
-    pub fn here() -> Self {
+    /// Looks what there is, for servers in network namespaces or with proxies between them.
+    pub fn here(namespaces: bool) -> Self {
         let no_shim = if is_there("cc") { None } else { Some("a C compiler (`cc`)".to_owned()) };
         let no_volumes = if !rustix::process::geteuid().is_root() {
             Some("root, to mount disks in files".to_owned())
@@ -29,7 +31,8 @@ impl Offer {
                 .err()
                 .map(|error| error.to_string())
         };
-        Self { no_shim, no_volumes }
+        let no_proxies = namespaces.then(|| "proxies: run it without --namespaces".to_owned());
+        Self { no_shim, no_volumes, no_proxies }
     }
 
     pub(crate) fn shim(&self) -> bool {
@@ -46,12 +49,8 @@ impl Offer {
         match class {
             Class::SlowDisk | Class::DiskError | Class::Clock => self.no_shim.as_deref(),
             Class::FullDisk | Class::Power => self.no_volumes.as_deref(),
-            Class::Kill
-            | Class::Pause
-            | Class::Partition
-            | Class::OneWay
-            | Class::SlowLinks
-            | Class::Disconnect => None,
+            Class::SlowLinks | Class::Disconnect => self.no_proxies.as_deref(),
+            Class::Kill | Class::Pause | Class::Partition | Class::OneWay => None,
         }
     }
 }

@@ -22,7 +22,8 @@ use tokio::time::{sleep, sleep_until, timeout};
 use crate::client::{ask, now, read_histories};
 use crate::error::{Failure, refused};
 use crate::inspect;
-use crate::nemesis::{Class, Fault, Rig};
+use crate::namespaces::Namespaces;
+use crate::nemesis::{Class, Fault, Links, Rig};
 use crate::network::Network;
 use crate::offer::Offer;
 use crate::shim::Shim;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub time: Option<Duration>,
     /// Kinds of fault.
     pub classes: Vec<Class>,
+    /// The servers are in network namespaces; else there are proxies between them.
+    pub namespaces: bool,
     /// Where the choice of faults and calls comes from.
     pub seed: u64,
     /// Client processes.
@@ -150,7 +153,11 @@ impl<'a> Run<'a> {
         let folder = &settings.folder;
         let plan = LocalPlan::new(&settings.server_program, folder, 3);
         let mut plan = plan.map_err(refused("find free ports"))?;
-        let network = Network::between(&mut plan).map_err(refused("listen"))?;
+        let links = if settings.namespaces {
+            Links::Namespaces(Namespaces::between(&mut plan).map_err(refused("make network namespaces"))?)
+        } else {
+            Links::Proxies(Network::between(&mut plan).map_err(refused("listen"))?)
+        };
         plan.serve_arguments.extend(["--space-reserve-mib".into(), "64".into()]);
         let shim = match offer.shim() {
             true => Some(Shim::build(&folder.join("shim")).map_err(refused("build the library to preload"))?),
@@ -164,7 +171,7 @@ impl<'a> Run<'a> {
         };
         let cluster = plan.found()?;
         let killed = cluster.ids().into_iter().collect();
-        let mut rig = Rig { cluster, network, shim, volumes, killed, excused: BTreeSet::new(), ended: 0 };
+        let mut rig = Rig { cluster, links, shim, volumes, killed, excused: BTreeSet::new(), ended: 0 };
         start_all(&mut rig).await?;
         let client = rig.cluster.client().await?;
         Ok(Self { settings, rig, client, left: Vec::new(), report: Report::default() })

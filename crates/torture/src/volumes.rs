@@ -136,7 +136,8 @@ fn mount(image: &Path, dir: &Path) -> io::Result<()> {
     run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(dir))
 }
 
-fn run(command: &mut Command) -> io::Result<()> {
+/// Runs a command to its end; its last line is the error.
+pub(crate) fn run(command: &mut Command) -> io::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output =
         command.output().map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;

@@ -81,7 +81,10 @@ impl LocalPlan {
     pub fn found(self) -> Result<LocalCluster, LocalClusterError> {
         let certs = self.folder.join("certs");
         let authority = Authority::open_or_create(&certs, self.cluster.clone())?;
-        let addresses = ["127.0.0.1", "localhost"].map(str::to_owned);
+        let mut addresses = ["127.0.0.1", "localhost"].map(str::to_owned).to_vec();
+        addresses.extend(self.members.iter().map(|member| member.client_listen.ip().to_string()));
+        addresses.sort();
+        addresses.dedup();
         for role in [Role::Client(CLIENT.to_owned()), Role::Operator(OPERATOR.to_owned())] {
             authority.issue_to(&certs, &role, &[], LIFETIME)?;
         }
