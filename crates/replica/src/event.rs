@@ -1,6 +1,6 @@
 //! What happens to a replica, and what it wants done.
 
-use raftmap_raft::{Ctx, Entry, FetchPurpose, LogIndex, NodeId, Write, WriteId};
+use raftmap_raft::{Ctx, Entry, FetchPurpose, LogIndex, NodeId, Term, Write, WriteId};
 use raftmap_state::{Answer, Member, Outcome, SessionTag, WriteRequest};
 
 use crate::failure::Failure;
@@ -63,6 +63,8 @@ pub enum Event {
 pub struct StateView {
     /// The last index applied.
     pub applied: LogIndex,
+    /// The term of the entry there.
+    pub applied_term: Term,
     /// The log time, in milliseconds since the Unix epoch.
     pub log_time_ms: u64,
     /// The log time at which something expires next.

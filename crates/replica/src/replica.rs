@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use raftmap_raft::{
-    Action, Ctx, Event as RaftEvent, FailReason, Input, LogIndex, NodeId, Outcome as Certainty, Raft,
-    Restored,
+    Action, Ctx, Event as RaftEvent, FailReason, Input, LogIndex, LogPosition, NodeId, Outcome as Certainty,
+    Raft, Restored,
 };
 use raftmap_state::{Answer, Member, Outcome};
 
@@ -35,6 +35,8 @@ pub struct Replica {
     /// The proposals among the entries that are being applied.
     applying: Vec<(LogIndex, Ctx)>,
     pub(crate) view: StateView,
+    /// Where the state machine stood at the start.
+    began_at: LogPosition,
     /// Digests at indexes applied lately, to compare with those of other servers.
     digests: VecDeque<(LogIndex, u128)>,
     /// The servers that are connected, as they introduced themselves.
@@ -68,6 +70,7 @@ impl Replica {
             queue: Queue::default(),
             batches: VecDeque::new(),
             applying: Vec::new(),
+            began_at: LogPosition { term: view.applied_term, index: view.applied },
             view,
             digests: VecDeque::new(),
             connected: BTreeMap::new(),
@@ -226,6 +229,7 @@ impl Replica {
     fn raft_event(&mut self, event: RaftEvent) {
         match &event {
             RaftEvent::Following { leader, .. } => self.fail_forwarded_elsewhere(*leader),
+            RaftEvent::Repaired { .. } => self.check_beginning(),
             RaftEvent::Leading { .. } => {
                 self.fail_forwarded_elsewhere(None);
                 // Those of an earlier leadership may have been replaced, and then are never committed.
@@ -234,6 +238,19 @@ impl Replica {
             _ => {}
         }
         self.notice(Notice::Raft(event));
+    }
+
+    /// A damaged log may differ from the state machine at the start; one that a leader has re-sent may not.
+    fn check_beginning(&mut self) {
+        let LogPosition { term, index } = self.began_at;
+        let log_term = self.raft.term_at(index);
+        if log_term != Some(term) {
+            let reason = format!(
+                "its state machine began at index {index} in term {term}, the leader's log has {log_term:?} there: it is \
+                 of another history; remove its data directory, and add it again under a new node id"
+            );
+            self.effects.push(Effect::Stop { reason });
+        }
     }
 
     /// What was passed on to a leader that leads no more may have been applied, and its answer may never come.

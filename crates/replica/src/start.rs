@@ -54,7 +54,7 @@ pub fn member_of(identity: &Identity) -> Member {
 /// The state machine applies only what is on the log's disk. If it is further than the log, the disk lost the log's last
 /// batch after its sync, before its mark: the corner that a scan of the log cannot see. The node is damaged then, and is
 /// flagged so before it says a word. On a disk that is known to be damaged the two may differ: a log that lost a truncation
-/// still has what was never committed, until a leader replaces it.
+/// still has what was never committed, until a leader replaces it. Whether they fit is looked at once the disk is whole again.
 ///
 /// # Errors
 /// If the two do not fit, or the log cannot be written.
@@ -109,6 +109,7 @@ impl<E: Engine> StateWorker<E> {
     pub fn view(&self) -> StateView {
         StateView {
             applied: self.machine.applied().index,
+            applied_term: self.machine.applied().term,
             log_time_ms: self.machine.log_time_ms(),
             next_deadline_ms: self.machine.next_deadline_ms(),
             digest: self.machine.running_digest().0,

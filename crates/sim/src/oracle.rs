@@ -217,6 +217,11 @@ impl Oracle {
         is_damaged: bool,
     ) -> Checked {
         let held = self.held(id);
+        if held.is_damaged && !is_damaged {
+            return broken!(
+                "server {id} has a damaged disk, and accepts entries up to {matched} without saying so"
+            );
+        }
         let said = held.said.entry(term).or_default();
         *said = matched.max(*said);
         // What it began to say before it was whole may leave after.

@@ -1,7 +1,7 @@
 //! A client process: workers that read and write a few keys without a pause, and the history of what they were told.
 
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,12 @@ use rustix::time::{ClockId, clock_gettime};
 /// How long a call may take, and one attempt of it.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What a client process says when it has reached the servers.
+pub(crate) const CONNECTED: &str = "connected\n";
+
+/// How much larger the few large values are: state machines are to write out tables, too.
+const LARGE_BYTES: usize = 32 << 10;
 
 /// Between two calls of a worker, at most.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -65,6 +71,8 @@ pub async fn run(arguments: ClientArguments) -> Result<(), Box<dyn std::error::E
     let tls = Tls::new(read("ca.pem")?, read("client.pem")?, read("client.key")?);
     let builder = Client::builder(arguments.endpoints.clone(), tls);
     let client = builder.timeout(TIMEOUT).attempt_timeout(ATTEMPT_TIMEOUT).connect().await?;
+    print!("{CONNECTED}");
+    io::stdout().flush()?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = tokio::task::JoinSet::new();
     for worker in 0..u64::from(arguments.workers) {
@@ -138,7 +146,8 @@ impl Worker {
 
     fn value(&mut self) -> Bytes {
         self.values += 1;
-        Bytes::from(format!("{}.{}", self.number, self.values))
+        let padding = if self.rng.u32(..16) == 0 { LARGE_BYTES } else { 0 };
+        Bytes::from(format!("{}.{}{}", self.number, self.values, ".".repeat(padding)))
     }
 
     fn draw(&mut self) -> Request {

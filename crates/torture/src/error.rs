@@ -57,6 +57,17 @@ pub enum Failure {
     NotOffered(String),
 }
 
+impl Failure {
+    /// Whether the servers are to blame; else it is the machine or this program.
+    pub fn is_broken_promise(&self) -> bool {
+        match self {
+            Self::Cluster(_) | Self::Unexpected { .. } | Self::History { .. } => true,
+            Self::Differs(_) | Self::Lost { .. } => true,
+            Self::Machine { .. } | Self::Client(_) | Self::NotOffered(_) => false,
+        }
+    }
+}
+
 pub(crate) fn refused(operation: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |source| Failure::Machine { operation, source }
 }

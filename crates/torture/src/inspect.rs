@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use raftmap_log::{Log, LogOptions, RealDisk};
+use raftmap_log::{Log, LogOptions, RealDisk, Repair};
 use raftmap_raft::{Entry, GroupId, LogIndex, NodeId};
 use raftmap_state::{Digest, FjallEngine, FjallOptions, StateMachine};
 
@@ -43,6 +43,9 @@ pub(crate) fn compare(data_dirs: &[(NodeId, PathBuf)], applied: LogIndex) -> Res
 
 fn hold(id: NodeId, dir: &Path, applied: LogIndex) -> Result<Holding, Box<dyn std::error::Error>> {
     let (log, recovered) = Log::open(RealDisk, dir, &LogOptions::default())?;
+    if recovered.hard_state.damaged || matches!(recovered.repair, Repair::Damaged(_)) {
+        return Err(format!("its log says that it is damaged: {:?}", recovered.repair).into());
+    }
     if recovered.last.index < applied {
         return Err(format!("{applied} was applied, the log ends at {}", recovered.last.index).into());
     }

@@ -116,6 +116,9 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Whether all promises were kept.
 fn run(arguments: &RunArguments) -> Result<bool> {
+    if rustix::process::geteuid().is_root() && std::env::var_os(UNSHARED).is_none() && can_unshare() {
+        return Err(unshared(arguments.namespaces).into());
+    }
     let offer = Offer::here(arguments.namespaces);
     let asked: Vec<Class> = match arguments.faults.is_empty() {
         true => Class::value_variants().to_vec(),
@@ -124,14 +127,11 @@ fn run(arguments: &RunArguments) -> Result<bool> {
     let (classes, skipped): (Vec<Class>, Vec<Class>) =
         asked.into_iter().partition(|class| offer.missing(*class).is_none());
     for class in &skipped {
-        println!("SKIPPED: {class}: it takes {}", offer.missing(*class).unwrap_or_default());
+        eprintln!("SKIPPED: {class}: it takes {}", offer.missing(*class).unwrap_or_default());
     }
     if classes.is_empty() || (arguments.all && !skipped.is_empty()) {
         let names: Vec<String> = skipped.iter().map(Class::to_string).collect();
         return Err(Failure::NotOffered(names.join(", ")).into());
-    }
-    if (offer.volumes() || arguments.namespaces) && std::env::var_os(UNSHARED).is_none() {
-        return Err(unshared(arguments.namespaces).into());
     }
     let kept = match &arguments.folder {
         Some(folder) => {
@@ -162,7 +162,8 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         workers: arguments.workers,
         keys: arguments.keys,
     };
-    match block_on(async { Ok(torture(&settings, &offer, |line| println!("{line}")).await) })? {
+    let tell = |line| if arguments.json { eprintln!("{line}") } else { println!("{line}") };
+    match block_on(async { Ok(torture(&settings, &offer, tell).await) })? {
         Ok(report) => {
             if arguments.json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
@@ -173,11 +174,21 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         }
         Err(failure) => {
             let folder = kept.map_or(folder, tempfile::TempDir::keep);
-            println!("\na promise is broken, or a server does not do what it should:\n{failure}\n");
-            println!("everything is in {}", folder.display());
+            let everything = format!("everything is in {}", folder.display());
+            if !failure.is_broken_promise() {
+                return Err(format!("{failure}\n{everything}").into());
+            }
+            println!(
+                "\na promise is broken, or a server does not do what it should:\n{failure}\n\n{everything}"
+            );
             Ok(false)
         }
     }
+}
+
+fn can_unshare() -> bool {
+    let tried = Command::new("unshare").args(["--mount", "--propagation", "private", "--", "true"]).output();
+    tried.is_ok_and(|output| output.status.success())
 }
 
 /// Runs this program again with mounts, and a network, that nobody else sees and that vanish with it, however it ends.
@@ -200,10 +211,7 @@ fn print_report(report: &Report) {
         report.rounds, report.seconds, report.searched
     );
     println!("acknowledged writes {} · lost 0", report.acknowledged_writes);
-    println!(
-        "keys read again at the end {} · changed since {}",
-        report.keys_read_again, report.changed_later
-    );
+    println!("keys read again at the end {} · changed since 0", report.keys_read_again);
     println!("disks of all servers compared after a power cut {}", report.inspections);
     println!("servers that ended by themselves, their disks failing {}", report.ended);
     println!("calls:");

@@ -44,10 +44,10 @@ static long told_number(const char *fault) {
 
 int fdatasync(int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    long slow = told_number("slow");
-    if (slow > 0) {
-        struct timespec delay = {slow / 1000, slow % 1000 * 1000000};
-        nanosleep(&delay, NULL);
+    /* In steps, so that it ends when it is told no more. */
+    for (long waited = 0; waited < told_number("slow"); waited += 10) {
+        struct timespec step = {0, 10 * 1000000};
+        nanosleep(&step, NULL);
     }
     if (told("fdatasync")) {
         errno = EIO;

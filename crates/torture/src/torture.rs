@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use raftmap::local_cluster::{LocalCluster, LocalPlan};
+use raftmap::local_cluster::LocalPlan;
 use raftmap_client::Client;
 use raftmap_lincheck::{
-    Operation, Options as CheckOptions, Outcome, Record, Request, Response, Step, check_by_revision,
+    Operation, Options as CheckOptions, Outcome, Record, Request, Response, check_by_revision,
     check_by_search, write_history,
 };
 use raftmap_raft::{LogIndex, NodeId};
 use serde::Serialize;
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::client::{ask, now, read_histories};
+use crate::client::{CONNECTED, ask, now, read_histories};
 use crate::error::{Failure, refused};
 use crate::inspect;
 use crate::namespaces::Namespaces;
@@ -92,24 +93,19 @@ pub struct Report {
     pub ended: u64,
     /// Comparisons of what survived on the disks of all servers after their power was cut.
     pub inspections: u64,
-    /// Keys that were read again at the end of the run.
+    /// Keys that were read again at the end of the run, and were as their round had left them.
     pub keys_read_again: u64,
-    /// Keys with a write of unknown outcome, which changed after the end of their round.
-    pub changed_later: u64,
 }
 
-/// What a round left.
-struct Left {
-    records: BTreeMap<Bytes, Option<Record>>,
-    /// Keys that a write of unknown outcome may still change.
-    open: BTreeSet<Bytes>,
-}
+/// What stands under the keys of a round.
+type Records = BTreeMap<Bytes, Option<Record>>;
 
 struct Run<'a> {
     settings: &'a Settings,
     rig: Rig,
     client: Client,
-    left: Vec<Left>,
+    /// What each round left. Its clients have ended and all servers were at rest: nobody changes it any more.
+    left: Vec<Records>,
     report: Report,
 }
 
@@ -186,6 +182,9 @@ impl<'a> Run<'a> {
         for (number, history) in histories.iter().enumerate() {
             clients.push(self.start_client(number as u64 + 1, &prefix, seed, history)?);
         }
+        for client in &mut clients {
+            connected(client).await?;
+        }
         sleep(CALM).await;
         self.disturb(faults).await?;
         self.rig.calm().await?;
@@ -198,8 +197,12 @@ impl<'a> Run<'a> {
         }
         self.agree().await?;
         let mut history = read_histories(&histories).map_err(refused("read a history"))?;
+        let acknowledged = self.report.acknowledged_writes;
         let line = self.count(&history);
-        self.read_keys(&prefix, &mut history).await?;
+        if self.report.acknowledged_writes == acknowledged {
+            return Err(Failure::Client("no write of the round was acknowledged".to_owned()));
+        }
+        self.left.push(self.read(&prefix, &mut history).await?);
         self.check(round, history).await?;
         if faults.iter().any(|fault| fault.class == Class::Power) {
             self.inspect().await?;
@@ -221,7 +224,7 @@ impl<'a> Run<'a> {
         ] {
             command.arg(flag).arg(value.to_string());
         }
-        command.stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.spawn().map_err(refused("start a client"))
     }
 
@@ -246,6 +249,9 @@ impl<'a> Run<'a> {
                     let (_, fault, ids) = under_way.remove(0);
                     sleep_until(began + until).await;
                     self.rig.mend(fault, &ids)?;
+                    for (_, fault, ids) in &under_way {
+                        self.rig.renew(fault, ids)?;
+                    }
                 }
             }
         }
@@ -278,19 +284,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads all keys of a round, and adds that to its history.
-    async fn read_keys(&mut self, prefix: &str, history: &mut Vec<Operation>) -> Result<(), Failure> {
-        let records = self.read(prefix, history).await?;
-        let writes_unknown = |operation: &&Operation| matches!(operation.outcome, Outcome::Unknown);
-        let open = history.iter().filter(writes_unknown).flat_map(|operation| written(&operation.request));
-        self.left.push(Left { records, open: open.collect() });
-        Ok(())
-    }
-
-    async fn read(
-        &self,
-        prefix: &str,
-        history: &mut Vec<Operation>,
-    ) -> Result<BTreeMap<Bytes, Option<Record>>, Failure> {
+    async fn read(&self, prefix: &str, history: &mut Vec<Operation>) -> Result<Records, Failure> {
         let keys: Vec<Bytes> =
             (0..self.settings.keys).map(|key| Bytes::from(format!("{prefix}{key:03}"))).collect();
         let request = Request::Get { keys: keys.clone() };
@@ -329,35 +323,28 @@ impl<'a> Run<'a> {
     async fn inspect(&mut self) -> Result<(), Failure> {
         let applied = self.agree().await?;
         self.rig.down()?;
-        let cluster: &LocalCluster = &self.rig.cluster;
-        let data_dirs: Vec<(NodeId, PathBuf)> =
-            cluster.ids().into_iter().map(|id| (id, cluster.data_dir(id))).collect();
-        let compared = tokio::task::spawn_blocking(move || inspect::compare(&data_dirs, applied));
-        compared.await.map_err(|panic| Failure::Client(panic.to_string()))?.map_err(Failure::Differs)?;
-        self.report.inspections += 1;
+        if let Some(volumes) = &self.rig.volumes {
+            let copies = volumes.copies().map_err(refused("copy the disks"))?;
+            let data_dirs: Vec<(NodeId, PathBuf)> = copies.dirs().to_vec();
+            let compared = tokio::task::spawn_blocking(move || inspect::compare(&data_dirs, applied));
+            compared.await.map_err(|panic| Failure::Client(panic.to_string()))?.map_err(Failure::Differs)?;
+            self.report.inspections += 1;
+        }
         start_all(&mut self.rig).await
     }
 
-    /// Reads what all rounds left once more: nothing may have changed since, but for writes of unknown outcome.
+    /// Reads what all rounds left once more.
     async fn read_all_again(&mut self) -> Result<(), Failure> {
-        for (round, left) in std::mem::take(&mut self.left).into_iter().enumerate() {
+        for (round, left) in self.left.iter().enumerate() {
             let now = self.read(&format!("{round:06}/"), &mut Vec::new()).await?;
-            for (key, was) in &left.records {
-                self.report.keys_read_again += 1;
-                if now[key] == *was {
-                    continue;
-                }
-                if !left.open.contains(key) {
-                    let key = String::from_utf8_lossy(key).into_owned();
+            for (key, was) in left {
+                if now[key] != *was {
                     let text = |record: &Option<Record>| format!("{record:?}");
-                    return Err(Failure::Lost {
-                        key: key.clone(),
-                        was: text(was),
-                        is: text(&now[key.as_bytes()]),
-                    });
+                    let name = String::from_utf8_lossy(key).into_owned();
+                    return Err(Failure::Lost { key: name, was: text(was), is: text(&now[key]) });
                 }
-                self.report.changed_later += 1;
             }
+            self.report.keys_read_again += left.len() as u64;
         }
         Ok(())
     }
@@ -368,6 +355,17 @@ async fn start_all(rig: &mut Rig) -> Result<(), Failure> {
     let ids = rig.cluster.ids();
     rig.cluster.agree(&ids).await?;
     Ok(())
+}
+
+/// Waits until a client says that it has reached the servers.
+async fn connected(client: &mut Child) -> Result<(), Failure> {
+    let Some(out) = &mut client.stdout else { return Ok(()) };
+    let mut said = [0; CONNECTED.len()];
+    let read = timeout(CLIENT_PATIENCE, out.read_exact(&mut said)).await;
+    match read {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(Failure::Client("it reaches no server".to_owned())),
+    }
 }
 
 async fn end(client: Child) -> Result<(), Failure> {
@@ -390,20 +388,5 @@ fn judge(history: &[Operation]) -> Result<bool, String> {
         raftmap_lincheck::Verdict::Linearizable(_) => Ok(true),
         raftmap_lincheck::Verdict::Undecided(_) => Ok(false),
         verdict @ raftmap_lincheck::Verdict::NotLinearizable(_) => Err(verdict.to_string()),
-    }
-}
-
-/// The keys that a request may write.
-fn written(request: &Request) -> Vec<Bytes> {
-    match request {
-        Request::Get { .. } | Request::Scan { .. } => Vec::new(),
-        Request::Put { entries } => entries.iter().map(|(key, _)| key.clone()).collect(),
-        Request::Delete { keys } => keys.clone(),
-        Request::Txn { then, otherwise, .. } => {
-            let key = |step: &Step| match step {
-                Step::Put(key, _) | Step::Delete(key) | Step::Get(key) => key.clone(),
-            };
-            then.iter().chain(otherwise).map(key).collect()
-        }
     }
 }

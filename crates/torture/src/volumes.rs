@@ -16,8 +16,8 @@ use std::process::Command;
 
 use raftmap_raft::NodeId;
 
-const POOL_BYTES: u64 = 16 << 30;
-const IMAGE_BYTES: u64 = 1 << 30;
+const POOL_BYTES: u64 = 64 << 30;
+const IMAGE_BYTES: u64 = 4 << 30;
 /// The least that `mkfs.xfs` makes.
 const TRY_BYTES: u64 = 300 << 20;
 
@@ -77,6 +77,24 @@ impl Volumes {
         Ok(())
     }
 
+    /// Copies of all volumes as they are on their disks, mounted beside them: whoever opens a log may change it.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn copies(&self) -> io::Result<Copies> {
+        let mut copies = Copies { mounted: Vec::new(), images: Vec::new() };
+        for (id, _) in &self.mounted {
+            let (copy, dir) = (self.image(*id).with_extension("copy"), self.pool.join(format!("copy-{id}")));
+            copies.images.push(copy.clone());
+            run(Command::new("cp").arg("--reflink=always").arg(self.image(*id)).arg(&copy))?;
+            fs::create_dir_all(&dir)?;
+            // It has the same identity as the volume that it is a copy of, which is mounted, too.
+            run(Command::new("mount").args(["-o", "loop,nouuid"]).arg(&copy).arg(&dir))?;
+            copies.mounted.push((*id, dir));
+        }
+        Ok(copies)
+    }
+
     /// Fills a server's volume up to a few bytes.
     ///
     /// # Errors
@@ -85,6 +103,9 @@ impl Volumes {
         let dir = self.dir(id)?;
         let space = rustix::fs::statvfs(dir)?;
         let bytes = (space.f_bavail * space.f_frsize).saturating_sub(1 << 20);
+        if bytes == 0 {
+            return Ok(());
+        }
         run(Command::new("fallocate").arg("-l").arg(bytes.to_string()).arg(dir.join(FILLER)))
     }
 
@@ -101,6 +122,34 @@ impl Volumes {
 }
 
 const FILLER: &str = "filler";
+
+/// Copies of volumes. Dropped, they are gone.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    mounted: Vec<(NodeId, PathBuf)>,
+    images: Vec<PathBuf>,
+}
+
+impl Copies {
+    /// Where each is mounted.
+    pub(crate) fn dirs(&self) -> &[(NodeId, PathBuf)] {
+        &self.mounted
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        for (_, dir) in &self.mounted {
+            if let Err(error) = run(Command::new("umount").arg(dir)) {
+                eprintln!("{} stays mounted: {error}", dir.display());
+            }
+        }
+        for image in &self.images {
+            // One that was not made cannot be removed, and that is all that can fail.
+            let _gone = fs::remove_file(image);
+        }
+    }
+}
 
 impl Drop for Volumes {
     fn drop(&mut self) {

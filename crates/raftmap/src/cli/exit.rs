@@ -9,6 +9,9 @@ use raftmap::node::{InitFailure, NodeError, StartFailure};
 use raftmap::tls::certs::CertsError;
 use raftmap_client::{Cause, Code, Error, SetupError};
 
+/// The code of a server that ended itself.
+pub(crate) const SERVER_ENDED: u8 = 5;
+
 /// The exit codes, for `--help` and README.
 pub(crate) const TABLE: &str = "\
 Exit codes:
@@ -80,7 +83,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::OutcomeUnknown(_) => 3,
             Self::NotAsExpected(_) => 4,
-            Self::ServerEnded { .. } => 5,
+            Self::ServerEnded { .. } => SERVER_ENDED,
             Self::Interrupted => 130,
         }
     }

@@ -104,6 +104,7 @@ impl Serve {
             Format::Json => LogFormat::Json,
         };
         logs::init(format, &self.log).map_err(|error| Failure::Usage(error.to_string()))?;
+        std::panic::set_hook(Box::new(end_at_once));
         block_on_all_cores(self.serve())
     }
 
@@ -173,6 +174,16 @@ impl Serve {
             ..defaults
         }
     }
+}
+
+/// A broken invariant, on whatever thread: nothing that this process does or says from then on can be trusted.
+fn end_at_once(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("unnamed").to_owned();
+    tracing::error!(thread = name, %panic, "this server ends: an invariant is broken");
+    let message = panic.payload_as_str().unwrap_or("no message");
+    eprintln!("raftmap: broken invariant on the thread {name}: {message}");
+    std::process::exit(i32::from(exit::SERVER_ENDED));
 }
 
 /// A running server: the node and its ports.
