@@ -197,9 +197,14 @@ pub(crate) struct History {
 impl History {
     /// Takes in a failed attempt and says what follows.
     pub(crate) fn record(&mut self, failed: &Failed) -> Next {
-        self.attempts += 1;
-        self.maybe_applied |= failed.maybe_applied;
-        self.last = Some(failed.cause.clone());
+        // That the time was over, at the server or here, says less than what an earlier attempt met.
+        if failed.cause.code == Some(Code::DEADLINE) {
+            self.record_cut(failed);
+        } else {
+            self.attempts += 1;
+            self.maybe_applied |= failed.maybe_applied;
+            self.last = Some(failed.cause.clone());
+        }
         match failed.next {
             // In a new session the write would be a second one.
             Next::NewSession if self.maybe_applied => Next::End,
@@ -353,6 +358,14 @@ mod tests {
         assert!(error.maybe_applied(), "the attempt that was cut short may have been applied");
         assert_eq!(error.cause().code, Some(Code::NO_QUORUM));
         assert_eq!(error.cause().attempts, 2);
+    }
+
+    #[test]
+    fn what_a_server_said_is_told_rather_than_that_time_ran_out_at_another() {
+        let no_quorum = refused(Code::NO_QUORUM, Outcome::NOT_APPLIED);
+        let history = history(&[no_quorum, refused(Code::DEADLINE, Outcome::NOT_APPLIED)]);
+        let error = history.give_up(Duration::from_secs(1));
+        assert_eq!((error.cause().code, error.cause().attempts), (Some(Code::NO_QUORUM), 2));
     }
 
     fn from_server(error: ConnectError) -> ConnectError {
