@@ -1,6 +1,6 @@
 //! How a command ends.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use raftmap::tls::certs::CertsError;
 use raftmap_client::{Cause, Code, Error, SetupError};
 
 /// The code of a server that ended itself.
-pub(crate) const SERVER_ENDED: u8 = 5;
+const SERVER_ENDED: u8 = 5;
 
 /// The exit codes, for `--help` and README.
 pub(crate) const TABLE: &str = "\
@@ -69,6 +69,9 @@ impl Failure {
 
     /// Says what happened, and with which code to exit.
     pub(crate) fn report(&self) -> ExitCode {
+        if matches!(self, Self::ServerEnded { .. }) {
+            end_server(&self.to_string());
+        }
         if !matches!(self, Self::OutputClosed) {
             eprintln!("raftmap: {self}");
         }
@@ -99,6 +102,16 @@ impl From<Error> for Failure {
             )),
         }
     }
+}
+
+/// Ends a server that must not go on. `message` is the last thing that it says: other threads may still run, and what they
+/// would say waits for the locks until the process is gone.
+pub(crate) fn end_server(message: &str) -> ! {
+    let _out = io::stdout().lock();
+    let mut err = io::stderr().lock();
+    // Where nobody listens there is nobody to tell.
+    let _unheard = writeln!(err, "raftmap: {message}");
+    std::process::exit(i32::from(SERVER_ENDED));
 }
 
 /// Whether the same request would be refused again, by any server.

@@ -182,8 +182,7 @@ fn end_at_once(panic: &std::panic::PanicHookInfo<'_>) {
     let name = thread.name().unwrap_or("unnamed").to_owned();
     tracing::error!(thread = name, %panic, "this server ends: an invariant is broken");
     let message = panic.payload_as_str().unwrap_or("no message");
-    eprintln!("raftmap: broken invariant on the thread {name}: {message}");
-    std::process::exit(i32::from(exit::SERVER_ENDED));
+    exit::end_server(&format!("broken invariant on the thread {name}: {message}"));
 }
 
 /// A running server: the node and its ports.
