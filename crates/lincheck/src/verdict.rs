@@ -89,6 +89,13 @@ pub struct Coverage {
     pub by_search: Option<SearchCoverage>,
 }
 
+impl Coverage {
+    /// Whether the search came to an end, too, in every group of keys.
+    pub fn is_searched(&self) -> bool {
+        self.by_search.as_ref().is_some_and(|search| search.groups_undecided == 0)
+    }
+}
+
 /// What the search looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchCoverage {

@@ -4,7 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
-use raftmap_raft::{LogIndex, NodeId, Outcome};
+use raftmap_raft::{LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason, ReplicaConfig,
     RequestKind,
@@ -463,4 +463,23 @@ fn a_leader_that_leads_again_does_not_wait_for_batches_that_were_replaced() {
     let write = cluster.put(old, "k", "v");
     cluster.settle();
     assert!(matches!(cluster.end_of(write), End::Answered(_)));
+}
+
+#[test]
+fn a_state_machine_of_another_history_ends_the_server_once_its_log_is_whole_again() {
+    for (applied_term, ends) in [(Term(0), false), (Term(9), true)] {
+        let mut cluster = Cluster::new(3);
+        cluster.replace_by_damaged(3, applied_term);
+        for other in [1, 2] {
+            cluster.event(3, Event::PeerConnected(member(other)));
+        }
+        cluster.elect();
+        cluster.until("server 3 is whole", |cluster| !cluster.nodes[&3].replica.status().raft.damaged);
+        let stopped = &cluster.nodes[&3].stopped;
+        assert_eq!(
+            stopped.as_ref().is_some_and(|reason| reason.contains("another history")),
+            ends,
+            "{stopped:?}"
+        );
+    }
 }

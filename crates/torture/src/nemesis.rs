@@ -90,6 +90,12 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The choice that a number stands for.
+pub(crate) fn pick<T: Copy>(number: u64, among: &[T]) -> T {
+    let place = number % among.len() as u64;
+    among[usize::try_from(place).expect("less than the length of a slice")]
+}
+
 impl Fault {
     /// Draws a fault of a class.
     pub(crate) fn draw(class: Class, ids: &[NodeId], rng: &mut Rng) -> Self {
@@ -204,8 +210,7 @@ impl Rig {
     }
 
     fn strike_one(&mut self, fault: &Fault, id: NodeId) -> Result<(), Failure> {
-        let Fault { class, roll, .. } = fault;
-        let wrong = |among: &[Wrong]| among[usize::try_from(roll % among.len() as u64).unwrap_or(0)];
+        let Fault { class, roll, .. } = *fault;
         match class {
             Class::Kill | Class::Power => {
                 if self.cluster.is_running(id) {
@@ -222,20 +227,17 @@ impl Rig {
             Class::OneWay => {
                 let others: Vec<NodeId> =
                     self.cluster.ids().into_iter().filter(|other| *other != id).collect();
-                let deaf = others[usize::try_from(roll % others.len() as u64).unwrap_or(0)];
-                self.links.mute(id, deaf)?;
+                self.links.mute(id, pick(roll, &others))?;
             }
             Class::SlowLinks => {
                 let delay = Duration::from_millis(20 + roll % 300);
                 self.links.proxies(|network| network.slow(id, delay));
             }
             Class::Disconnect => self.links.proxies(|network| network.cut(id)),
-            Class::SlowDisk => {
-                self.begin(id, Wrong::Slow([30, 300, 1_500][usize::try_from(roll % 3).unwrap_or(0)]))?
-            }
+            Class::SlowDisk => self.begin(id, Wrong::Slow(pick(roll, &[30, 300, 1_500])))?,
             Class::DiskError => {
                 self.excused.insert(id);
-                self.begin(id, wrong(&[Wrong::Sync, Wrong::Write, Wrong::Full, Wrong::Short]))?;
+                self.begin(id, pick(roll, &[Wrong::Sync, Wrong::Write, Wrong::Full, Wrong::Short]))?;
             }
             Class::FullDisk => {
                 self.excused.insert(id);
@@ -243,8 +245,8 @@ impl Rig {
                 self.volumes.as_ref().map_or(Ok(()), fill).map_err(refused("fill the disk of a server"))?;
             }
             Class::Clock => {
-                let far = [2_000, -2_000, 3_600_000, -3_600_000];
-                self.begin(id, Wrong::Clock(far[usize::try_from(roll % 4).unwrap_or(0)]))?;
+                let by_ms = pick(roll, &[2_000, -2_000, 3_600_000, -3_600_000]);
+                self.begin(id, Wrong::Clock(by_ms))?;
             }
         }
         Ok(())

@@ -11,8 +11,7 @@ use fastrand::Rng;
 use raftmap::local_cluster::LocalPlan;
 use raftmap_client::Client;
 use raftmap_lincheck::{
-    Operation, Options as CheckOptions, Outcome, Record, Request, Response, check_by_revision,
-    check_by_search, write_history,
+    Operation, Options, Outcome, Record, Request, Response, Verdict, check, write_history,
 };
 use raftmap_raft::{LogIndex, NodeId};
 use serde::Serialize;
@@ -24,7 +23,7 @@ use crate::client::{CONNECTED, ask, now, read_histories};
 use crate::error::{Failure, refused};
 use crate::inspect;
 use crate::namespaces::Namespaces;
-use crate::nemesis::{Class, Fault, Links, Rig};
+use crate::nemesis::{Class, Fault, Links, Rig, pick};
 use crate::network::Network;
 use crate::offer::Offer;
 use crate::shim::Shim;
@@ -40,8 +39,8 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The search is a second opinion, and may give up; the witness check must not.
-const SEARCH: CheckOptions = CheckOptions {
-    revision_steps_max: 0,
+const BOUNDS: Options = Options {
+    revision_steps_max: 100_000_000,
     memo_max: 2_000_000,
     search_steps_max: 20_000_000,
     minimise_steps_max: 5_000_000,
@@ -135,8 +134,7 @@ pub async fn torture(settings: &Settings, offer: &Offer, said: impl Fn(String)) 
 fn draw(settings: &Settings, round: u64, rng: &mut Rng) -> Vec<Fault> {
     let classes = &settings.classes;
     let ids = [NodeId(1), NodeId(2), NodeId(3)];
-    let turn = usize::try_from(round % classes.len() as u64).unwrap_or(0);
-    let mut faults = vec![Fault::draw(classes[turn], &ids, rng)];
+    let mut faults = vec![Fault::draw(pick(round, classes), &ids, rng)];
     for _ in 0..rng.u32(..3) {
         faults.push(Fault::draw(classes[rng.usize(..classes.len())], &ids, rng));
     }
@@ -380,13 +378,8 @@ async fn end(client: Child) -> Result<(), Failure> {
 
 /// Whether a history was also decided by search; or what is wrong with it.
 fn judge(history: &[Operation]) -> Result<bool, String> {
-    let by_revision = check_by_revision(history, &CheckOptions::default());
-    if !by_revision.is_linearizable() {
-        return Err(by_revision.to_string());
-    }
-    match check_by_search(history, &SEARCH) {
-        raftmap_lincheck::Verdict::Linearizable(_) => Ok(true),
-        raftmap_lincheck::Verdict::Undecided(_) => Ok(false),
-        verdict @ raftmap_lincheck::Verdict::NotLinearizable(_) => Err(verdict.to_string()),
+    match check(history, &BOUNDS) {
+        Verdict::Linearizable(coverage) => Ok(coverage.is_searched()),
+        verdict => Err(verdict.to_string()),
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use raftmap_raft::{Config, Ctx, Entry, GroupId, LogIndex, Membership, NodeId, Restored, Write, WriteId};
+use raftmap_raft::{
+    Config, Ctx, Entry, GroupId, HardState, LogIndex, Membership, NodeId, Restored, Term, Write, WriteId,
+};
 use raftmap_replica::{
     Effect, Event, Failure, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind, StateView,
     StateWorker,
@@ -70,6 +72,18 @@ impl Cluster {
             cluster.event(a, Event::PeerConnected(member(b)));
         }
         cluster
+    }
+
+    /// Puts a server in the place of one, with a damaged disk that holds nothing, and a state machine that says it began
+    /// at index 0 in `applied_term`.
+    pub fn replace_by_damaged(&mut self, id: u64, applied_term: Term) {
+        let server = self.nodes.get_mut(&id).unwrap();
+        let raft = Config { election_ticks: ELECTION_TICKS, ..Config::new(NodeId(id), id + 100) };
+        let memberships = vec![(LogIndex(0), Membership::of_voters([NodeId(1), NodeId(2), NodeId(3)]))];
+        let hard_state = HardState { damaged: true, ..HardState::default() };
+        let restored = Restored { hard_state, memberships, ..Restored::default() };
+        let view = StateView { applied_term, ..server.worker.view() };
+        server.replica = Replica::new(ReplicaConfig::new(raft, member(id)), restored, view);
     }
 
     pub fn event(&mut self, id: u64, event: Event) {
