@@ -122,7 +122,8 @@ impl KeptAnswers {
     }
 
     fn group_row(&self, first: u64) -> Bytes {
-        let mut row = BytesMut::new();
+        // Room for all of it at once: this is done for every write.
+        let mut row = BytesMut::with_capacity(GROUP as usize * (HASH_BYTES + 32));
         for (sequence, kept) in self.answers.range(first..=first + (GROUP - 1)) {
             if let Some(result) = &kept.small {
                 row.put_u8((sequence % GROUP) as u8);
