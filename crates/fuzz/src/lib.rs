@@ -5,6 +5,7 @@
 //! with, up to a hundred of those that reach new places, and every input that once broke a rule; the tests replay them.
 
 mod log;
+mod rows;
 
 use bytes::Bytes;
 use raftmap_lincheck::{read_history, write_history};
@@ -12,18 +13,20 @@ use raftmap_raft::Payload;
 use raftmap_state::{Command, decode_result, encode_result};
 
 pub use log::data_directory;
+pub use rows::state_rows;
 
 /// A target by the name of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("command", command),
     ("answer", answer),
     ("payload", payload),
     ("peer_frame", peer_frame),
     ("client_request", client_request),
     ("data_directory", data_directory),
+    ("state_rows", state_rows),
     ("history", history),
 ];
 

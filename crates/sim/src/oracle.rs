@@ -150,8 +150,12 @@ impl Oracle {
         if forgotten {
             return broken!("server {id} comes back with {hard_state:?}, and had {before:?} on disk");
         }
-        let Held { said, counts, .. } = std::mem::take(held);
         let is_damaged = hard_state.damaged;
+        let Held { said, mut counts, is_damaged: was_damaged, .. } = std::mem::take(held);
+        // The end of its damage reached the disk, and a crash was faster than the news of it.
+        if was_damaged && !is_damaged {
+            counts.clone_from(&said);
+        }
         *held = Held { disk: log.clone(), log, hard_state, is_damaged, said, counts, ..Held::default() };
         Ok(())
     }
@@ -443,6 +447,9 @@ mod tests {
         let mut repaired = leads_with(true);
         repaired.repaired(B);
         repaired.applies(A, &[entry(1, 1, "a")]).unwrap();
+        let mut comes_back_whole = leads_with(true);
+        comes_back_whole.started(B, &[entry(1, 1, "a")], HardState::default()).unwrap();
+        comes_back_whole.applies(A, &[entry(1, 1, "a")]).unwrap();
         leads_with(false).applies(A, &[entry(1, 1, "a")]).unwrap();
         breaks(leads_with(true).applies(A, &[entry(1, 1, "a")]), "whole disks");
     }

@@ -79,7 +79,9 @@ pub(crate) mod table {
     }
 
     pub(crate) fn decode_session_key(row_key: &Bytes) -> Result<SessionId, DecodeError> {
-        big_endian(row_key, 1).map(|(id, _)| SessionId(id))
+        let (id, next) = big_endian(row_key, 1)?;
+        end(row_key, next)?;
+        Ok(SessionId(id))
     }
 
     /// The small answers of the sequences from `first` on.
@@ -94,12 +96,21 @@ pub(crate) mod table {
     /// The session and the sequence in a row of [`answers_key`] or [`large_answer_key`].
     pub(crate) fn decode_answers_key(row_key: &Bytes) -> Result<(SessionId, u64), DecodeError> {
         let (id, next) = big_endian(row_key, 1)?;
-        let (sequence, _) = big_endian(row_key, next)?;
+        let (sequence, next) = big_endian(row_key, next)?;
+        end(row_key, next)?;
         Ok((SessionId(id), sequence))
     }
 
     pub(crate) fn member_key(id: NodeId) -> Bytes {
         key(MEMBERS, &[&id.0.to_be_bytes()])
+    }
+
+    /// A longer key would be a second row of what may have one.
+    fn end(row_key: &Bytes, at: usize) -> Result<(), DecodeError> {
+        match row_key.len() - at {
+            0 => Ok(()),
+            bytes => Err(DecodeError::Trailing { what: "row key", bytes }),
+        }
     }
 
     fn big_endian(row_key: &Bytes, at: usize) -> Result<(u64, usize), DecodeError> {
