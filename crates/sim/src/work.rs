@@ -77,9 +77,15 @@ impl World {
         if effects.iter().any(follows) {
             self.oracle.follows(id);
         }
+        let role = effects.iter().rev().find(|effect| follows(effect) || leads(effect));
+        let led_and_follows = role.is_some_and(follows);
         let (leading, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(leads);
         for effect in others.into_iter().chain(leading) {
             self.carry_out(id, effect)?;
+        }
+        // One that was stopped for long may win an election and hear of a later one in the same moment.
+        if led_and_follows {
+            self.oracle.follows(id);
         }
         let delay = clock.global(due).max(now + Time(1)) - now;
         self.schedule(delay, What::Timer(id, timer));
