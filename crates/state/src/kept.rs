@@ -22,6 +22,9 @@ pub(crate) const GROUP: u64 = 32;
 /// How long an encoded answer that shares a row may be, in bytes. A constant of the format.
 const SMALL_BYTES_MAX: usize = 128;
 
+/// Room for a row of usual answers, in bytes: it is written anew for every write, and should not grow each time.
+const ROW_BYTES: usize = 1536;
+
 /// What an answer counts besides its encoding: the hash of its request.
 const HASH_BYTES: usize = 16;
 
@@ -122,8 +125,7 @@ impl KeptAnswers {
     }
 
     fn group_row(&self, first: u64) -> Bytes {
-        // Room for all of it at once: this is done for every write.
-        let mut row = BytesMut::with_capacity(GROUP as usize * (HASH_BYTES + 32));
+        let mut row = BytesMut::with_capacity(ROW_BYTES);
         for (sequence, kept) in self.answers.range(first..=first + (GROUP - 1)) {
             if let Some(result) = &kept.small {
                 row.put_u8((sequence % GROUP) as u8);
