@@ -37,6 +37,9 @@ fn the_last_line_of_a_key_wins() {
     assert!(text.starts_with("imported 2 keys from 3 lines, of which 1 were replaced"), "{text}");
     let expected = BTreeMap::from([("apple".into(), "5".into()), ("pear".into(), "4".into())]);
     assert_eq!(content(&one), expected);
+    // In one request, which the earlier line of a key is not part of: it could arrive last.
+    let revision = |key: &str| one.run(&format!("get {key} --json")).json()["revision"].clone();
+    assert_eq!(revision("apple"), revision("pear"));
 
     let file = one.file("lines", r#"{"key":"apple","value":"6"}"#);
     let counts = run(one.command(["import", "--format", "jsonl", "--json"]).arg(&file)).json();
