@@ -77,7 +77,7 @@ impl PreCandidate {
 
 impl Candidate {
     /// Enters the next term with a vote for itself, and asks for votes as soon as that is durable.
-    fn start(core: &mut Core) -> Role {
+    pub(crate) fn start(core: &mut Core) -> Role {
         assert!(core.may_campaign(), "node {} must not campaign", core.id());
         core.enter_term(core.term().next(), Some(core.id()));
         core.outbox.event(Event::Campaigning { term: core.term() });
@@ -133,10 +133,10 @@ fn receive_while_campaigning(core: &mut Core, from: NodeId, body: Body) -> Optio
         // One that has only asked around so far may still vote for another; then it gives that one time.
         Body::Vote(request) => core.answer_vote(from, request).then(|| Role::follower(core, None)),
         // Somebody else was elected in this term.
-        body @ (Body::Append(_) | Body::Heartbeat(_)) => {
+        body @ (Body::Append(_) | Body::Heartbeat(_) | Body::TimeoutNow) => {
             let mut role = Role::follower(core, Some(from));
-            role.receive(core, from, body);
-            Some(role)
+            let next = role.receive(core, from, body);
+            Some(next.unwrap_or(role))
         }
         Body::PreVoteReply(_)
         | Body::VoteReply(_)

@@ -1,6 +1,6 @@
 //! A follower: it takes what its leader sends, votes, and stands for election when it hears nothing (section 5.2).
 
-use crate::candidate::PreCandidate;
+use crate::candidate::{Candidate, PreCandidate};
 use crate::core::Core;
 use crate::entry::Entry;
 use crate::ids::{Ctx, NodeId};
@@ -16,6 +16,10 @@ pub(crate) struct Follower {
     /// Ticks since the leader was heard of, or a vote was given.
     elapsed: u32,
     timeout: u32,
+    /// The connection to the leader broke since it was heard of.
+    leader_lost: bool,
+    /// How many others should stand for election before this node, by the leader's last word.
+    rank: u32,
     /// With a damaged disk: what must be held to be whole again, once a leader has said so.
     repair: Option<Repair>,
     reads: Reads,
@@ -44,7 +48,7 @@ impl Follower {
         // Questions before a restart or another role are never answered for one of these (scenario 42).
         let reads = Reads { next_id: core.random_u64(), ..Reads::default() };
         let timeout = core.random_timeout();
-        Self { leader, elapsed: 0, timeout, repair: None, reads }
+        Self { leader, elapsed: 0, timeout, leader_lost: false, rank: 0, repair: None, reads }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -98,6 +102,11 @@ impl Follower {
                 self.repair(core);
             }
             Body::ReadIndexReply(reply) => self.reads.answered(core, reply),
+            // No pre-vote: the others still hear from the leader, and would refuse (scenario 7).
+            Body::TimeoutNow => {
+                self.hear_from_leader(core, from);
+                return core.may_campaign().then(|| Candidate::start(core));
+            }
             // Answers to what this node asked in an earlier role, and questions to a leader that it is not: the asker
             // asks again once it knows better.
             Body::PreVoteReply(_)
@@ -112,7 +121,19 @@ impl Follower {
     /// A live leader makes this node refuse a pre-vote (dissertation, section 9.6), unless it is that leader that asks,
     /// since it leads no more (scenario 6). Answering changes nothing here.
     fn hears_from_another_leader(&self, core: &Core, candidate: NodeId) -> bool {
-        self.leader.is_some_and(|leader| leader != candidate) && self.elapsed < core.config.election_ticks
+        self.leader.is_some_and(|leader| leader != candidate)
+            && self.elapsed < core.config.election_ticks
+            && !self.leader_lost
+    }
+
+    /// If the connection to the leader broke, its process has most likely ended, and the others notice at the same moment.
+    /// This node no longer takes it for alive, and asks around soon: the one that is most likely to win first. Whoever still
+    /// hears from the leader refuses.
+    pub(crate) fn peer_lost(&mut self, peer: NodeId) {
+        if self.leader == Some(peer) {
+            self.leader_lost = true;
+            self.timeout = self.timeout.min(self.elapsed.saturating_add(1 + self.rank));
+        }
     }
 
     fn hear_from_leader(&mut self, core: &mut Core, from: NodeId) {
@@ -123,6 +144,9 @@ impl Follower {
             self.leader
         );
         self.elapsed = 0;
+        if std::mem::take(&mut self.leader_lost) {
+            self.timeout = core.random_timeout();
+        }
         if self.leader.is_none() {
             self.leader = Some(from);
             core.outbox.event(Event::Following { term: core.term(), leader: Some(from) });
@@ -163,7 +187,8 @@ impl Follower {
     }
 
     fn heartbeat(&mut self, core: &mut Core, from: NodeId, heartbeat: Heartbeat) {
-        let Heartbeat { commit, round, repair } = heartbeat;
+        let Heartbeat { commit, round, repair, rank } = heartbeat;
+        self.rank = rank;
         if core.log.matches(commit) {
             core.commit_to(commit.index);
         }

@@ -44,6 +44,14 @@ pub enum Input {
     },
     /// Stand for election now instead of waiting for the timeout.
     Campaign,
+    /// Let another voter lead (dissertation, section 3.10). It ends with this node following, or with
+    /// [`Event::TransferFailed`]; until then nothing is proposed.
+    TransferLeadership {
+        /// Who is to lead.
+        to: NodeId,
+    },
+    /// The connection to this node broke: its process may have ended. If it led, nobody waits for its silence to last.
+    PeerLost(NodeId),
 }
 
 /// What the core wants done. Actions are carried out in order; writes are one ordered stream.
@@ -122,6 +130,11 @@ pub enum FailReason {
     },
     /// This node led when the request came in, and does not any more.
     LeadershipLost,
+    /// This node leads, and is about to hand over.
+    HandingOver {
+        /// To whom.
+        to: NodeId,
+    },
     /// Too many bytes wait to be committed, or too many reads to be confirmed.
     Overloaded,
     /// The command is larger than may be proposed.
@@ -174,6 +187,18 @@ pub enum Event {
         /// Why.
         reason: StepDownReason,
     },
+    /// This leader is handing over.
+    HandingOver {
+        /// To whom.
+        to: NodeId,
+    },
+    /// Leadership stays where it is.
+    TransferFailed {
+        /// Who was to lead.
+        to: NodeId,
+        /// Why it does not.
+        reason: TransferFailure,
+    },
     /// Entries at the end of this node's log were never committed, and are replaced.
     Truncated {
         /// The last index that was kept.
@@ -193,6 +218,19 @@ pub enum Event {
         /// The index up to which it equals its leader.
         up_to: LogIndex,
     },
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferFailure {
+    /// This node does not lead.
+    NotLeader,
+    /// Only another voter with a whole disk can lead.
+    CannotLead,
+    /// Another transfer is under way.
+    Busy,
+    /// The other did not take over within an election timeout.
+    TimedOut,
 }
 
 /// Why a leader gave up.

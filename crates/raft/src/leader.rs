@@ -1,6 +1,7 @@
 //! A leader: it appends proposals, replicates them, commits what a quorum has on disk, and confirms reads (section 5.3,
 //! section 8).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::entry::{Entry, LogPosition, Payload};
 use crate::ids::{Ctx, LogIndex, NodeId, Term};
-use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome, StepDownReason};
+use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome, StepDownReason, TransferFailure};
 use crate::log_view::Cached;
 use crate::message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, ReadIndexReply, VoteReply,
@@ -34,6 +35,17 @@ pub(crate) struct Leader {
     heartbeat_elapsed: u32,
     quorum_elapsed: u32,
     disk: DiskWatch,
+    transfer: Option<Transfer>,
+}
+
+/// Leadership that is being handed over.
+#[derive(Debug)]
+struct Transfer {
+    to: NodeId,
+    elapsed: u32,
+    /// Whether `to` was told to stand for election: once it has all of this log, since it might lose otherwise, and all is
+    /// committed, since its fate would be unknown to those who wait for it.
+    told: bool,
 }
 
 /// Watches whether the disk gets on with what waits for it.
@@ -58,6 +70,7 @@ impl Leader {
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
             disk: DiskWatch { durable: core.durable(), elapsed: 0 },
+            transfer: None,
         };
         Self::append(core, Payload::Noop);
         this.clock_round(core);
@@ -81,6 +94,7 @@ impl Leader {
             core.outbox.event(Event::SteppedDown { term: core.term(), reason });
             return Some(Role::follower(core, None));
         }
+        self.tick_transfer(core);
         self.heartbeat_elapsed += 1;
         if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
             self.clock_round(core);
@@ -95,6 +109,7 @@ impl Leader {
             (self.heartbeat_elapsed, heartbeat_ticks),
             (self.quorum_elapsed, election_ticks),
             (self.disk.elapsed, disk_stall_ticks),
+            (self.transfer.as_ref().map_or(0, |transfer| transfer.elapsed), election_ticks),
         ];
         let quiet = timers.map(|(elapsed, limit)| limit.saturating_sub(elapsed + 1));
         quiet.into_iter().min().unwrap_or(0)
@@ -116,8 +131,20 @@ impl Leader {
 
     fn clock_round(&mut self, core: &mut Core) {
         self.heartbeat_elapsed = 0;
+        self.rank(core);
         self.begin_round(core);
         self.progress.values_mut().for_each(|progress| progress.clock_began(self.round));
+    }
+
+    /// Says who should stand for election first if this node is gone.
+    fn rank(&mut self, core: &Core) {
+        let place = |(id, progress): (&NodeId, &Progress)| (Reverse(progress.counted_match()), *id);
+        let voters = self.progress.iter().filter(|(id, _)| core.membership().is_voter(**id));
+        let mut places: Vec<_> = voters.map(place).collect();
+        places.sort_unstable();
+        for (rank, (_, id)) in (0..).zip(places) {
+            self.progress.entry(id).and_modify(|progress| progress.rank = rank);
+        }
     }
 
     fn begin_round(&mut self, core: &mut Core) {
@@ -135,6 +162,10 @@ impl Leader {
             core.fail(ctx, FailReason::TooLarge { limit_bytes }, Outcome::NotApplied);
             return;
         }
+        if let Some(transfer) = &self.transfer {
+            core.fail(ctx, FailReason::HandingOver { to: transfer.to }, Outcome::NotApplied);
+            return;
+        }
         let payload = Payload::Command(command);
         if !core.has_room_for(&payload) {
             core.fail(ctx, FailReason::Overloaded, Outcome::NotApplied);
@@ -147,6 +178,50 @@ impl Leader {
     pub(crate) fn read(&mut self, core: &mut Core, ctx: Ctx) {
         if !self.reads.add(Reader::Here(ctx), core.config.max_reads) {
             core.fail_read(ctx, FailReason::Overloaded);
+        }
+    }
+
+    // Handing over (dissertation, section 3.10).
+
+    /// Begins to hand over. From here on nothing new is proposed, so that `to` can come to have all of this log.
+    pub(crate) fn transfer(&mut self, core: &mut Core, to: NodeId) {
+        let can_lead = core.membership().is_voter(to)
+            && self.progress.get(&to).is_some_and(|progress| !progress.is_damaged());
+        let reason = match &self.transfer {
+            Some(_) => TransferFailure::Busy,
+            // A learner, or nobody: it could not win (scenario 35).
+            None if !can_lead => TransferFailure::CannotLead,
+            None => {
+                core.outbox.event(Event::HandingOver { to });
+                self.transfer = Some(Transfer { to, elapsed: 0, told: false });
+                return;
+            }
+        };
+        core.outbox.event(Event::TransferFailed { to, reason });
+    }
+
+    pub(crate) fn handing_over_to(&self) -> Option<NodeId> {
+        self.transfer.as_ref().map(|transfer| transfer.to)
+    }
+
+    /// A successor that does not take over must not stop the group for ever.
+    fn tick_transfer(&mut self, core: &mut Core) {
+        let Some(transfer) = &mut self.transfer else { return };
+        transfer.elapsed += 1;
+        if transfer.elapsed >= core.config.election_ticks {
+            let (to, reason) = (transfer.to, TransferFailure::TimedOut);
+            self.transfer = None;
+            core.outbox.event(Event::TransferFailed { to, reason });
+        }
+    }
+
+    fn flush_transfer(&mut self, core: &mut Core) {
+        let Some(transfer) = self.transfer.as_mut().filter(|transfer| !transfer.told) else { return };
+        let matched = self.progress.get(&transfer.to).map(Progress::counted_match);
+        let last = core.log.last_index();
+        if matched == Some(last) && core.commit() == last {
+            transfer.told = true;
+            core.send(transfer.to, Free::TimeoutNow);
         }
     }
 
@@ -166,7 +241,7 @@ impl Leader {
                 // A question that finds no room is asked again.
                 self.reads.add(Reader::At { node: from, id: read.id }, core.config.max_reads);
             }
-            Body::Append(_) | Body::Heartbeat(_) => {
+            Body::Append(_) | Body::Heartbeat(_) | Body::TimeoutNow => {
                 panic!("two leaders in term {}: {} and {from}", core.term(), core.id())
             }
             Body::PreVoteReply(_) | Body::VoteReply(_) | Body::ReadIndexReply(_) => {}
@@ -287,6 +362,7 @@ impl Leader {
         }
         self.flush_reads(core);
         self.flush_commit(core);
+        self.flush_transfer(core);
     }
 
     /// Begins a round for the reads that wait, unless one is under way, or it is not known yet what is committed
@@ -325,7 +401,10 @@ impl Leader {
 fn send_heartbeat(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
     let commit = core.committed();
     progress.told_commit = commit.index;
-    core.send(to, Free::Heartbeat(Heartbeat { commit, round, repair: progress.repair() }));
+    core.send(
+        to,
+        Free::Heartbeat(Heartbeat { commit, round, repair: progress.repair(), rank: progress.rank }),
+    );
 }
 
 /// Sends what follows next, or asks the disk for it.

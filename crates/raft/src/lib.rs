@@ -56,7 +56,7 @@ mod write;
 pub use config::{Config, Restored};
 pub use entry::{Entry, HardState, LogPosition, Payload, PayloadError};
 pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, Term, WriteId};
-pub use io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, StepDownReason};
+pub use io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, StepDownReason, TransferFailure};
 pub use membership::{Membership, MembershipError};
 pub use message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, Message, MessageError, ReadIndex,

@@ -35,6 +35,8 @@ pub enum Body {
     ReadIndex(ReadIndex),
     /// The leader's answer.
     ReadIndexReply(ReadIndexReply),
+    /// "Stand for election at once": the leader hands over (dissertation, section 3.10).
+    TimeoutNow,
 }
 
 /// A candidate introduces its log.
@@ -104,6 +106,9 @@ pub struct Heartbeat {
     pub round: u64,
     /// For a damaged receiver: how it becomes whole again.
     pub repair: Option<Repair>,
+    /// How many others should stand for election before the receiver does, if this leader is gone: so many have more of its
+    /// log, or as much and a lower id. A hint: it keeps two from splitting the vote, and nothing depends on it.
+    pub rank: u32,
 }
 
 /// What a damaged node must hold to be whole again.

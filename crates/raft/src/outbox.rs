@@ -24,6 +24,7 @@ pub(crate) enum Free {
     HeartbeatReply(HeartbeatReply),
     ReadIndex(ReadIndex),
     ReadIndexReply(ReadIndexReply),
+    TimeoutNow,
 }
 
 /// Messages that promise what must be durable first (scenarios 1 and 21).
@@ -71,6 +72,7 @@ impl Outbox {
             Free::HeartbeatReply(reply) => Body::HeartbeatReply(reply),
             Free::ReadIndex(read) => Body::ReadIndex(read),
             Free::ReadIndexReply(reply) => Body::ReadIndexReply(reply),
+            Free::TimeoutNow => Body::TimeoutNow,
         };
         self.actions.push(Action::Send { to, message: Message { term, body } });
     }

@@ -37,6 +37,8 @@ pub(crate) struct Progress {
     acked_round: u64,
     /// The commit index that it was last told.
     pub(crate) told_commit: LogIndex,
+    /// How many others should stand for election before it; see [`crate::Heartbeat::rank`].
+    pub(crate) rank: u32,
     damage: Option<Damage>,
 }
 
@@ -85,6 +87,7 @@ impl Progress {
             check_at: None,
             acked_round: 0,
             told_commit: LogIndex(0),
+            rank: 0,
             damage: None,
         }
     }

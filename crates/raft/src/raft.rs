@@ -7,7 +7,7 @@ use crate::entry::Entry;
 use crate::follower::Follower;
 use crate::ids::{Ctx, LogIndex, NodeId, Term};
 use crate::invariants::Witness;
-use crate::io::{Action, FailReason, FetchPurpose, Input, Outcome};
+use crate::io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, TransferFailure};
 use crate::leader::Leader;
 use crate::membership::Membership;
 use crate::message::{Body, HeartbeatReply, Message};
@@ -76,6 +76,22 @@ impl Raft {
                 Role::Leader(_) => None,
                 _ => self.core.may_campaign().then(|| PreCandidate::start(&mut self.core)),
             },
+            Input::TransferLeadership { to } => {
+                match &mut self.role {
+                    Role::Leader(leader) => leader.transfer(&mut self.core, to),
+                    _ => self
+                        .core
+                        .outbox
+                        .event(Event::TransferFailed { to, reason: TransferFailure::NotLeader }),
+                }
+                None
+            }
+            Input::PeerLost(peer) => {
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.peer_lost(peer);
+                }
+                None
+            }
         };
         self.become_role(next);
     }
@@ -172,6 +188,14 @@ impl Raft {
         }
     }
 
+    /// At a leader: to whom it is handing over. Meanwhile proposals fail.
+    pub fn handing_over_to(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.handing_over_to(),
+            _ => None,
+        }
+    }
+
     /// Whether this node leads its term, as far as it knows.
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
@@ -215,6 +239,7 @@ impl Raft {
             commit: core.commit(),
             applied: core.applied(),
             damaged: core.is_damaged(),
+            handing_over_to: self.handing_over_to(),
             followers,
         }
     }

@@ -42,6 +42,8 @@ pub struct Status {
     pub applied: LogIndex,
     /// Whether its disk lost something, and it counts for nothing until that was re-sent.
     pub damaged: bool,
+    /// At a leader: to whom it is handing over, and proposes nothing meanwhile.
+    pub handing_over_to: Option<NodeId>,
     /// At a leader: the others. Elsewhere empty.
     pub followers: Vec<FollowerStatus>,
 }

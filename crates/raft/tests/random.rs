@@ -61,6 +61,9 @@ struct Climate {
     damage: u32,
     campaign: u32,
     coup: u32,
+    transfer: u32,
+    /// A connection breaks, perhaps that to a leader which is well.
+    disconnect: u32,
     request: u32,
     tick: u32,
     /// How many messages may be delivered in one step; with more of them, all else is rarer.
@@ -82,6 +85,8 @@ impl Climate {
             damage: one_of(&[0, 200, 800]),
             campaign: one_of(&[0, 10, 40]),
             coup: one_of(&[0, 5, 20]),
+            transfer: one_of(&[0, 5, 40]),
+            disconnect: one_of(&[0, 5, 40]),
             request: one_of(&[20, 60]),
             tick: one_of(&[50, 200, 500]),
             deliver: one_of(&[2, 4, 8]),
@@ -175,6 +180,15 @@ impl History {
         if self.chance(self.climate.campaign) {
             self.cluster.step(id, Input::Campaign);
         }
+        if self.chance(self.climate.transfer) {
+            let from = self.any_leader().unwrap_or(id);
+            let to = self.any_node();
+            self.cluster.step(from, Input::TransferLeadership { to });
+        }
+        if self.chance(self.climate.disconnect) {
+            let peer = self.any_leader().unwrap_or(id);
+            self.disconnect(id, peer);
+        }
         if self.chance(self.climate.request) {
             self.request();
         }
@@ -205,6 +219,14 @@ impl History {
         }
     }
 
+    /// What is on its way between two nodes is lost, and both are told.
+    fn disconnect(&mut self, id: NodeId, peer: NodeId) {
+        let between = |from: NodeId, to: NodeId| (from, to) == (id, peer) || (from, to) == (peer, id);
+        self.cluster.network.retain(|sent| !between(sent.from, sent.to));
+        self.cluster.step(id, Input::PeerLost(peer));
+        self.cluster.step(peer, Input::PeerLost(id));
+    }
+
     fn crash(&mut self) {
         let any = self.any_node();
         let id = if self.rng.bool() { self.any_leader().unwrap_or(any) } else { any };
@@ -214,6 +236,11 @@ impl History {
         let kept = self.rng.usize(..=self.cluster.nodes[&id].disk.unsynced());
         let applied = self.rng.u64(..=self.cluster.nodes[&id].applied.0);
         self.cluster.crash(id, kept, LogIndex(applied));
+        if self.chance(self.climate.disconnect * 10) {
+            for other in self.cluster.ids() {
+                self.cluster.step(other, Input::PeerLost(id));
+            }
+        }
         let nodes = self.cluster.nodes.values();
         let damaged = nodes.filter(|node| node.id != id && node.disk.hard_state().damaged).count();
         let last = self.cluster.nodes[&id].disk.last().index.0;
@@ -376,6 +403,7 @@ impl History {
                 && status.last.index == committed
                 && !status.damaged
                 && status.leader.is_some()
+                && status.handing_over_to.is_none()
         };
         self.cluster.checks.waiting() == 0 && self.cluster.ids().into_iter().all(settled)
     }

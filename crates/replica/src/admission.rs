@@ -130,7 +130,8 @@ impl Replica {
     fn propose_batch(&mut self, now: Now) {
         let commit = self.raft.commit();
         self.batches.retain(|last| *last > commit);
-        if self.batches.len() >= self.config.batches_max {
+        // What comes while this server hands over is for the next leader.
+        if self.batches.len() >= self.config.batches_max || self.raft.handing_over_to().is_some() {
             return;
         }
         let before = self.raft.last_index();

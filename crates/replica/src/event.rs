@@ -54,6 +54,13 @@ pub enum Event {
         /// Bytes that may still be written.
         free_bytes: u64,
     },
+    /// If this server leads, another one is to lead instead, without a call failing: this one, or else the connected one that
+    /// has most of the log. It ends with this server following, or with a [`Notice::Raft`] of a failed transfer; nothing
+    /// happens if nobody can take over.
+    HandOver {
+        /// Who is to lead.
+        to: Option<NodeId>,
+    },
     /// The server is about to stop: what is new is refused, what is under way goes on.
     ShutDown,
 }

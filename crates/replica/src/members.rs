@@ -1,6 +1,8 @@
 //! Who the other servers are, and the few commands that a leader proposes of its own accord.
 
-use raftmap_raft::NodeId;
+use std::cmp::Reverse;
+
+use raftmap_raft::{FollowerStatus, Input, NodeId};
 use raftmap_state::{Body, Member};
 
 use crate::event::{Effect, Now};
@@ -23,8 +25,23 @@ impl Replica {
     pub(crate) fn peer_lost(&mut self, peer: NodeId) {
         self.connected.remove(&peer);
         self.clock.lost(peer);
+        self.raft.step(Input::PeerLost(peer));
         if self.raft.leader() == Some(peer) {
             self.fail_forwarded_elsewhere(None);
+        }
+    }
+
+    /// Lets `to` lead instead of this server, or whoever is connected and has most of the log.
+    pub(crate) fn hand_over(&mut self, to: Option<NodeId>) {
+        let status = self.raft.status();
+        let ready = |follower: &&FollowerStatus| {
+            !follower.damaged
+                && self.connected.contains_key(&follower.id)
+                && self.raft.membership().is_voter(follower.id)
+        };
+        let best = || status.followers.iter().filter(ready).max_by_key(|each| (each.matched, Reverse(each.id)));
+        if let Some(to) = to.or_else(|| best().map(|best| best.id)) {
+            self.raft.step(Input::TransferLeadership { to });
         }
     }
 
@@ -67,7 +84,8 @@ impl Replica {
     /// What a leader does when nobody asks it to: it records members at first contact, and lets log time pass when
     /// something expires and no other entry carries the time.
     pub(crate) fn housekeep(&mut self, now: Now) {
-        if self.own_command.is_some() || self.shutting_down {
+        let handing_over = self.raft.handing_over_to().is_some();
+        if self.own_command.is_some() || self.shutting_down || handing_over {
             return;
         }
         let recorded =

@@ -101,6 +101,7 @@ impl Replica {
             Event::Applied { outcomes, view } => self.applied(now, outcomes, view),
             Event::Fetched { purpose, entries } => self.raft.step(Input::Fetched { purpose, entries }),
             Event::Space { free_bytes } => self.space(free_bytes),
+            Event::HandOver { to } => self.hand_over(to),
             Event::ShutDown => self.shutting_down = true,
         }
     }
@@ -271,7 +272,7 @@ impl Replica {
             return;
         }
         let reason = match reason {
-            FailReason::NotLeader { .. } => self.no_leader(),
+            FailReason::NotLeader { .. } | FailReason::HandingOver { .. } => self.no_leader(),
             FailReason::LeadershipLost => Reason::LeadershipLost,
             FailReason::Overloaded => {
                 Reason::Overloaded { limit: self.config.raft.max_uncommitted_bytes as u64 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use raftmap_log::mem_disk::Fault as DiskFault;
 use raftmap_raft::NodeId;
+use raftmap_replica::Event;
 
 use crate::clients::Reply;
 use crate::oracle::{Checked, Violation, broken};
@@ -92,6 +93,11 @@ impl World {
                 let id = self.whom(target);
                 self.count("clock jumps");
                 self.server(id).clock.offset_ms += by_ms;
+            }
+            Fault::HandOver { target, to } => {
+                let id = self.whom(target);
+                self.count("handovers");
+                self.tell(id, Event::HandOver { to });
             }
             Fault::ClientsCut { target, lasts } => {
                 let id = self.whom(target);

@@ -42,10 +42,12 @@ pub enum Class {
     Clocks,
     /// Clients do not reach a server, or do not hear from it.
     Clients,
+    /// Leaders are told to hand over.
+    Handovers,
 }
 
 /// All kinds of fault.
-pub const CLASSES: [Class; 14] = [
+pub const CLASSES: [Class; 15] = [
     Class::Kill,
     Class::Power,
     Class::Rot,
@@ -60,6 +62,7 @@ pub const CLASSES: [Class; 14] = [
     Class::Pauses,
     Class::Clocks,
     Class::Clients,
+    Class::Handovers,
 ];
 
 /// Whom a fault strikes.
@@ -162,6 +165,13 @@ pub enum Fault {
         target: Target,
         /// How far, in milliseconds.
         by_ms: i64,
+    },
+    /// A server is told to let another one lead.
+    HandOver {
+        /// Which.
+        target: Target,
+        /// Who is to lead; `None`: it chooses.
+        to: Option<NodeId>,
     },
     /// What clients and a server say to each other is lost.
     ClientsCut {
@@ -407,6 +417,11 @@ impl Drawing<'_> {
                 Fault::ClockJump { target: self.target(), by_ms: self.rng.i64(-far..=far) }
             }
             Class::Clients => Fault::ClientsCut { target: self.target(), lasts: self.lasts() },
+            Class::Handovers => {
+                let target = if self.rng.u32(..4) > 0 { Target::Leader } else { self.target() };
+                let to = self.rng.bool().then(|| self.server());
+                Fault::HandOver { target, to }
+            }
         };
         faults.push(Planned { at, fault, left_out: false });
     }
@@ -509,6 +524,8 @@ impl fmt::Display for Fault {
             Self::Disconnect { a, b } => write!(f, "the connection between {a} and {b} breaks"),
             Self::Pause { target, lasts } => write!(f, "{target} is stopped, for {lasts} s"),
             Self::ClockJump { target, by_ms } => write!(f, "the clock of {target} jumps by {by_ms} ms"),
+            Self::HandOver { target, to: Some(to) } => write!(f, "{target} is to hand over to server {to}"),
+            Self::HandOver { target, to: None } => write!(f, "{target} is to hand over"),
             Self::ClientsCut { target, lasts } => {
                 write!(f, "clients and {target} do not hear each other, for {lasts} s")
             }

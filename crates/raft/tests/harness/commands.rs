@@ -45,6 +45,10 @@ pub(crate) enum Command {
     },
     /// Lets a node stand for election.
     Campaign(u64),
+    /// Lets a leader hand over, to the second.
+    Transfer(u64, u64),
+    /// Tells a node that its connection to another broke.
+    Lost(u64, u64),
     /// Lets time pass, at one node or, with 0, at all in turn.
     Tick(u64, u64),
     /// Proposes commands, all before the node acts.

@@ -2,7 +2,8 @@
 
 use raftmap_raft::{
     Action, Append, AppendReply, AppendResult, Body, DamageId, Entry, Event, FailReason, FetchPurpose,
-    HardState, LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason, Write,
+    HardState, LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason, TransferFailure,
+    Write,
 };
 
 /// Lines that are kept only if somebody wants to see them.
@@ -71,6 +72,7 @@ pub(crate) fn name(body: &Body) -> &'static str {
         Body::HeartbeatReply(_) => "heartbeat reply",
         Body::ReadIndex(_) => "read index",
         Body::ReadIndexReply(_) => "read index reply",
+        Body::TimeoutNow => "timeout now",
     }
 }
 
@@ -100,7 +102,7 @@ pub(crate) fn message(message: &Message) -> String {
         }
         Body::HeartbeatReply(reply) => format!("round {}{}", reply.round, damaged(reply.damage)),
         // The question's number is drawn by chance.
-        Body::ReadIndex(_) => String::new(),
+        Body::ReadIndex(_) | Body::TimeoutNow => String::new(),
         Body::ReadIndexReply(reply) => format!("read at {}", reply.index),
     };
     format!("t{} {} {content}", message.term, name(&message.body)).trim_end().to_owned()
@@ -139,6 +141,7 @@ fn fail_reason(reason: FailReason) -> String {
         FailReason::NotLeader { leader: Some(leader) } => format!("not the leader, n{leader} is"),
         FailReason::NotLeader { leader: None } => "no leader".into(),
         FailReason::LeadershipLost => "leadership lost".into(),
+        FailReason::HandingOver { to } => format!("handing over to n{to}"),
         FailReason::Overloaded => "overloaded".into(),
         FailReason::TooLarge { limit_bytes } => format!("more than {limit_bytes} bytes"),
     }
@@ -159,6 +162,16 @@ fn event(event: &Event) -> String {
         }
         Event::SteppedDown { term, reason: StepDownReason::DiskStalled } => {
             format!("steps down in t{term}: disk stalled")
+        }
+        Event::HandingOver { to } => format!("hands over to n{to}"),
+        Event::TransferFailed { to, reason } => {
+            let reason = match reason {
+                TransferFailure::NotLeader => "it does not lead",
+                TransferFailure::CannotLead => "that one cannot lead",
+                TransferFailure::Busy => "it is handing over already",
+                TransferFailure::TimedOut => "that one did not take over in time",
+            };
+            format!("does not hand over to n{to}: {reason}")
         }
         Event::Truncated { to } => format!("cuts its log to {to}"),
         Event::AcknowledgedLost { by, acknowledged } => {

@@ -84,6 +84,8 @@ fn run(cluster: &mut Cluster, delayed: &mut Vec<Envelope>, command: &Command) ->
             given(cluster, n(*id), &terms, hard_state, LogIndex(applied.unwrap_or(0)));
         }
         Command::Campaign(id) => cluster.step(n(*id), Input::Campaign),
+        Command::Transfer(id, to) => cluster.step(n(*id), Input::TransferLeadership { to: n(*to) }),
+        Command::Lost(id, peer) => cluster.step(n(*id), Input::PeerLost(n(*peer))),
         Command::Tick(id, count) => tick(cluster, *id, *count),
         Command::Propose(id, commands) => {
             let commands = commands.iter().map(|(key, value)| Bytes::from(format!("{key}={value}")));

@@ -164,13 +164,27 @@ impl Node {
         self.shared.failstop.failed().await
     }
 
-    /// Ends the node in good order: new requests are refused, those that are under way may end within `patience`, then the
-    /// threads stop.
+    /// Lets another server lead, if this one does: `to`, or else the connected one that has most of the log. Requests that
+    /// come meanwhile wait for the next leader. Returns when it is done, or has failed: [`ReadAndWrite::status`] tells.
+    pub async fn hand_over(&self, to: Option<NodeId>) {
+        self.shared.inbox.event(Event::HandOver { to });
+        let under_way = async || {
+            let status = self.replica_status().await;
+            status.is_ok_and(|status| status.raft.handing_over_to.is_some())
+        };
+        while under_way().await {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Ends the node in good order: another server leads, if one can; new requests are refused, those that are under way may
+    /// end within `patience`, then the threads stop.
     pub async fn shut_down(&self, patience: Duration) {
+        self.hand_over(None).await;
         self.shared.inbox.event(Event::ShutDown);
         let idle = async {
             while self.replica_status().await.is_ok_and(|status| status.requests > 0) {
-                tokio::time::sleep(SHUT_DOWN_POLL).await;
+                tokio::time::sleep(POLL).await;
             }
         };
         // Who is not done by then learns that the outcome is unknown.
@@ -281,5 +295,5 @@ fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaCon
     })
 }
 
-/// How often a node that is about to stop looks whether requests are still under way.
-const SHUT_DOWN_POLL: Duration = Duration::from_millis(5);
+/// How often it is looked whether something is still under way.
+const POLL: Duration = Duration::from_millis(5);

@@ -216,6 +216,10 @@ fn tell(notice: &Notice) {
         Notice::Raft(Raft::Campaigning { term }) => tracing::info!(%term, "standing for election"),
         Notice::Raft(Raft::Leading { term, votes }) => tracing::info!(%term, ?votes, "elected"),
         Notice::Raft(Raft::SteppedDown { term, reason }) => tracing::warn!(%term, ?reason, "stepped down"),
+        Notice::Raft(Raft::HandingOver { to }) => tracing::info!(%to, "handing over"),
+        Notice::Raft(Raft::TransferFailed { to, reason }) => {
+            tracing::warn!(%to, ?reason, "leadership was not handed over");
+        }
         Notice::Raft(Raft::Truncated { to }) => {
             tracing::info!(%to, "entries that were never committed are replaced");
         }

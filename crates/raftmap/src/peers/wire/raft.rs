@@ -32,11 +32,12 @@ pub(super) fn into_wire(message: Message) -> peer::RaftMessage {
             let (damage, result) = (damage.map(|damage| damage.0), Some(result_into_wire(result)));
             Wire::AppendReply(peer::AppendReply { round, damage, result })
         }
-        Body::Heartbeat(Heartbeat { commit, round, repair }) => Wire::Heartbeat(peer::Heartbeat {
+        Body::Heartbeat(Heartbeat { commit, round, repair, rank }) => Wire::Heartbeat(peer::Heartbeat {
             round,
             commit_index: commit.index.0,
             commit_term: commit.term.0,
             repair: repair.map(repair_into_wire).into(),
+            rank,
         }),
         Body::HeartbeatReply(HeartbeatReply { round, damage }) => {
             Wire::HeartbeatReply(peer::HeartbeatReply { round, damage: damage.map(|damage| damage.0) })
@@ -45,6 +46,7 @@ pub(super) fn into_wire(message: Message) -> peer::RaftMessage {
         Body::ReadIndexReply(ReadIndexReply { id, index }) => {
             Wire::ReadIndexReply(peer::ReadIndexReply { id, index: index.0 })
         }
+        Body::TimeoutNow => Wire::TimeoutNow(peer::TimeoutNow {}),
     };
     peer::RaftMessage { term: message.term.0, body: Some(body) }
 }
@@ -71,6 +73,7 @@ pub(super) fn from_wire(message: peer::RaftMessage) -> Result<Message, WireError
             commit: position(heartbeat.commit_term, heartbeat.commit_index)?,
             round: number("a round", heartbeat.round)?,
             repair: heartbeat.repair.as_option().map(repair_from_wire).transpose()?,
+            rank: heartbeat.rank,
         }),
         Wire::HeartbeatReply(peer::HeartbeatReply { round, damage }) => {
             let damage = damage.map(DamageId);
@@ -80,6 +83,7 @@ pub(super) fn from_wire(message: peer::RaftMessage) -> Result<Message, WireError
         Wire::ReadIndexReply(peer::ReadIndexReply { id, index: read }) => {
             Body::ReadIndexReply(ReadIndexReply { id, index: index("a read index", read)? })
         }
+        Wire::TimeoutNow(peer::TimeoutNow {}) => Body::TimeoutNow,
     };
     let message = Message { term: term("a term", message.term)?, body };
     message.validate()?;

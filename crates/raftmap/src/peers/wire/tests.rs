@@ -82,12 +82,14 @@ fn raft_message() -> impl Strategy<Value = Message> {
         any::<bool>().prop_map(|granted| Body::VoteReply(VoteReply { granted })),
         (round.clone(), option::of(damage()), result)
             .prop_map(|(round, damage, result)| Body::AppendReply(AppendReply { round, damage, result })),
-        (position(), round.clone(), option::of(repair))
-            .prop_map(|(commit, round, repair)| Body::Heartbeat(Heartbeat { commit, round, repair })),
+        (position(), round.clone(), option::of(repair), any::<u32>()).prop_map(
+            |(commit, round, repair, rank)| Body::Heartbeat(Heartbeat { commit, round, repair, rank })
+        ),
         (round, option::of(damage()))
             .prop_map(|(round, damage)| Body::HeartbeatReply(HeartbeatReply { round, damage })),
         any::<u64>().prop_map(|id| Body::ReadIndex(ReadIndex { id })),
         (any::<u64>(), index()).prop_map(|(id, index)| Body::ReadIndexReply(ReadIndexReply { id, index })),
+        Just(Body::TimeoutNow),
     ];
     prop_oneof![append(), (term(), body).prop_map(|(term, body)| Message { term, body })]
 }
@@ -278,7 +280,7 @@ fn an_append_with_a_gap_or_from_the_future_is_refused() {
 #[test]
 fn numbers_that_cannot_be_are_refused() {
     let round = NUMBER_END;
-    let heartbeat = Heartbeat { commit: LogPosition::default(), round, repair: None };
+    let heartbeat = Heartbeat { commit: LogPosition::default(), round, repair: None, rank: 0 };
     let message = Message { term: Term(1), body: Body::Heartbeat(heartbeat) };
     let refused = round_trip(Frame::Batch(batch_of(vec![PeerMessage::Raft(message)])));
     assert_eq!(refused, Err(WireError::Number { what: "a round", value: round }));

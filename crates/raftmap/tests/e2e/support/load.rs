@@ -31,9 +31,16 @@ pub(crate) struct Ledger {
     refused: BTreeSet<String>,
     /// What must never happen, and did while the load ran.
     wrong: Vec<String>,
+    /// Calls that ended without an answer, and why.
+    failed: Vec<String>,
 }
 
 impl Ledger {
+    /// Every call of the load must have been answered.
+    pub(crate) fn demand_no_failure(&self) {
+        assert!(self.failed.is_empty(), "calls failed: {}", describe(&self.failed));
+    }
+
     /// Holds the ledger against what a client finds.
     pub(crate) async fn compare(&self, client: &Client, stale: bool) -> Result<(), String> {
         let mut wrong = self.wrong.clone();
@@ -142,12 +149,14 @@ impl Shared {
                         self.read_back(&key).await;
                     }
                 }
-                // It stays open.
-                Err(Error::OutcomeUnknown(_)) => {}
-                Err(Error::NotApplied(_)) => {
+                Err(error) => {
                     let mut ledger = self.ledger.lock().unwrap();
-                    ledger.open.remove(&key);
-                    ledger.refused.insert(key);
+                    ledger.failed.push(format!("{key}: {error}"));
+                    // What is of unknown outcome stays open.
+                    if let Error::NotApplied(_) = error {
+                        ledger.open.remove(&key);
+                        ledger.refused.insert(key);
+                    }
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -168,12 +177,12 @@ impl Shared {
 
     /// A read that begins after the acknowledgement sees the write, or fails.
     async fn read_back(&self, key: &str) {
-        if let Ok(None) = self.client.get(key.to_owned()).await {
-            self.ledger
-                .lock()
-                .unwrap()
-                .wrong
-                .push(format!("{key}: acknowledged, and a later read did not see it"));
+        let read = self.client.get(key.to_owned()).await;
+        let mut ledger = self.ledger.lock().unwrap();
+        match read {
+            Ok(Some(_)) => {}
+            Ok(None) => ledger.wrong.push(format!("{key}: acknowledged, and a later read did not see it")),
+            Err(error) => ledger.failed.push(format!("{key}: not read: {error}")),
         }
     }
 }
