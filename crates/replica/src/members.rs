@@ -39,7 +39,8 @@ impl Replica {
                 && self.connected.contains_key(&follower.id)
                 && self.raft.membership().is_voter(follower.id)
         };
-        let best = || status.followers.iter().filter(ready).max_by_key(|each| (each.matched, Reverse(each.id)));
+        let best =
+            || status.followers.iter().filter(ready).max_by_key(|each| (each.matched, Reverse(each.id)));
         if let Some(to) = to.or_else(|| best().map(|best| best.id)) {
             self.raft.step(Input::TransferLeadership { to });
         }

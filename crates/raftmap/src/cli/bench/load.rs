@@ -107,7 +107,7 @@ impl Load {
     }
 }
 
-fn key(number: u32) -> Bytes {
+pub(super) fn key(number: u32) -> Bytes {
     format!("raftmap-bench/{number:010}").into()
 }
 

@@ -1,5 +1,6 @@
 //! `raftmap bench`.
 
+mod gaps;
 mod load;
 mod report;
 
@@ -11,6 +12,7 @@ use raftmap_client::Client;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::gaps::{GapReport, LeaderEvent};
 use self::load::{Load, Mix};
 use self::report::Report;
 use super::connect::{ConnectArgs, block_on_all_cores};
@@ -23,7 +25,9 @@ Examples:
     raftmap bench --local
     raftmap bench --local --clients 1 --seconds 10
   Reads of a running cluster, nine for each write:
-    raftmap bench --mix 90/10 --json";
+    raftmap bench --mix 90/10 --json
+  How long writes stand still when a leader dies, 20 times:
+    raftmap bench --local --event kill --events 20";
 
 /// Measure throughput and latency
 ///
@@ -65,6 +69,14 @@ pub(crate) struct Bench {
     #[arg(long)]
     local: bool,
 
+    /// Instead of throughput and latency, measure how long no write is acknowledged when this happens to the leader
+    #[arg(long, value_name = "EVENT", requires = "local", conflicts_with_all = ["mix", "seconds", "warm_up_seconds"])]
+    event: Option<LeaderEvent>,
+
+    /// How often it happens
+    #[arg(long, value_name = "COUNT", default_value_t = 20, requires = "event", value_parser = clap::value_parser!(u16).range(1..))]
+    events: u16,
+
     /// The figures as JSON
     #[arg(long)]
     json: bool,
@@ -73,9 +85,15 @@ pub(crate) struct Bench {
     connect: ConnectArgs,
 }
 
+/// What was measured.
+enum Measured {
+    Throughput(Report),
+    Gaps(GapReport),
+}
+
 impl Bench {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let report = block_on_all_cores(async {
+        let measured = block_on_all_cores(async {
             let failed = |error| Failure::Failed(format!("no signals: {error}"));
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -86,35 +104,45 @@ impl Bench {
                 _ = interrupt.recv() => Err(Failure::Interrupted),
             }
         })?;
+        let (json, text, failure) = match &measured {
+            Measured::Throughput(report) => (report.json(), report.text(), report.failure()),
+            Measured::Gaps(report) => (report.json(), report.text(), report.failure()),
+        };
         if self.json {
-            output::json(&report.json())?;
+            output::json(&json)?;
         } else {
-            output::line(&report.text())?;
+            output::line(&text)?;
         }
-        match report.failure() {
+        match failure {
             None => Ok(()),
             Some(failure) => Err(Failure::Failed(failure)),
         }
     }
 
-    async fn measure(&self) -> Result<Report, Failure> {
+    async fn measure(&self) -> Result<Measured, Failure> {
         if !self.local {
             let mut clients = Vec::new();
             for _ in 0..self.connections {
                 clients.push(self.connect.client().await?);
             }
-            return self.load().run(&clients).await;
+            return self.load().run(&clients).await.map(Measured::Throughput);
         }
         let (mut cluster, folder) = start_local().await?;
         let mut clients = Vec::new();
         for _ in 0..self.connections {
             clients.push(Client::connect(cluster.endpoints(), cluster.tls(CLIENT)?).await?);
         }
-        let report = self.load().run(&clients).await?;
+        let measured = match self.event {
+            None => Measured::Throughput(self.load().run(&clients).await?),
+            Some(event) => {
+                let gaps = gaps::measure(&mut cluster, &clients, self.load(), event, self.events).await?;
+                Measured::Gaps(gaps)
+            }
+        };
         drop(clients);
         cluster.stop_all().await?;
         drop(folder);
-        Ok(report)
+        Ok(measured)
     }
 
     fn load(&self) -> Load {
