@@ -39,20 +39,25 @@ struct Clock {
 }
 
 impl PreCandidate {
-    /// Asks around. With nobody to ask the answer is there at once.
+    /// Begins to ask around.
     pub(crate) fn start(core: &mut Core) -> Role {
         core.outbox.event(Event::PreCampaigning { term: core.term() });
+        Self::ask(core)
+    }
+
+    /// Asks all voters. With nobody to ask the answer is there at once.
+    fn ask(core: &mut Core) -> Role {
         let request = VoteRequest { last: core.log.last() };
         for to in voters_but_self(core) {
             core.send(to, Free::PreVote(request));
         }
-        let mut this = Self { votes: Votes::default(), clock: Clock::start(core) };
+        let mut this = Self { votes: Votes::default(), clock: Clock::start(core.random_retry()) };
         this.votes.record(core.id(), true);
         this.conclude(core).unwrap_or(Role::PreCandidate(this))
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
-        self.clock.tick().then(|| Self::start(core))
+        self.clock.tick().then(|| Self::ask(core))
     }
 
     /// See [`crate::Raft::quiet_ticks`].
@@ -86,7 +91,8 @@ impl Candidate {
             core.promise(to, Promise::Vote(request));
         }
         let own_vote = core.outbox.latest_write();
-        Role::Candidate(Self { votes: Votes::default(), clock: Clock::start(core), own_vote })
+        let clock = Clock::start(core.random_timeout());
+        Role::Candidate(Self { votes: Votes::default(), clock, own_vote })
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
@@ -166,8 +172,8 @@ impl Votes {
 }
 
 impl Clock {
-    fn start(core: &mut Core) -> Self {
-        Self { elapsed: 0, timeout: core.random_timeout() }
+    fn start(timeout: u32) -> Self {
+        Self { elapsed: 0, timeout }
     }
 
     /// Counts a tick; whether the time is up.

@@ -142,6 +142,13 @@ impl Core {
         base + self.rng.u32(0..base.max(1))
     }
 
+    /// Until pre-votes are asked for again, by chance between one and two heartbeats: asking disturbs nobody, and who refused
+    /// may have noticed meanwhile that the leader is gone.
+    pub(crate) fn random_retry(&mut self) -> u32 {
+        let base = self.config.heartbeat_ticks;
+        base + self.rng.u32(0..base.max(1))
+    }
+
     /// A number that no earlier start of this node used, but for an unlikely chance.
     pub(crate) fn random_u64(&mut self) -> u64 {
         self.rng.u64(..)
