@@ -19,6 +19,8 @@ use crate::retry::{Failed, Next};
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to wait for the members from servers that do not answer.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a refresh waits for servers that are slow to answer; what they say later counts all the same.
+const REFRESH_PATIENCE: Duration = Duration::from_millis(200);
 /// The shortest time between two refreshes.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 /// How many servers are known at most: what a member list names beyond is not used.
@@ -38,7 +40,7 @@ pub(crate) struct Cluster {
     config: Config,
     servers: Mutex<Servers>,
     /// Asks for a refresh.
-    stale: Notify,
+    stale: Arc<Notify>,
 }
 
 struct Servers {
@@ -51,6 +53,8 @@ struct Servers {
     /// How many of `links` are preferred to the others: the members, or all while no member is known.
     preferred: usize,
     leader: Option<Arc<Link>>,
+    /// The leader of `term`, whether or not calls to it failed since.
+    elected: Option<Arc<Link>>,
     /// The latest term of which the leader is known.
     term: u64,
     /// Whose turn it is when the leader is not known.
@@ -59,10 +63,11 @@ struct Servers {
 
 impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
+        let stale = Arc::new(Notify::new());
         let mut links: Vec<Arc<Link>> = Vec::new();
         for seed in &config.seeds {
             if links.iter().all(|link| link.server() != seed.as_str()) {
-                links.push(Link::start(seed.clone(), config.tls.clone()));
+                links.push(Link::start(seed.clone(), config.tls.clone(), Arc::clone(&stale)));
             }
         }
         let servers = Servers {
@@ -72,9 +77,10 @@ impl Cluster {
             turn: fastrand::usize(..links.len()),
             links,
             leader: None,
+            elected: None,
             term: 0,
         };
-        Self { config, servers: Mutex::new(servers), stale: Notify::new() }
+        Self { config, servers: Mutex::new(servers), stale }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -125,7 +131,7 @@ impl Cluster {
             return None;
         }
         let endpoint = Endpoint::parse(server).ok()?;
-        Some(Link::start(endpoint, self.config.tls.clone()))
+        Some(Link::start(endpoint, self.config.tls.clone(), Arc::clone(&self.stale)))
     }
 
     /// Takes in what a server says of the members. What is older than what is known changes nothing.
@@ -140,7 +146,14 @@ impl Cluster {
             let leader = leader.and_then(|member| self.link_to(&servers, &member.client_address));
             // Of two answers of one term, one may be from before the election was won.
             if leader.is_some() || response.term > servers.term {
-                servers.leader = leader;
+                servers.leader.clone_from(&leader);
+            }
+            if let Some(leader) = leader {
+                leader.set_succeeded(false);
+                let before = servers.elected.replace(Arc::clone(&leader));
+                if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &leader)) {
+                    before.set_succeeded(true);
+                }
             }
             servers.term = response.term;
         }
@@ -208,8 +221,11 @@ impl Cluster {
     /// Refreshes whenever a call gave cause to, and from time to time.
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         loop {
-            // What fails here fails in the calls, too, which say so to their callers.
-            self.ask_all().join_all().await;
+            // What fails here fails in the calls, too, which say so to their callers. One that is silent is not waited for.
+            let mut asked = self.ask_all();
+            let all = async { while asked.join_next().await.is_some() {} };
+            let _some_are_silent = tokio::time::timeout(REFRESH_PATIENCE, all).await;
+            asked.detach_all();
             let last = Instant::now();
             drop(tokio::time::timeout(REFRESH_INTERVAL, self.stale.notified()).await);
             tokio::time::sleep_until(last + REFRESH_PAUSE).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::dial::{Calls, DialError, dial};
@@ -47,9 +47,14 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A link to `endpoint`. Nothing is connected until the first call.
-    pub(crate) fn start(endpoint: Endpoint, tls: Option<Arc<rustls::ClientConfig>>) -> Arc<Self> {
-        let connection = Arc::new(Connection { endpoint, tls, state: tokio::sync::Mutex::default() });
+    /// A link to `endpoint`. Nothing is connected until the first call. It asks for a look at the members by `stale`.
+    pub(crate) fn start(
+        endpoint: Endpoint,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        stale: Arc<Notify>,
+    ) -> Arc<Self> {
+        let (state, succeeded) = (tokio::sync::Mutex::default(), watch::Sender::new(false));
+        let connection = Arc::new(Connection { endpoint, tls, state, succeeded, stale });
         let (queue, calls) = mpsc::channel(QUEUE_CALLS_MAX);
         tokio::spawn(pipeline::run(Arc::clone(&connection), calls));
         Arc::new(Self { connection, queue, aside_until: Mutex::new(None) })
@@ -87,6 +92,11 @@ impl Link {
         *self.aside_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SET_ASIDE);
     }
 
+    /// It led, and another server does since, or it leads again.
+    pub(crate) fn set_succeeded(&self, succeeded: bool) {
+        self.connection.succeeded.send_replace(succeeded);
+    }
+
     pub(crate) fn is_aside(&self) -> bool {
         let until = *self.aside_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
@@ -98,6 +108,9 @@ pub(crate) struct Connection {
     endpoint: Endpoint,
     tls: Option<Arc<rustls::ClientConfig>>,
     state: tokio::sync::Mutex<State>,
+    /// Whether it led, and another server does since.
+    succeeded: watch::Sender<bool>,
+    stale: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -138,6 +151,17 @@ impl Connection {
                 Err(failed)
             }
         }
+    }
+
+    /// It owes answers and is silent: perhaps another server leads by now.
+    pub(crate) fn suspect(&self) {
+        self.stale.notify_one();
+    }
+
+    /// Waits until another server leads instead of this one.
+    pub(crate) async fn succeeded(&self) {
+        let mut succeeded = self.succeeded.subscribe();
+        succeeded.wait_for(|succeeded| *succeeded).await.expect("the sender lives as long as this");
     }
 
     /// `broken` does not work any more: the next call connects again.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Larger requests travel as calls of their own, so that a stream never exceeds a server's limit for one message, and a
 /// request that is too large fails alone.
 pub(crate) const STREAM_REQUEST_BYTES_MAX: usize = 256 << 10;
+/// A server that owes answers and sends none for this long may have stopped: another one may lead by now.
+const SILENCE: Duration = Duration::from_millis(250);
 /// How long a full stream may go without an answer, or a message without being taken, until the stream counts as broken.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -78,7 +81,7 @@ pub(crate) async fn run(connection: Arc<Connection>, mut queue: mpsc::Receiver<C
         };
         match calls.map.pipeline().await {
             Ok(opened) => {
-                let stream = Stream::new(connection.server());
+                let stream = Stream::new(&connection);
                 let end = stream.serve(opened, &mut waiting, &mut queue).await;
                 stream.lose_all(&end);
             }
@@ -106,14 +109,26 @@ type Reply = oneshot::Sender<Result<Response, Failed>>;
 /// One stream, and the callers that wait for its answers.
 struct Stream<'a> {
     server: &'a str,
+    connection: &'a Connection,
     in_flight: Mutex<HashMap<u64, Reply>>,
     /// Told after every message of answers.
     answered: Notify,
+    /// Messages of answers so far.
+    heard: AtomicU64,
+    /// Told after every message of requests.
+    sent: Notify,
 }
 
 impl<'a> Stream<'a> {
-    fn new(server: &'a str) -> Self {
-        Self { server, in_flight: Mutex::default(), answered: Notify::new() }
+    fn new(connection: &'a Connection) -> Self {
+        Self {
+            server: connection.server(),
+            connection,
+            in_flight: Mutex::default(),
+            answered: Notify::new(),
+            heard: AtomicU64::new(0),
+            sent: Notify::new(),
+        }
     }
 
     fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, Reply>> {
@@ -133,6 +148,25 @@ impl<'a> Stream<'a> {
             biased;
             end = self.read(responses) => end,
             end = self.write(requests, waiting, queue) => end,
+            end = self.watch() => end,
+        }
+    }
+
+    /// Notices a server that is silent although it owes answers, and gives it up as soon as it is known that another one
+    /// leads instead: a leader whose machine stopped breaks no connection.
+    async fn watch(&self) -> Failed {
+        loop {
+            if self.in_flight().is_empty() {
+                self.sent.notified().await;
+            }
+            let heard = self.heard.load(Ordering::Relaxed);
+            tokio::time::sleep(SILENCE).await;
+            while !self.in_flight().is_empty() && self.heard.load(Ordering::Relaxed) == heard {
+                self.connection.suspect();
+                if tokio::time::timeout(SILENCE, self.connection.succeeded()).await.is_ok() {
+                    return Failed::lost(self.server, "it is silent, and another server leads");
+                }
+            }
         }
     }
 
@@ -162,6 +196,7 @@ impl<'a> Stream<'a> {
             drop(reply.send(result));
         }
         drop(in_flight);
+        self.heard.fetch_add(1, Ordering::Relaxed);
         self.answered.notify_one();
     }
 
@@ -186,6 +221,7 @@ impl<'a> Stream<'a> {
             if batch.requests.is_empty() {
                 continue;
             }
+            self.sent.notify_one();
             match tokio::time::timeout(STALL_TIMEOUT, requests.send(batch)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => {

@@ -192,6 +192,23 @@ async fn no_read_is_old(reads: Vec<JoinHandle<Result<Option<Entry>, Error>>>) {
     }
 }
 
+/// A machine that stops closes no connection: who waits for an answer of it has its silence and the word of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_at_a_leader_that_stands_still_go_on_at_the_next_one() {
+    let mut world = World::start().await;
+    let addresses: Vec<_> = world.ids().iter().map(|id| world.client_address(*id)).collect();
+    let builder = Client::builder(addresses, world.tls(CLIENT).unwrap());
+    // No attempt ends by its timeout within the test.
+    let client = builder.timeout(PATIENCE * 2).attempt_timeout(PATIENCE * 2).connect().await.unwrap();
+    must_put(&client, "goes", "on").await;
+    let old = world.agree(&world.ids()).await;
+    world.pause(old).unwrap();
+    soon("a put that the paused leader got", client.put("goes", "elsewhere").into_future()).await.unwrap();
+    world.resume(old).unwrap();
+    let entry = client.get("goes").await.unwrap().expect("it was put");
+    assert_eq!(entry.value, "elsewhere");
+}
+
 /// Promises 1, 4 and 6 at once: links that are cut, one-sided or slow, and servers that are killed or paused, one after
 /// the other in an order by chance.
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ Examples:
 
 /// Serve a data directory as one server of its cluster
 ///
-/// Ends in good order at SIGTERM or SIGINT. Ends at once, with code 5 and the reason in its last line, when its disk
+/// Ends in good order at SIGTERM or SIGINT: a leader hands over first. Ends at once, with code 5 and the reason in its last line, when its disk
 /// fails or an invariant breaks: a server never goes on with what it cannot trust.
 #[derive(Args)]
 #[command(before_help = EXAMPLES, after_help = exit::TABLE)]
