@@ -43,6 +43,10 @@ number! {
     DamageId
 }
 number! {
+    /// One state machine of this node: 0 from the first day, one more with each snapshot that is installed.
+    StateId
+}
+number! {
     /// A [`crate::Write`] in the one ordered stream of writes, from 1, each one more than the last.
     WriteId
 }

@@ -55,7 +55,7 @@ mod write;
 
 pub use config::{Config, Restored};
 pub use entry::{Entry, HardState, LogPosition, Payload, PayloadError};
-pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, Term, WriteId};
+pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, StateId, Term, WriteId};
 pub use io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, StepDownReason, TransferFailure};
 pub use membership::{Membership, MembershipError};
 pub use message::{
@@ -64,4 +64,4 @@ pub use message::{
 };
 pub use raft::Raft;
 pub use status::{FollowerStatus, RoleName, Status};
-pub use write::Write;
+pub use write::{Base, Write};

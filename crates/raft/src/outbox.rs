@@ -148,8 +148,8 @@ impl Outbox {
     }
 
     fn write_is_empty(&self) -> bool {
-        let Write { id: _, hard_state, truncate_to, entries } = &self.write;
-        hard_state.is_none() && truncate_to.is_none() && entries.is_empty()
+        let Write { id: _, hard_state, truncate_to, base, entries } = &self.write;
+        hard_state.is_none() && truncate_to.is_none() && base.is_none() && entries.is_empty()
     }
 }
 
