@@ -5,13 +5,13 @@
 //!
 //! ```text
 //! header                                           record
-//!  0  u128 cluster                                  0  u8   kind: 1 entry, 2 truncation
-//! 16  u64  node                                     1  u8   entry: kind of the payload; truncation: 0
+//!  0  u128 cluster                                  0  u8   kind: 1 entry, 2 truncation, 3 base
+//! 16  u64  node                                     1  u8   entry: kind of the payload; others: 0
 //! 24  u64  group                                    2  u16  0
 //! 32  u32  length of the batch, in blocks           4  u32  length of the content, in bytes
-//! 36  u32  checksum of the head or mark before       8  u64  entry: its index; truncation: the last index to keep
-//! 40  u32  CRC32C of the checksums of blocks 1..   16  u64  entry: its term; truncation: 0
-//! 44  u32  number of records                       24  …    entry: the content of the payload
+//! 36  u32  checksum of the head or mark before       8  u64  entry, base: index; truncation: the last index to keep
+//! 40  u32  CRC32C of the checksums of blocks 1..   16  u64  entry, base: term; truncation: 0
+//! 44  u32  number of records                       24  …    entry: the content of the payload; base: see `base`
 //! 48  u32  length of all records, in bytes
 //! 52  u32  length of the segment, in blocks: finds a file that was cut
 //! ```
@@ -19,8 +19,9 @@
 //! at 36: batches and marks form a chain, and one that is lost is missed. A mark is a batch of one block without records.
 
 use bytes::Bytes;
-use raftmap_raft::{Entry, GroupId, LogIndex, NodeId, Term};
+use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, NodeId, Term};
 
+use crate::base::BaseRecord;
 use crate::block::{BLOCK_BYTES, BLOCK_CONTENT_BYTES, BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
 use crate::block::{checksum, read_u32, read_u64};
 use crate::disk::aligned::AlignedBuffer;
@@ -69,6 +70,7 @@ pub(crate) enum Record<'a> {
     Entry(&'a Entry),
     /// The last index to keep.
     Truncate(LogIndex),
+    Base(BaseRecord<'a>),
 }
 
 impl Record<'_> {
@@ -77,6 +79,7 @@ impl Record<'_> {
         match self {
             Self::Entry(entry) => RECORD_HEADER_BYTES + content_bytes(entry),
             Self::Truncate(_) => RECORD_HEADER_BYTES,
+            Self::Base(record) => RECORD_HEADER_BYTES + record.content_bytes(),
         }
     }
 }
@@ -153,25 +156,27 @@ struct StreamWriter<'a> {
 
 impl StreamWriter<'_> {
     fn put_record(&mut self, record: &Record<'_>) {
-        let mut header = [0; RECORD_HEADER_BYTES];
         match record {
             Record::Entry(entry) => {
                 let content = entry.payload.to_bytes();
-                let len = u32::try_from(content.len()).expect("an entry fits a segment of at most 1 GiB");
-                header[0] = 1;
-                header[1] = entry.payload.kind();
-                header[4..8].copy_from_slice(&len.to_le_bytes());
-                header[8..16].copy_from_slice(&entry.index.0.to_le_bytes());
-                header[16..24].copy_from_slice(&entry.term.0.to_le_bytes());
-                self.put(&header);
-                self.put(&content);
+                self.put_parts([1, entry.payload.kind()], entry.position(), &content);
             }
             Record::Truncate(last) => {
-                header[0] = 2;
-                header[8..16].copy_from_slice(&last.0.to_le_bytes());
-                self.put(&header);
+                self.put_parts([2, 0], LogPosition { index: *last, term: Term(0) }, &[]);
             }
+            Record::Base(record) => self.put_parts([3, 0], record.base.position, &record.to_bytes()),
         }
+    }
+
+    fn put_parts(&mut self, kinds: [u8; 2], at: LogPosition, content: &[u8]) {
+        let len = u32::try_from(content.len()).expect("a record fits a segment of at most 1 GiB");
+        let mut header = [0; RECORD_HEADER_BYTES];
+        header[..2].copy_from_slice(&kinds);
+        header[4..8].copy_from_slice(&len.to_le_bytes());
+        header[8..16].copy_from_slice(&at.index.0.to_le_bytes());
+        header[16..24].copy_from_slice(&at.term.0.to_le_bytes());
+        self.put(&header);
+        self.put(content);
     }
 
     fn put(&mut self, mut bytes: &[u8]) {
@@ -244,6 +249,7 @@ pub(crate) fn rest_checksum(blocks: &[u8]) -> u32 {
 pub(crate) enum RecordHeader {
     Entry { payload_kind: u8, content_bytes: usize, index: LogIndex, term: Term },
     Truncate(LogIndex),
+    Base { content_bytes: usize, position: LogPosition },
 }
 
 /// Bytes that are not a record, in a block whose checksum fits.
@@ -276,7 +282,7 @@ impl<'a> StreamReader<'a> {
         u32::try_from(self.position).expect("a batch fits a segment of at most 1 GiB")
     }
 
-    /// The next record's header; `None` at the end. For an entry, [`Self::content`] or [`Self::skip`] must follow.
+    /// The next record's header; `None` at the end. For one with content, [`Self::content`] or [`Self::skip`] must follow.
     pub(crate) fn next_header(&mut self) -> Result<Option<RecordHeader>, MalformedRecord> {
         if self.position == self.end {
             return Ok(None);
@@ -295,18 +301,21 @@ impl<'a> StreamReader<'a> {
             (2, 0, [0, 0]) if content_bytes == 0 && term == Term(0) => {
                 Ok(Some(RecordHeader::Truncate(index)))
             }
+            (3, 0, [0, 0]) if content_bytes <= self.end - self.position => {
+                Ok(Some(RecordHeader::Base { content_bytes, position: LogPosition { term, index } }))
+            }
             _ => Err(MalformedRecord),
         }
     }
 
-    /// The content of the entry whose header was read last.
+    /// The content of the record whose header was read last.
     pub(crate) fn content(&mut self, content_bytes: usize) -> Bytes {
         let mut content = vec![0; content_bytes];
         self.take(&mut content);
         content.into()
     }
 
-    /// Passes over the content of the entry whose header was read last.
+    /// Passes over the content of the record whose header was read last.
     pub(crate) fn skip(&mut self, content_bytes: usize) {
         assert!(content_bytes <= self.end - self.position);
         self.position += content_bytes;
@@ -332,9 +341,10 @@ pub(crate) fn first_part(position: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use raftmap_raft::{Membership, Payload};
+    use raftmap_raft::{Base, Membership, Payload, StateId};
 
     use super::*;
+    use crate::base;
     use crate::block::{Block, classify};
 
     const IDS: LogIds = LogIds { cluster: 5, node: NodeId(2), group: GroupId(1) };
@@ -359,6 +369,7 @@ mod tests {
     enum Owned {
         Entry(Entry),
         Truncate(LogIndex),
+        Base(Base, LogIndex),
     }
 
     impl Owned {
@@ -366,14 +377,29 @@ mod tests {
             match self {
                 Self::Entry(entry) => Record::Entry(entry),
                 Self::Truncate(to) => Record::Truncate(*to),
+                Self::Base(base, last) => Record::Base(BaseRecord { base, last: *last }),
             }
         }
+    }
+
+    fn any_base() -> impl Strategy<Value = (Base, LogIndex)> {
+        let numbers = (1u64..99, 1u64..1 << 40, 0u64..99, 0u64..99, any::<u64>());
+        (numbers, 1u64..800).prop_map(|((term, index, durable, last, state), members)| {
+            let base = Base {
+                position: LogPosition { term: Term(term), index: LogIndex(index) },
+                membership: Membership::of_voters((1..=members).map(NodeId)),
+                durable: LogIndex(index + durable),
+                state: StateId(state),
+            };
+            (base, LogIndex(index + last))
+        })
     }
 
     fn any_records() -> impl Strategy<Value = Vec<Owned>> {
         let record = prop_oneof![
             4 => any_entry().prop_map(Owned::Entry),
             1 => any::<u64>().prop_map(|to| Owned::Truncate(LogIndex(to))),
+            1 => any_base().prop_map(|(base, last)| Owned::Base(base, last)),
         ];
         proptest::collection::vec(record, 1..20)
     }
@@ -383,6 +409,10 @@ mod tests {
         while let Some(header) = stream.next_header().unwrap() {
             records.push(match header {
                 RecordHeader::Truncate(to) => Owned::Truncate(to),
+                RecordHeader::Base { content_bytes, position } => {
+                    let (base, last) = base::decode(position, &stream.content(content_bytes)).unwrap();
+                    Owned::Base(base, last)
+                }
                 RecordHeader::Entry { payload_kind, content_bytes, index, term } => {
                     let payload = Payload::decode(payload_kind, stream.content(content_bytes)).unwrap();
                     Owned::Entry(Entry { term, index, payload })
@@ -449,7 +479,9 @@ mod tests {
                 {
                     let mut stream = StreamReader::of_batch(&block, &header);
                     while let Ok(Some(record)) = stream.next_header() {
-                        if let RecordHeader::Entry { content_bytes, .. } = record {
+                        if let RecordHeader::Entry { content_bytes, .. }
+                        | RecordHeader::Base { content_bytes, .. } = record
+                        {
                             stream.content(content_bytes);
                         }
                     }
@@ -465,7 +497,8 @@ mod tests {
             let end = u32::try_from(BATCH_HEADER_BYTES + len).unwrap();
             let mut stream = StreamReader::of_range(&bytes, u32::try_from(BATCH_HEADER_BYTES).unwrap(), end);
             while let Ok(Some(record)) = stream.next_header() {
-                if let RecordHeader::Entry { content_bytes, .. } = record {
+                if let RecordHeader::Entry { content_bytes, .. } | RecordHeader::Base { content_bytes, .. } = record
+                {
                     stream.skip(content_bytes);
                 }
             }
@@ -492,7 +525,8 @@ mod tests {
         assert_eq!(read(0, 0), Ok(Some(RecordHeader::Truncate(LogIndex(0)))));
         let bad = [
             ("kind", first, 0),
-            ("kind", first, 3),
+            ("payload kind of a base", first, 3),
+            ("kind", first, 4),
             ("reserved", first + 2, 1),
             ("length", first + 6, 1),
             ("payload kind of a truncation", second + 1, 1),

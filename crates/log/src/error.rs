@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raftmap_raft::{LogIndex, NodeId, PayloadError, Term};
+use raftmap_raft::{LogIndex, MembershipError, NodeId, PayloadError, Term};
 
 use crate::recovered::{Damage, DamageReason};
 
-/// Why a log stopped working. But for [`LogError::NotInLog`], the first one is final: whatever is called later gives
-/// the same error again, nothing is tried twice, and the node must end. After a failed sync nobody knows what the disk
+/// Why a log stopped working. But for [`LogError::NotInLog`] and [`LogError::Compacted`], the first one is final: whatever
+/// is called later gives the same error again, nothing is tried twice, and the node must end. After a failed sync nobody knows what the disk
 /// holds (scenario 48).
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
@@ -43,6 +43,14 @@ pub enum LogError {
         index: LogIndex,
         /// The last entry.
         last: LogIndex,
+    },
+    /// The log does not hold that entry any more: it is in the state machine alone. Not final.
+    #[error("entry {index} is not in the log any more, which begins at {first}")]
+    Compacted {
+        /// What was asked for.
+        index: LogIndex,
+        /// The first entry that the log holds, or will hold.
+        first: LogIndex,
     },
 }
 
@@ -94,6 +102,16 @@ pub enum OpenError {
         index: LogIndex,
         /// What is wrong with it.
         source: PayloadError,
+    },
+    /// A base whose membership this version does not know.
+    #[error("segment {segment}, base at {index}: {source}")]
+    Base {
+        /// The segment's number.
+        segment: u64,
+        /// Where the base is.
+        index: LogIndex,
+        /// What is wrong with it.
+        source: MembershipError,
     },
     /// Good blocks whose records do not follow each other. No disk does that, and no version of raftmap writes it.
     #[error(

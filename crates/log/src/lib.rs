@@ -18,8 +18,10 @@
 //! One corner is accepted: if the disk loses the *whole* write of the very last batch although its sync succeeded, and
 //! the node dies before the mark that follows it ([`Log::mark`]), the log looks as if that batch had never been.
 
+mod base;
 mod batch;
 mod block;
+mod cut;
 mod directory;
 pub mod disk;
 mod error;
@@ -34,9 +36,11 @@ mod reader;
 mod recovered;
 mod recovery;
 mod repair;
+mod replay;
 mod scan;
 mod segment;
 
+pub use crate::cut::Cut;
 pub use crate::disk::real::RealDisk;
 pub use crate::disk::{Disk, DiskFile, Space};
 pub use crate::error::{IdentityError, InitError, LogError, OpenError};
@@ -45,4 +49,4 @@ pub use crate::log::{Log, Preparation};
 pub use crate::mem_disk::{MemDisk, MemDiskOptions};
 pub use crate::options::LogOptions;
 pub use crate::reader::LogReader;
-pub use crate::recovered::{Damage, DamageReason, Recovered, Repair, TermRun};
+pub use crate::recovered::{Damage, DamageReason, Recovered, Repair, SegmentUse, TermRun};

@@ -8,6 +8,7 @@ use raftmap_raft::{HardState, LogIndex, LogPosition, Write, WriteId};
 
 use crate::batch::{self, LogIds, Position, Record};
 use crate::block::BLOCK_BYTES;
+use crate::cut::{Cut, Segments};
 use crate::directory;
 use crate::disk::aligned::AlignedBuffer;
 use crate::disk::{Disk, DiskFile, Space};
@@ -18,7 +19,7 @@ use crate::index::{OutOfOrder, Span};
 use crate::options::LogOptions;
 use crate::plan::{Plan, Stage, fitting};
 use crate::reader::{LogReader, Shared};
-use crate::recovered::Recovered;
+use crate::recovered::{Recovered, SegmentUse};
 use crate::recovery::read_log;
 use crate::repair::repair;
 use crate::segment::{Segment, SegmentFolder};
@@ -31,6 +32,7 @@ pub struct Log<D: Disk> {
     options: LogOptions,
     segment: Segment<D>,
     spare: Spare<D>,
+    segments: Segments,
     /// Where the next batch or mark goes.
     next: Position,
     /// Whether a mark stands right before it, or nothing at all.
@@ -79,27 +81,35 @@ impl<D: Disk> Log<D> {
         let folder = SegmentFolder { disk, path: directory::group_path(dir, options.group) };
         folder.sync_names()?;
         folder.remove_unfinished()?;
-        let found = read_log(&folder, ids)?;
-        let (log_term, term) = (found.index.last().term, hard_state.stored().hard_state.term);
-        if log_term > term {
-            return Err(OpenError::HardStateBehindLog { hard_state: term, log: log_term, node: ids.node });
+        let mut found = read_log(&folder, ids)?;
+        let term = hard_state.stored().hard_state.term;
+        if found.term > term {
+            return Err(OpenError::HardStateBehindLog { hard_state: term, log: found.term, node: ids.node });
         }
-        let repair = repair(&folder, &mut hard_state, &identity, options, &found)?;
+        let repair = repair(&folder, &mut hard_state, &identity, ids, options, &mut found)?;
 
+        let (mut there, mut spare) = (Vec::new(), Spare::None);
+        for number in folder.numbers()? {
+            let segment = folder.open(number)?;
+            if number <= found.next.generation {
+                there.push((number, segment.bytes()));
+            } else {
+                spare = Spare::Ready(segment);
+            }
+        }
+        let segments = Segments::new(there);
         let recovered = Recovered {
             hard_state: hard_state.stored().hard_state,
+            base: found.base,
             last: found.index.last(),
-            terms: found.index.terms().to_vec(),
+            terms: found.index.terms().collect(),
+            segments: segments.uses(&found.index),
             memberships: found.memberships,
             reached: hard_state.stored().reached,
             identity,
             repair,
         };
         let segment = folder.open(found.next.generation)?;
-        let spare = match folder.numbers()?.last() {
-            Some(last) if *last == segment.number + 1 => Spare::Ready(folder.open(*last)?),
-            _ => Spare::None,
-        };
         let log = Self {
             hard_state,
             ids,
@@ -107,6 +117,7 @@ impl<D: Disk> Log<D> {
             next: Position { segment_blocks: segment.blocks, ..found.next },
             segment,
             spare,
+            segments,
             marked: found.marked,
             last_write: WriteId(0),
             buffer: AlignedBuffer::default(),
@@ -203,12 +214,36 @@ impl<D: Disk> Log<D> {
         })
     }
 
+    /// The removal of segments that hold nothing of the log any more since its base moved, if there are any: to be run where
+    /// it delays no append. One at a time; one that was dropped is offered again, by the next start, too.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn cut(&mut self) -> Result<Option<Cut<D>>, LogError> {
+        self.guarded(|log| Ok(log.segments.cut(&log.shared, &log.lock)))
+    }
+
+    /// The length of all segments that the log needs, in bytes: those that wait for a [`Cut`] are not among them.
+    pub fn bytes(&self) -> u64 {
+        self.segments.bytes(&self.shared.index())
+    }
+
+    /// The segments in use and those that wait for a [`Cut`], or are being cut, in ascending order.
+    pub fn segments(&self) -> Vec<SegmentUse> {
+        self.segments.uses(&self.shared.index())
+    }
+
     /// A reader of this log.
     pub fn reader(&self) -> LogReader<D> {
         LogReader::new(self.shared.clone())
     }
 
-    /// The last entry.
+    /// Where the log begins: the entry before its first one; zeroes if that is the very first one.
+    pub fn base(&self) -> LogPosition {
+        self.shared.index().base()
+    }
+
+    /// The last entry; the base if there is none.
     pub fn last(&self) -> LogPosition {
         self.shared.index().last()
     }
@@ -292,6 +327,9 @@ impl<D: Disk> Log<D> {
             let end = start + record.size_bytes();
             match record {
                 Record::Truncate(to) => index.truncate(*to)?,
+                Record::Base(record) => {
+                    index.rebase(record.base.position, record.last, at.generation)?;
+                }
                 Record::Entry(entry) => {
                     let span = Span {
                         first: entry.index,
@@ -329,6 +367,7 @@ impl<D: Disk> Log<D> {
                 folder.make(self.segment.number + 1, self.options.segment_bytes, &[])?
             }
         };
+        self.segments.add(self.segment.number, self.segment.bytes());
         self.next.generation = self.segment.number;
         self.next.segment_blocks = self.segment.blocks;
         self.next.place = 0;

@@ -1,7 +1,8 @@
 //! Decides in which steps writes become durable, and refuses those that break the rules, before anything is written.
 
-use raftmap_raft::{Entry, HardState, LogIndex, LogPosition, Term, Write, WriteId};
+use raftmap_raft::{Base, Entry, HardState, LogIndex, LogPosition, Term, Write, WriteId};
 
+use crate::base::BaseRecord;
 use crate::batch::{self, Record};
 use crate::index::{Index, OutOfOrder};
 
@@ -16,6 +17,7 @@ pub(crate) struct Stage<'a> {
 pub(crate) struct Plan<'a, 'p> {
     entry_bytes_max: usize,
     hard_state: HardState,
+    base: LogPosition,
     last: LogPosition,
     last_write: WriteId,
     stages: Vec<Stage<'a>>,
@@ -31,7 +33,8 @@ impl<'a, 'p> Plan<'a, 'p> {
         entry_bytes_max: usize,
     ) -> Self {
         let stages = vec![Stage::default()];
-        Self { entry_bytes_max, hard_state, last: index.last(), last_write, stages, index }
+        let (base, last) = (index.base(), index.last());
+        Self { entry_bytes_max, hard_state, base, last, last_write, stages, index }
     }
 
     /// The stages of `writes`; or, in words, which rule they break.
@@ -50,6 +53,9 @@ impl<'a, 'p> Plan<'a, 'p> {
         }
         if let Some(to) = write.truncate_to {
             self.add_truncation(to)?;
+        }
+        if let Some(base) = &write.base {
+            self.add_base(base)?;
         }
         write.entries.iter().try_for_each(|entry| self.add_entry(entry))
     }
@@ -73,21 +79,63 @@ impl<'a, 'p> Plan<'a, 'p> {
 
     fn add_truncation(&mut self, to: LogIndex) -> Result<(), String> {
         if to > self.last.index {
-            return Err(format!("a truncation to {to} of a log that ends at {}", self.last.index));
+            return Err(OutOfOrder::Truncation { to, last: self.last.index }.to_string());
+        }
+        if to < self.base.index {
+            return Err(OutOfOrder::TruncationOfBase { to, base: self.base.index }.to_string());
         }
         self.last = LogPosition { term: self.term_at(to), index: to };
         self.stage().records.push(Record::Truncate(to));
         Ok(())
     }
 
-    /// The term of an entry that is in the log, or will be.
+    /// What follows the base stays if the log holds the base's entry with its very term (scenario 36).
+    fn add_base(&mut self, base: &'a Base) -> Result<(), String> {
+        self.check_base(base)?;
+        let to = base.position;
+        if to.index > self.last.index || self.term_at(to.index) != to.term {
+            self.last = to;
+        }
+        self.base = to;
+        let record = BaseRecord { base, last: self.last.index };
+        if record.content_bytes() > self.entry_bytes_max {
+            let (bytes, limit) = (record.content_bytes(), self.entry_bytes_max);
+            return Err(format!("a base of {bytes} bytes: the limit is that of an entry, {limit}"));
+        }
+        self.stage().records.push(Record::Base(record));
+        Ok(())
+    }
+
+    fn check_base(&self, base: &Base) -> Result<(), String> {
+        let (old, new) = (self.base, base.position);
+        if new.index == LogIndex(0) || new.term == Term(0) {
+            return Err("a base before the first entry".to_owned());
+        }
+        if new.index < old.index || new.term < old.term || (new.index == old.index && new.term != old.term) {
+            return Err(format!(
+                "a base at {} of term {} after one at {} of term {}",
+                new.index, new.term, old.index, old.term
+            ));
+        }
+        if base.durable < new.index {
+            return Err(format!("a base at {} over a state that is durable to {}", new.index, base.durable));
+        }
+        if new.term > self.hard_state.term {
+            return Err(format!("a base of term {} in term {}", new.term, self.hard_state.term));
+        }
+        Ok(())
+    }
+
+    /// The term of an entry that is in the log, or will be, or of its base.
     fn term_at(&self, index: LogIndex) -> Term {
         let planned = self.stages.iter().flat_map(|stage| &stage.records).rev();
         let term = |record: &Record<'_>| match record {
-            Record::Entry(entry) if entry.index == index => Some(entry.term),
-            _ => None,
+            Record::Entry(entry) => Some(entry.position()),
+            Record::Base(record) => Some(record.base.position),
+            Record::Truncate(_) => None,
         };
-        planned.filter_map(term).next().unwrap_or_else(|| self.index.term_at(index))
+        let planned = planned.filter_map(term).find(|at| at.index == index);
+        planned.map(|at| at.term).or_else(|| self.index.term_at(index)).unwrap_or_default()
     }
 
     fn add_entry(&mut self, entry: &'a Entry) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Reads entries back while the log goes on.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use raftmap_raft::{Entry, LogIndex, Payload};
@@ -18,13 +19,15 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) folder: SegmentFolder<D>,
     /// What is durable. The writer adds to it when the sync has returned.
     index: RwLock<Index>,
+    /// All segments with lower numbers are removed.
+    removed_below: AtomicU64,
     /// The first error, which is final.
     failure: OnceLock<LogError>,
 }
 
 impl<D: Disk> Shared<D> {
     pub(crate) fn new(folder: SegmentFolder<D>, index: Index) -> Self {
-        Self { folder, index: RwLock::new(index), failure: OnceLock::new() }
+        Self { folder, index: RwLock::new(index), removed_below: AtomicU64::new(0), failure: OnceLock::new() }
     }
 
     pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
@@ -33,6 +36,16 @@ impl<D: Disk> Shared<D> {
 
     pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number below which all segments are removed, durably.
+    pub(crate) fn removed_below(&self) -> u64 {
+        self.removed_below.load(Ordering::Acquire)
+    }
+
+    /// The segment of this number is removed, durably, and all before it.
+    pub(crate) fn set_removed(&self, number: u64) {
+        self.removed_below.store(number + 1, Ordering::Release);
     }
 
     /// The first error, if there was one.
@@ -65,7 +78,12 @@ impl<D: Disk> LogReader<D> {
         Self { shared, open: None, buffer: AlignedBuffer::default() }
     }
 
-    /// The last entry that is durable.
+    /// The first entry that the log holds, or will hold: the one after its base.
+    pub fn first_index(&self) -> LogIndex {
+        self.shared.index().base().index.next()
+    }
+
+    /// The last entry that is durable; the base's index if there is none.
     pub fn last_index(&self) -> LogIndex {
         self.shared.index().last().index
     }
@@ -75,7 +93,8 @@ impl<D: Disk> LogReader<D> {
     /// holds them is checked (scenario 25).
     ///
     /// # Errors
-    /// [`LogError::NotInLog`] if `from` or `max_index` is not in the log. Any other is final and ends the node.
+    /// [`LogError::NotInLog`] if `from` or `max_index` is behind the end or 0; [`LogError::Compacted`] if the log begins behind
+    /// `from`, or comes to do so while it is read. Any other is final and ends the node.
     pub fn entries(
         &mut self,
         from: LogIndex,
@@ -87,9 +106,13 @@ impl<D: Disk> LogReader<D> {
         // The spans are taken at once: blocks are never written again, so they stay readable whatever is cut meanwhile.
         let mut spans = {
             let index = shared.index();
-            let last = index.last().index;
-            if let Some(index) = [from, max_index].into_iter().find(|at| *at > last || *at == LogIndex(0)) {
+            let (base, last) = (index.base().index, index.last().index);
+            let not_in_log = |at: &LogIndex| *at > last || *at == LogIndex(0);
+            if let Some(index) = [from, max_index].into_iter().find(not_in_log) {
                 return Err(LogError::NotInLog { index, last });
+            }
+            if from <= base {
+                return Err(LogError::Compacted { index: from, first: base.next() });
             }
             index
                 .spans(from, max_index)
@@ -100,9 +123,24 @@ impl<D: Disk> LogReader<D> {
         let mut wanted = Wanted { next: from, last: max_index, bytes_left: max_bytes, entries: Vec::new() };
         while !wanted.full() {
             let Some((span, last_in_span)) = spans.next() else { break };
-            self.read_span(&span, last_in_span, &mut wanted).map_err(|error| shared.fail(error))?;
+            self.read_span(&span, last_in_span, &mut wanted)
+                .map_err(|error| self.verdict(error, wanted.next))?;
         }
         Ok(wanted.entries)
+    }
+
+    /// What an error means for a reader that wants entry `index` next. That a segment is not there is no failure if the log
+    /// has meanwhile come to begin behind what was looked for in it: a base moves before anything is removed.
+    fn verdict(&self, error: LogError, index: LogIndex) -> LogError {
+        let base = self.shared.index().base().index;
+        match error {
+            LogError::Io { operation: "open", ref source, .. }
+                if source.kind() == std::io::ErrorKind::NotFound && index <= base =>
+            {
+                LogError::Compacted { index, first: base.next() }
+            }
+            error => self.shared.fail(error),
+        }
     }
 
     fn read_span(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use raftmap_raft::{HardState, LogIndex, LogPosition, Membership, Term};
+use raftmap_raft::{Base, HardState, LogIndex, LogPosition, Membership, Term};
 
 use crate::identity::Identity;
 
@@ -13,17 +13,41 @@ pub struct Recovered {
     pub identity: Identity,
     /// Term, vote and the damaged flag.
     pub hard_state: HardState,
-    /// The last entry; zeroes if there is none.
+    /// Where the log begins; `None`: with the very first entry.
+    pub base: Option<Base>,
+    /// The last entry; the base's position if there is none, or zeroes.
     pub last: LogPosition,
-    /// The terms of all entries, as runs in ascending order of index.
+    /// The terms of all entries behind the base, as runs in ascending order of index.
     pub terms: Vec<TermRun>,
-    /// The memberships that entries of the log carry, in ascending order of index.
+    /// The segments in use and those that a cut has yet to remove, in ascending order.
+    pub segments: Vec<SegmentUse>,
+    /// The memberships that entries behind the base carry, in ascending order of index. The base names its own.
     pub memberships: Vec<(LogIndex, Membership)>,
     /// While the damaged flag is set: the last index that the log is known to have reached before it was damaged, if
     /// anything behind the damage could be read. It may have reached further.
     pub reached: Option<LogIndex>,
     /// What this start had to repair.
     pub repair: Repair,
+}
+
+impl Recovered {
+    /// Whether a state machine that came back with everything up to `applied` in it is whole: with all that it was known to
+    /// hold durably when the log was cut, and all that the log does not hold any more. If not, it is damaged: it is to be set
+    /// aside, and a snapshot to be taken from a peer. A log that was never cut can make up for any loss.
+    pub fn state_is_whole(&self, applied: LogIndex) -> bool {
+        self.base.as_ref().is_none_or(|base| applied >= base.durable.max(base.position.index))
+    }
+}
+
+/// A segment of the log, a file of a fixed size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentUse {
+    /// Its number.
+    pub number: u64,
+    /// The first entry of the log that stands in it; `None`: it holds none that counts.
+    pub first: Option<LogIndex>,
+    /// Its size in bytes.
+    pub bytes: u64,
 }
 
 /// Entries in a row that share a term.

@@ -1,8 +1,9 @@
 //! Reads the whole log at start and finds its end.
 
 use bytes::Bytes;
-use raftmap_raft::{LogIndex, Membership, Payload};
+use raftmap_raft::{Base, LogIndex, Membership, Payload, Term};
 
+use crate::base::{self, BaseError};
 use crate::batch::{LogIds, Position, RecordHeader, StreamReader};
 use crate::block::{BLOCK_BYTES, BlockKind, VERSION};
 use crate::disk::aligned::AlignedBuffer;
@@ -10,16 +11,23 @@ use crate::disk::{Disk, DiskFile, ReadFrom};
 use crate::error::{LogError, OpenError};
 use crate::index::{Index, Span};
 use crate::recovered::DamageReason;
-use crate::scan::{Batch, Ending, Missing, Survey, batch_at, blocks_of};
+use crate::replay::Replay;
+use crate::scan::{Batch, Ending, Missing, Survey, batch_at, blocks_of, start_in_the_middle};
 use crate::segment::SegmentFolder;
 
 /// What stands on the disk.
 pub(crate) struct Found {
     /// The entries that count.
     pub(crate) index: Index,
+    /// Where they begin.
+    pub(crate) base: Option<Base>,
     /// The memberships among them.
     pub(crate) memberships: Vec<(LogIndex, Membership)>,
-    /// Where the log goes on, unless it has to be cut before.
+    /// The last members that are known; `None`: the founding ones.
+    pub(crate) members: Option<Membership>,
+    /// The last term in the log.
+    pub(crate) term: Term,
+    /// Where the log goes on, unless it has to be cut before, or begins anew.
     pub(crate) next: Position,
     /// Whether a mark stands right before it, or nothing at all.
     pub(crate) marked: bool,
@@ -27,6 +35,8 @@ pub(crate) struct Found {
     pub(crate) from: ReadFrom,
     /// How the log ends.
     pub(crate) ending: Ending,
+    /// Where the log has to begin anew, for damage took what its base needs, or its base itself.
+    pub(crate) anew: Option<Base>,
     /// The last segment in which anything stands.
     pub(crate) last_used: u64,
     /// The last index that can be read behind the end.
@@ -44,40 +54,25 @@ pub(crate) fn read_log<D: Disk>(folder: &SegmentFolder<D>, ids: LogIds) -> Resul
         let path = folder.segment_path(*number);
         folder.open(*number)?.file.sync_data().map_err(LogError::io("sync", &path))?;
     }
+    let first = numbers.first().copied().unwrap_or(1);
     let mut scan = Scan {
         folder,
         ids,
         numbers,
-        index: Index::default(),
-        memberships: Vec::new(),
-        at: Position { generation: 1, place: 0, segment_blocks: 0, sequence: 1, previous: 0 },
+        replay: Replay::new(first == 1),
+        at: Position { generation: first, place: 0, segment_blocks: 0, sequence: 1, previous: 0 },
         marked: true,
         from: ReadFrom::Disk,
     };
     let (missing, stopped_at, survey) = scan.run()?;
-    let Scan { index, memberships, at, marked, from, .. } = scan;
-    let end = (at.generation, at.place);
-    let ending = survey.ending(stopped_at, missing, (end.0 + 1, 0));
-    let last_used = survey.last_used.map_or(end.0, |used| used.max(end.0));
-    Ok(Found {
-        index,
-        memberships,
-        next: at,
-        marked,
-        from,
-        ending,
-        last_used,
-        reached: survey.reached,
-        lowest: survey.lowest,
-    })
+    Ok(scan.found(first, missing, stopped_at, survey))
 }
 
 struct Scan<'a, D: Disk> {
     folder: &'a SegmentFolder<D>,
     ids: LogIds,
     numbers: Vec<u64>,
-    index: Index,
-    memberships: Vec<(LogIndex, Membership)>,
+    replay: Replay,
     /// Where the log goes on.
     at: Position,
     marked: bool,
@@ -93,6 +88,9 @@ impl<D: Disk> Scan<'_, D> {
             return self.survey(Missing::Damaged(0, DamageReason::Missing), (1, 0), &[]);
         }
         self.at.segment_blocks = length_in_blocks(&current);
+        if self.at.generation > 1 {
+            self.at = start_in_the_middle(&current, self.at.generation, self.at.segment_blocks);
+        }
         loop {
             let missing = self.take_batches(&current)?;
             let here = (self.at.generation, self.at.place);
@@ -154,11 +152,23 @@ impl<D: Disk> Scan<'_, D> {
                 Ok(None) if records == batch.header.records => return Ok(()),
                 Ok(None) | Err(_) => return Err(malformed),
                 Ok(Some(RecordHeader::Truncate(to))) => {
-                    let Ok(()) = self.index.truncate(to) else { return Err(malformed) };
-                    self.memberships.truncate(self.memberships.partition_point(|(index, _)| *index <= to));
+                    let Ok(()) = self.replay.truncate(to) else { return Err(malformed) };
+                }
+                Ok(Some(RecordHeader::Base { content_bytes, position })) => {
+                    let content = stream.content(content_bytes);
+                    let (base, last) = match base::decode(position, &content) {
+                        Ok(decoded) => decoded,
+                        Err(BaseError::Malformed) => return Err(malformed),
+                        Err(BaseError::Membership(source)) => {
+                            let segment = self.at.generation;
+                            return Err(OpenError::Base { segment, index: position.index, source });
+                        }
+                    };
+                    let taken = self.replay.base_at(base, last, self.at.generation);
+                    let Ok(()) = taken else { return Err(malformed) };
                 }
                 Ok(Some(RecordHeader::Entry { payload_kind, content_bytes, index, term })) => {
-                    self.take_payload(payload_kind, content_bytes, index, &mut stream)?;
+                    let membership = self.membership(payload_kind, content_bytes, index, &mut stream)?;
                     let span = Span {
                         first: index,
                         segment: self.at.generation,
@@ -167,33 +177,82 @@ impl<D: Disk> Scan<'_, D> {
                         start,
                         end: stream.position(),
                     };
-                    let Ok(()) = self.index.append(span, term) else { return Err(malformed) };
+                    let Ok(()) = self.replay.entry(span, term) else { return Err(malformed) };
+                    if let Some(membership) = membership {
+                        self.replay.membership(index, membership);
+                    }
                 }
             }
             records += 1;
         }
     }
 
-    /// Commands are passed over: what they say is for the state machine.
-    fn take_payload(
-        &mut self,
+    /// The membership that an entry carries, if it does. Commands are passed over: what they say is for the state machine.
+    fn membership(
+        &self,
         payload_kind: u8,
         content_bytes: usize,
         index: LogIndex,
         stream: &mut StreamReader<'_>,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<Membership>, OpenError> {
         if payload_kind == Payload::Command(Bytes::new()).kind() {
             stream.skip(content_bytes);
-            return Ok(());
+            return Ok(None);
         }
         match Payload::decode(payload_kind, stream.content(content_bytes)) {
-            Ok(Payload::Membership(membership)) => self.memberships.push((index, membership)),
-            Ok(_) => {}
-            Err(source) => {
-                return Err(OpenError::Payload { segment: self.at.generation, index, source });
+            Ok(Payload::Membership(membership)) => Ok(Some(membership)),
+            Ok(_) => Ok(None),
+            Err(source) => Err(OpenError::Payload { segment: self.at.generation, index, source }),
+        }
+    }
+
+    /// Puts together what was found, and decides whether the log has to begin anew: damage took entries or a base that the
+    /// newest base which can be read does not make up for. `first` is the lowest segment.
+    fn found(self, first: u64, missing: Missing, stopped_at: (u64, u32), survey: Survey) -> Found {
+        let Self { replay, at, marked, from, .. } = self;
+        let end = (at.generation, at.place);
+        let mut ending = survey.ending(stopped_at, missing, (end.0 + 1, 0));
+        let is_base = |base: &Base| base.position.index > LogIndex(0);
+        let known = replay.base().cloned().filter(is_base);
+        let mut members = replay.memberships().last().map(|(_, membership)| membership.clone());
+        let mut anew = survey.base.filter(|_| matches!(ending, Ending::Damaged(..)));
+        if let Some(later) = anew.iter().find(|base| is_base(base)) {
+            members = Some(later.membership.clone());
+        } else if anew.is_none() && !replay.is_whole() {
+            anew = Some(known.clone().unwrap_or_else(base::before_the_first));
+            if !matches!(ending, Ending::Damaged(..)) {
+                ending = Ending::Damaged(Some((first.saturating_sub(1), 0)), DamageReason::Missing);
             }
         }
-        Ok(())
+        let last_used = survey.last_used.map_or(end.0, |used| used.max(end.0));
+        let found = Found {
+            members: members.or_else(|| known.as_ref().map(|base| base.membership.clone())),
+            term: replay.last().term,
+            index: replay.index(),
+            memberships: replay.memberships().to_vec(),
+            base: known,
+            next: at,
+            marked,
+            from,
+            ending,
+            anew: None,
+            last_used,
+            reached: survey.reached,
+            lowest: survey.lowest,
+        };
+        let Some(anew) = anew else { return found };
+        let last = Some(found.index.last().index).filter(|index| *index > LogIndex(0));
+        Found {
+            term: found.term.max(anew.position.term),
+            index: Index::starting_at(anew.position, 0),
+            memberships: Vec::new(),
+            base: Some(anew.clone()).filter(is_base),
+            next: Position { sequence: at.sequence.max(survey.highest + 1), ..at },
+            reached: found.reached.max(last),
+            lowest: None,
+            anew: Some(anew),
+            ..found
+        }
     }
 
     /// Looks at everything behind the end, from which `current` is what the last segment holds.

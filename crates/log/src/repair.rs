@@ -2,33 +2,42 @@
 //!
 //! A cut never writes over a block: it makes a new file with the blocks that count and puts it in place of the old one.
 //! Each step may be the last before a crash; the next start then finds the same, or less to do.
+//!
+//! A log that has to begin anew, at a base, gets that base as the first record of a new segment behind all others, with the
+//! highest sequence number; only then the others are moved aside, the lowest first. Whatever is left of them after a crash,
+//! the base in the new segment is the newest one that a start finds, and all that counts.
 
-use raftmap_raft::{HardState, LogIndex};
+use raftmap_raft::{Base, HardState, LogIndex};
 
+use crate::base::BaseRecord;
+use crate::batch::{self, LogIds, Position, Record};
 use crate::block::BLOCK_BYTES;
 use crate::disk::aligned::AlignedBuffer;
 use crate::disk::{Disk, ReadFrom};
 use crate::error::{LogError, OpenError};
 use crate::hard_state::HardStateFile;
 use crate::identity::Identity;
+use crate::index::Index;
 use crate::options::LogOptions;
 use crate::recovered::{Damage, Repair};
 use crate::recovery::Found;
 use crate::scan::Ending;
-use crate::segment::SegmentFolder;
+use crate::segment::{SegmentFolder, blocks_of};
 
 /// How many copies of torn tails are kept: the newest ones. Copies of damaged segments are never removed.
 const TORN_COPIES_MAX: usize = 16;
 const TORN: &str = "torn";
 const DAMAGED: &str = "damaged";
 
-/// Cuts what does not count, after a copy of it was kept, and makes sure that what counts is on the disk.
+/// Cuts what does not count, after a copy of it was kept, and makes sure that what counts is on the disk. `found` says
+/// afterwards where the log goes on.
 pub(crate) fn repair<D: Disk>(
     folder: &SegmentFolder<D>,
     hard_state: &mut HardStateFile<D>,
     identity: &Identity,
+    ids: LogIds,
     options: &LogOptions,
-    found: &Found,
+    found: &mut Found,
 ) -> Result<Repair, OpenError> {
     let (number, place) = (found.next.generation, found.next.place);
     let (repair, rewritten) = match found.ending {
@@ -49,7 +58,10 @@ pub(crate) fn repair<D: Disk>(
                 reason,
             };
             flag(hard_state, identity, options, found, &damage)?;
-            cut_damaged(folder, options, found)?;
+            match found.anew.clone() {
+                Some(base) => begin_anew(folder, options, ids, &base, found)?,
+                None => cut_damaged(folder, options, found)?,
+            }
             (Repair::Damaged(damage), true)
         }
     };
@@ -83,8 +95,8 @@ fn flag<D: Disk>(
 
 /// Whether this node is the whole cluster, as far as it knows.
 fn alone(identity: &Identity, found: &Found) -> bool {
-    match found.memberships.last() {
-        Some((_, membership)) => membership.all().len() == 1,
+    match &found.members {
+        Some(membership) => membership.all().len() == 1,
         None => identity.founding_members().len() == 1,
     }
 }
@@ -116,12 +128,7 @@ fn cut_damaged<D: Disk>(
 ) -> Result<(), LogError> {
     let (number, place) = (found.next.generation, found.next.place);
     let taken = folder.aside()?;
-    let name = |number: u64| {
-        (1..)
-            .map(|nth| format!("{DAMAGED}-{number:012}-{nth}"))
-            .find(|name| !taken.contains(name))
-            .expect("a folder holds fewer than 2^31 names")
-    };
+    let name = |number| name_aside(&taken, number);
     let numbers = folder.numbers()?;
     if numbers.contains(&number) {
         let mut segment = AlignedBuffer::default();
@@ -132,6 +139,54 @@ fn cut_damaged<D: Disk>(
     for later in numbers.into_iter().filter(|later| (number + 1..=found.last_used).contains(later)) {
         folder.move_aside(later, &name(later))?;
     }
+    Ok(())
+}
+
+/// A name for a damaged segment in the folder for what was cut that is not `taken`.
+fn name_aside(taken: &[String], number: u64) -> String {
+    (1..)
+        .map(|nth| format!("{DAMAGED}-{number:012}-{nth}"))
+        .find(|name| !taken.contains(name))
+        .expect("a folder holds fewer than 2^31 names")
+}
+
+/// Lets the log begin anew, without entries, at `base`.
+fn begin_anew<D: Disk>(
+    folder: &SegmentFolder<D>,
+    options: &LogOptions,
+    ids: LogIds,
+    base: &Base,
+    found: &mut Found,
+) -> Result<(), LogError> {
+    let numbers = folder.numbers()?;
+    let number = numbers.last().map_or(1, |last| last + 1);
+    let record = [Record::Base(BaseRecord { base, last: base.position.index })];
+    let needed = batch::blocks_for(record[0].size_bytes()) * BLOCK_BYTES;
+    // The options may have become smaller since the base was written.
+    let bytes = options.segment_bytes.max(needed as u64);
+    let at = Position {
+        generation: number,
+        place: 0,
+        segment_blocks: blocks_of(bytes),
+        sequence: found.next.sequence,
+        previous: 0,
+    };
+    let mut batch = AlignedBuffer::default();
+    let checksum = batch::encode(&ids, &at, &record, &mut batch);
+    folder.make(number, bytes, &batch)?;
+    let taken = folder.aside()?;
+    for old in numbers {
+        if old <= found.last_used {
+            folder.move_aside(old, &name_aside(&taken, old))?;
+        } else {
+            folder.remove(old)?;
+            folder.sync()?;
+        }
+    }
+    found.index = Index::starting_at(base.position, number);
+    found.next =
+        Position { place: blocks_of(needed as u64), sequence: at.sequence + 1, previous: checksum, ..at };
+    found.marked = false;
     Ok(())
 }
 

@@ -9,11 +9,15 @@
 //! - *damaged*: anything else. A block that a finished write left and that is not whole any more, a batch that is missing
 //!   although later ones are there, a block that belongs elsewhere.
 
-use raftmap_raft::LogIndex;
+use raftmap_raft::{Base, LogIndex};
 
+use crate::base;
 use crate::batch::{BatchHeader, LogIds, Position, RecordHeader, StreamReader, rest_checksum};
 use crate::block::{BLOCK_BYTES, Block, BlockHeader, BlockKind, checksum, classify};
 use crate::recovered::DamageReason;
+
+/// No sequence number reaches it: behind a larger one there would be no room to count.
+const SEQUENCE_MAX: u64 = 1 << 62;
 
 /// A batch or mark that stands where it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,7 @@ fn look(block: &[u8], generation: u64, place: u32) -> Seen {
         Block::Valid(header) if header.generation > generation || header.place != place => {
             Seen::Rotten(DamageReason::Misplaced)
         }
+        Block::Valid(header) if header.sequence > SEQUENCE_MAX => Seen::Rotten(DamageReason::Inconsistent),
         Block::Valid(header) => Seen::Ours(header),
     }
 }
@@ -65,6 +70,18 @@ fn block_at(segment: &[u8], place: u32) -> Option<&[u8]> {
 /// The blocks of the batch at `place`, which was found to be whole.
 pub(crate) fn blocks_of<'a>(segment: &'a [u8], place: u32, header: &BatchHeader) -> &'a [u8] {
     &segment[place as usize * BLOCK_BYTES..][..header.blocks as usize * BLOCK_BYTES]
+}
+
+/// Where a log goes on whose first segments were removed: the first batch in `segment`, of that generation, says itself what
+/// it follows. Whether it is whole is not looked at.
+pub(crate) fn start_in_the_middle(segment: &[u8], generation: u64, segment_blocks: u32) -> Position {
+    let nothing = Position { generation, place: 0, segment_blocks, sequence: 0, previous: 0 };
+    let Some(head) = block_at(segment, 0) else { return nothing };
+    let Seen::Ours(header) = look(head, generation, 0) else { return nothing };
+    match BatchHeader::decode(header.kind, head) {
+        Some(batch) => Position { sequence: header.sequence, previous: batch.previous, ..nothing },
+        None => nothing,
+    }
 }
 
 /// The batch or mark at `at` in `segment`, the bytes of a whole segment, if it is one that continues the log.
@@ -131,6 +148,12 @@ pub(crate) struct Survey {
     pub(crate) reached: Option<LogIndex>,
     /// The first index that those entries replace.
     pub(crate) lowest: Option<LogIndex>,
+    /// The newest base that can still be read.
+    pub(crate) base: Option<Base>,
+    /// The sequence number of the batch that holds it.
+    base_sequence: u64,
+    /// The highest sequence number.
+    pub(crate) highest: u64,
     /// The last segment with a block in it that was written.
     pub(crate) last_used: Option<u64>,
 }
@@ -157,6 +180,9 @@ impl Survey {
             torn_at: None,
             reached: None,
             lowest: None,
+            base: None,
+            base_sequence: sequence,
+            highest: 0,
             last_used: None,
         }
     }
@@ -186,9 +212,10 @@ impl Survey {
 
     fn ours(&mut self, segment: &[u8], header: &BlockHeader) {
         self.last_used = Some(header.generation);
+        self.highest = self.highest.max(header.sequence);
         let begin = header.place.checked_sub(header.part);
         if header.kind != BlockKind::Continuation {
-            self.read_entries(segment, header);
+            self.read_records(segment, header);
         }
         match (header.sequence.cmp(&self.sequence), begin) {
             (std::cmp::Ordering::Greater, _) => self.later = true,
@@ -202,8 +229,8 @@ impl Survey {
         }
     }
 
-    /// Takes from a batch that does not count which entries were there.
-    fn read_entries(&mut self, segment: &[u8], head: &BlockHeader) {
+    /// Takes from a batch that does not count which entries were there, and where the log began.
+    fn read_records(&mut self, segment: &[u8], head: &BlockHeader) {
         let block = block_at(segment, head.place).expect("the head was just read");
         let Some(header) = BatchHeader::decode(head.kind, block) else { return };
         let at = Position {
@@ -218,10 +245,22 @@ impl Survey {
         }
         let mut stream = StreamReader::of_batch(blocks_of(segment, head.place, &header), &header);
         while let Ok(Some(record)) = stream.next_header() {
-            if let RecordHeader::Entry { content_bytes, index, .. } = record {
-                self.reached = self.reached.max(Some(index));
-                self.lowest = Some(self.lowest.map_or(index, |lowest| lowest.min(index)));
-                stream.skip(content_bytes);
+            match record {
+                RecordHeader::Entry { content_bytes, index, .. } => {
+                    self.reached = self.reached.max(Some(index));
+                    self.lowest = Some(self.lowest.map_or(index, |lowest| lowest.min(index)));
+                    stream.skip(content_bytes);
+                }
+                RecordHeader::Base { content_bytes, position } => {
+                    let content = stream.content(content_bytes);
+                    if let Ok((base, _)) = base::decode(position, &content)
+                        && head.sequence >= self.base_sequence
+                    {
+                        self.reached = self.reached.max(Some(position.index));
+                        (self.base, self.base_sequence) = (Some(base), head.sequence);
+                    }
+                }
+                RecordHeader::Truncate(_) => {}
             }
         }
     }

@@ -172,6 +172,7 @@ impl<D: Disk> Segment<D> {
     }
 }
 
-fn blocks_of(bytes: u64) -> u32 {
+/// How many blocks a segment of `bytes` has.
+pub(crate) fn blocks_of(bytes: u64) -> u32 {
     u32::try_from(bytes / BLOCK_BYTES as u64).expect("a segment has at most 1 GiB")
 }
