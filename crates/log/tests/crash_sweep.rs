@@ -1,4 +1,4 @@
-//! A random script of writes is cut short at each operation, in each way that a disk has, and the log is opened again.
+//! A random script of writes, with bases that move up and segments that are removed, is cut short at each operation, in each way that a disk has, and the log is opened again.
 //! A model knows what was acknowledged: nothing of that may be lost, nothing that was cut may come back, and what a start
 //! found must be there at the next start, even if the power fails in between.
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -7,21 +7,21 @@ mod common;
 
 use std::io::ErrorKind;
 
-use common::{dir, identity, tiny};
+use common::{Content, dir, identity, tiny};
 use raftmap_log::mem_disk::Fault;
-use raftmap_log::{InitError, Log, MemDisk, MemDiskOptions, OpenError, Repair};
-use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Term, Write, WriteId};
+use raftmap_log::{InitError, Log, MemDisk, MemDiskOptions, OpenError, Recovered, Repair};
+use raftmap_raft::{Base, HardState, LogIndex, NodeId, Term, Write, WriteId};
 
-/// What a log holds.
+/// What a log and its hard state hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct State {
     hard_state: HardState,
-    entries: Vec<Entry>,
+    log: Content,
 }
 
 impl State {
-    fn of(log: &Log<MemDisk>) -> Self {
-        Self { hard_state: log.hard_state(), entries: common::entries(log) }
+    fn of(log: &Log<MemDisk>, recovered: &Recovered) -> Self {
+        Self { hard_state: log.hard_state(), log: Content::of(log, recovered) }
     }
 }
 
@@ -39,22 +39,16 @@ impl Model {
         // any number of the records.
         let mut hard_states = vec![state.hard_state];
         hard_states.extend(writes.iter().filter_map(|write| write.hard_state));
-        let mut logs = vec![state.entries.clone()];
+        let mut logs = vec![state.log.clone()];
         for write in writes {
-            if let Some(to) = write.truncate_to {
-                state.entries.retain(|entry| entry.index <= to);
-                logs.push(state.entries.clone());
-            }
-            for entry in &write.entries {
-                state.entries.push(entry.clone());
-                logs.push(state.entries.clone());
-            }
+            logs.extend(state.log.steps(write));
+            state.log = logs[logs.len() - 1].clone();
         }
         let last_hard_state = *hard_states.last().unwrap();
         self.possible = hard_states
             .into_iter()
-            .map(|hard_state| State { hard_state, entries: logs[0].clone() })
-            .chain(logs.iter().map(|log| State { hard_state: last_hard_state, entries: log.clone() }))
+            .map(|hard_state| State { hard_state, log: logs[0].clone() })
+            .chain(logs.iter().map(|log| State { hard_state: last_hard_state, log: log.clone() }))
             .collect();
         state.hard_state = last_hard_state;
         self.possible.push(state);
@@ -79,46 +73,76 @@ enum Step {
     Write(Vec<Write>),
     Mark,
     Prepare,
+    Cut,
     Reopen,
 }
 
-/// A script of so many steps that continues what `model` says is there.
+/// Makes writes that follow each other.
+#[derive(Default)]
+struct Writer {
+    id: u64,
+    hard_state: HardState,
+    log: Content,
+}
+
+impl Writer {
+    fn write(&mut self, rng: &mut fastrand::Rng) -> Write {
+        self.id += 1;
+        let mut write = Write { id: WriteId(self.id), ..Write::default() };
+        if self.id == 1 || rng.u8(..6) == 0 {
+            self.hard_state.term.0 += 1;
+            self.hard_state.vote = Some(NodeId(rng.u64(1..4))).filter(|_| rng.bool());
+            write.hard_state = Some(self.hard_state);
+        }
+        let (first, mut last) = (self.log.position().index.0, self.log.last().index.0);
+        if last > first && rng.u8(..6) == 0 {
+            last = rng.u64(first..=last);
+            write.truncate_to = Some(LogIndex(last));
+        }
+        if rng.u8(..4) == 0 {
+            let log = self.log.steps(&write).pop().unwrap();
+            let base = self.base(&log, rng);
+            let stays = log.entries.iter().any(|entry| entry.position() == base.position)
+                || base.position == log.position();
+            last = if stays { last } else { base.position.index.0 };
+            write.base = Some(base);
+        }
+        for index in last + 1..last + 1 + rng.u64(..4) {
+            let size = [10, 300, 5000, 15_000][rng.usize(..4)];
+            let text = format!("{}:{}", self.id, "x".repeat(rng.usize(..size)));
+            write.entries.push(common::entry(index, self.hard_state.term.0, &text));
+        }
+        self.log = self.log.steps(&write).pop().unwrap();
+        write
+    }
+
+    /// A compaction up to an entry of `log`, or a snapshot: of what the log does not hold yet, or holds otherwise.
+    fn base(&self, log: &Content, rng: &mut fastrand::Rng) -> Base {
+        let term = self.hard_state.term.0;
+        let last = log.last().index.0;
+        let base = match log.entries.get(rng.usize(..log.entries.len() + 1)) {
+            Some(entry) if rng.u8(..4) > 0 => common::base(entry.index.0, entry.term.0),
+            Some(entry) => common::base(entry.index.0, term),
+            None if log.base.is_some() && rng.bool() => log.base.clone().unwrap(),
+            None => common::base(last + rng.u64(1..9), term),
+        };
+        let durable = LogIndex(base.position.index.0 + rng.u64(..3));
+        Base { durable, membership: common::base(0, 0).membership, ..base }
+    }
+}
+
+/// A script of so many steps.
 fn script(rng: &mut fastrand::Rng, steps: usize) -> Vec<Step> {
-    let mut last = 0;
-    let mut last_term = 1;
-    let mut id = 0;
-    let mut hard_state = HardState { term: Term(1), ..HardState::default() };
+    let hard_state = HardState { term: Term(1), ..HardState::default() };
+    let mut writer = Writer { hard_state, ..Writer::default() };
     let mut all = Vec::new();
     for step in 0..steps {
-        all.push(match rng.u8(..10) {
+        all.push(match rng.u8(..12) {
             0 if step > 0 => Step::Mark,
             1 => Step::Prepare,
             2 if step > 0 => Step::Reopen,
-            _ => Step::Write(
-                (0..rng.u8(1..4))
-                    .map(|_| {
-                        id += 1;
-                        let mut write = Write { id: WriteId(id), ..Write::default() };
-                        if id == 1 || rng.u8(..6) == 0 {
-                            hard_state.term.0 += 1;
-                            hard_state.vote = Some(NodeId(rng.u64(1..4))).filter(|_| rng.bool());
-                            write.hard_state = Some(hard_state);
-                        }
-                        if last > 0 && rng.u8(..6) == 0 {
-                            last = rng.u64(..=last);
-                            write.truncate_to = Some(LogIndex(last));
-                        }
-                        for _ in 0..rng.u8(..4) {
-                            last += 1;
-                            last_term = hard_state.term.0.max(last_term);
-                            let size = [10, 300, 5000, 15_000][rng.usize(..4)];
-                            let text = format!("{id}:{}", "x".repeat(rng.usize(..size)));
-                            write.entries.push(common::entry(last, last_term, &text));
-                        }
-                        write
-                    })
-                    .collect(),
-            ),
+            3 | 4 if step > 0 => Step::Cut,
+            _ => Step::Write((0..rng.u8(1..4)).map(|_| writer.write(rng)).collect()),
         });
     }
     all
@@ -144,6 +168,11 @@ fn run(disk: &MemDisk, script: &[Step], model: &mut Model) -> bool {
                 Ok(None) => Ok(()),
                 Err(_) => Err(()),
             },
+            Step::Cut => match log.cut() {
+                Ok(Some(cut)) => cut.run().map_err(drop),
+                Ok(None) => Ok(()),
+                Err(_) => Err(()),
+            },
             Step::Reopen => {
                 drop(log);
                 let Ok((opened, recovered)) = Log::open(disk.clone(), &dir(), &tiny()) else { return false };
@@ -162,7 +191,11 @@ fn run(disk: &MemDisk, script: &[Step], model: &mut Model) -> bool {
 }
 
 /// Opens the log, again and again while power fails, or the process is killed, in the middle of it.
-fn open_through_crashes(disk: &mut MemDisk, rng: &mut fastrand::Rng, context: &str) -> Log<MemDisk> {
+fn open_through_crashes(
+    disk: &mut MemDisk,
+    rng: &mut fastrand::Rng,
+    context: &str,
+) -> (Log<MemDisk>, Recovered) {
     loop {
         if rng.bool() {
             let fault = if rng.bool() { Fault::PowerCut } else { Fault::Kill };
@@ -172,7 +205,7 @@ fn open_through_crashes(disk: &mut MemDisk, rng: &mut fastrand::Rng, context: &s
             Ok((log, recovered)) => {
                 disk.clear_faults();
                 assert!(!matches!(recovered.repair, Repair::Damaged(_)), "{context}: {:?}", recovered.repair);
-                return log;
+                return (log, recovered);
             }
             Err(error) => {
                 assert!(disk.is_down() && matches!(error, OpenError::Log(_)), "{context}: {error}");
@@ -207,26 +240,32 @@ fn sweep(seed: u64, options: &MemDiskOptions, fault: Fault, power_fails_too: boo
         }
         disk.clear_faults();
         disk = disk.restart();
-        let mut log = open_through_crashes(&mut disk, &mut rng, &context);
-        model.found(State::of(&log), &context);
+        let (mut log, mut recovered) = open_through_crashes(&mut disk, &mut rng, &context);
+        model.found(State::of(&log, &recovered), &context);
         if rng.bool() {
             // What a start counted is durable.
             disk.cut_power();
             disk = disk.restart();
-            log = open_through_crashes(&mut disk, &mut rng, &context);
-            model.found(State::of(&log), &context);
+            (log, recovered) = open_through_crashes(&mut disk, &mut rng, &context);
+            model.found(State::of(&log, &recovered), &context);
         }
-        // New entries follow it, and are as durable.
+        // New entries follow it, and are as durable. What is left to be removed is offered again.
         let mut next = Write { id: WriteId(1), ..Write::default() };
         next.hard_state = Some(HardState { term: Term(1000), ..HardState::default() });
         next.entries = vec![common::large(log.last().index.next().0, 1000, 9000)];
         model.begin(std::slice::from_ref(&next));
         log.write(&[next]).unwrap();
         model.acknowledge();
+        common::cut(&mut log);
+        assert_eq!(common::cut(&mut log), [0; 0], "{context}");
+        let there: u64 = log.segments().iter().map(|segment| segment.bytes).sum();
+        assert_eq!(log.bytes(), there, "{context}: nothing is left that is not needed");
         drop(log);
         disk.cut_power();
         disk = disk.restart();
-        model.found(State::of(&open_through_crashes(&mut disk, &mut rng, &context)), &context);
+        let (log, recovered) = open_through_crashes(&mut disk, &mut rng, &context);
+        model.found(State::of(&log, &recovered), &context);
+        assert_eq!(recovered.segments, log.segments(), "{context}");
     }
     operations - first
 }
@@ -298,9 +337,9 @@ fn init_is_cut_short_at_every_operation() {
             disk.clear_faults();
             let disk = disk.restart();
             match Log::open(disk.clone(), &dir(), &tiny()) {
-                Ok((mut log, _)) => {
+                Ok((mut log, recovered)) => {
                     seen[0] += 1;
-                    assert_eq!(State::of(&log), State::default());
+                    assert_eq!(State::of(&log, &recovered), State::default());
                     let hard_state = HardState { term: Term(1), ..HardState::default() };
                     log.write(&[Write { id: WriteId(1), hard_state: Some(hard_state), ..Write::default() }])
                         .unwrap();

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use raftmap_log::{
     Disk, FoundingMember, Identity, Log, LogOptions, MemDisk, MemDiskOptions, OpenError, Recovered,
 };
-use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
+use raftmap_raft::{
+    Base, Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Payload, StateId, Term, Write, WriteId,
+};
 
 pub(crate) const BLOCK: u64 = 4096;
 
@@ -79,13 +81,35 @@ pub(crate) fn append(id: u64, entries: Vec<Entry>) -> Write {
     Write { id: WriteId(id), entries, ..Write::default() }
 }
 
+/// A base of a state that is durable as far as that.
+pub(crate) fn base(index: u64, term: u64) -> Base {
+    Base {
+        position: LogPosition { term: Term(term), index: LogIndex(index) },
+        membership: Membership::of_voters((1..=3).map(NodeId)),
+        durable: LogIndex(index),
+        state: StateId(term),
+    }
+}
+
+pub(crate) fn rebase(id: u64, base: Base) -> Write {
+    Write { id: WriteId(id), base: Some(base), ..Write::default() }
+}
+
+/// Removes what the log needs no more; gives the numbers of the segments.
+pub(crate) fn cut<D: Disk>(log: &mut Log<D>) -> Vec<u64> {
+    let Some(cut) = log.cut().unwrap() else { return Vec::new() };
+    let numbers = cut.numbers().to_vec();
+    cut.run().unwrap();
+    numbers
+}
+
 /// All entries of a log.
 pub(crate) fn entries<D: Disk>(log: &Log<D>) -> Vec<Entry> {
-    let last = log.last().index;
-    if last == LogIndex(0) {
+    let (first, last) = (log.base().index.next(), log.last().index);
+    if last < first {
         return Vec::new();
     }
-    log.reader().entries(LogIndex(1), last, usize::MAX).unwrap()
+    log.reader().entries(first, last, usize::MAX).unwrap()
 }
 
 pub(crate) fn indexes<D: Disk>(log: &Log<D>) -> Vec<u64> {
@@ -99,17 +123,60 @@ pub(crate) fn flip_real(path: &Path, bit: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// What a log may hold while `write` is under way from `before`: a write that does not fit its segment is divided.
+/// What a log holds: where it begins, and its entries.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Content {
+    pub(crate) base: Option<Base>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Content {
+    pub(crate) fn of<D: Disk>(log: &Log<D>, recovered: &Recovered) -> Self {
+        assert_eq!(
+            log.base(),
+            recovered.base.as_ref().map_or_else(LogPosition::default, |base| base.position)
+        );
+        Self { base: recovered.base.clone(), entries: entries(log) }
+    }
+
+    pub(crate) fn position(&self) -> LogPosition {
+        self.base.as_ref().map_or_else(LogPosition::default, |base| base.position)
+    }
+
+    pub(crate) fn last(&self) -> LogPosition {
+        self.entries.last().map_or_else(|| self.position(), Entry::position)
+    }
+
+    fn rebase(&mut self, base: &Base) {
+        let stays = self.position() == base.position
+            || self.entries.iter().any(|entry| entry.position() == base.position);
+        self.entries.retain(|entry| stays && entry.index > base.position.index);
+        self.base = Some(base.clone());
+    }
+
+    /// What a log may hold while `write` is under way: a write that does not fit its segment is divided. The last one is what
+    /// it holds afterwards.
+    pub(crate) fn steps(&self, write: &Write) -> Vec<Self> {
+        let mut log = self.clone();
+        let mut steps = vec![log.clone()];
+        if let Some(to) = write.truncate_to {
+            log.entries.retain(|entry| entry.index <= to);
+            steps.push(log.clone());
+        }
+        if let Some(base) = &write.base {
+            log.rebase(base);
+            steps.push(log.clone());
+        }
+        for entry in &write.entries {
+            log.entries.push(entry.clone());
+            steps.push(log.clone());
+        }
+        steps
+    }
+}
+
+/// What a log that was never cut may hold while `write` is under way.
 pub(crate) fn steps(before: &[Entry], write: &Write) -> Vec<Vec<Entry>> {
-    let mut log = before.to_vec();
-    let mut steps = vec![log.clone()];
-    if let Some(to) = write.truncate_to {
-        log.retain(|entry| entry.index <= to);
-        steps.push(log.clone());
-    }
-    for entry in &write.entries {
-        log.push(entry.clone());
-        steps.push(log.clone());
-    }
-    steps
+    let before = Content { base: None, entries: before.to_vec() };
+    before.steps(write).into_iter().map(|content| content.entries).collect()
 }
