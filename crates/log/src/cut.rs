@@ -37,14 +37,14 @@ impl Segments {
         self.there.range(first..).map(|(_, bytes)| bytes).sum()
     }
 
-    /// What each of them holds of a log with `index`.
-    pub(crate) fn uses(&self, index: &Index) -> Vec<SegmentUse> {
+    /// What each of them holds of a log with `index`, but for those below `removed`.
+    pub(crate) fn uses(&self, index: &Index, removed: u64) -> Vec<SegmentUse> {
         let of = |(number, bytes): &(u64, u64)| SegmentUse {
             number: *number,
             first: index.first_in(*number),
             bytes: *bytes,
         };
-        self.there.iter().map(of).collect()
+        self.there.iter().filter(|(number, _)| *number >= removed).map(of).collect()
     }
 
     /// The removal of those that a log with `shared` needs no more, unless there are none or one is under way. One that was

@@ -103,7 +103,7 @@ impl<D: Disk> Log<D> {
             base: found.base,
             last: found.index.last(),
             terms: found.index.terms().collect(),
-            segments: segments.uses(&found.index),
+            segments: segments.uses(&found.index, 0),
             memberships: found.memberships,
             reached: hard_state.stored().reached,
             identity,
@@ -228,9 +228,9 @@ impl<D: Disk> Log<D> {
         self.segments.bytes(&self.shared.index())
     }
 
-    /// The segments in use and those that wait for a [`Cut`], or are being cut, in ascending order.
+    /// The segments in use and those that wait for a [`Cut`], in ascending order.
     pub fn segments(&self) -> Vec<SegmentUse> {
-        self.segments.uses(&self.shared.index())
+        self.segments.uses(&self.shared.index(), self.shared.removed_below())
     }
 
     /// A reader of this log.

@@ -1,65 +1,13 @@
 //! What a log does on every disk: in memory, on a file system, and on one that refuses O_DIRECT.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
+#[macro_use]
 mod common;
 
-use std::path::{Path, PathBuf};
-
+use common::places::Place;
 use common::{append, entry, identity, indexes, large, term, tiny};
-use raftmap_log::{
-    Disk, InitError, Log, LogError, LogOptions, OpenError, RealDisk, Recovered, Repair, TermRun,
-};
+use raftmap_log::{Disk, InitError, Log, LogError, LogOptions, OpenError, Repair, TermRun};
 use raftmap_raft::{HardState, LogIndex, LogPosition, Membership, NodeId, Payload, Term, Write, WriteId};
-
-/// A disk and an empty folder on it.
-struct Place<D> {
-    disk: D,
-    dir: PathBuf,
-    _folder: Option<tempfile::TempDir>,
-}
-
-impl<D: Disk> Place<D> {
-    fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    fn init(&self) -> Log<D> {
-        Log::init(&self.disk, &self.data(), &identity(3), &tiny()).unwrap();
-        self.open().0
-    }
-
-    fn open(&self) -> (Log<D>, Recovered) {
-        Log::open(self.disk.clone(), &self.data(), &tiny()).unwrap()
-    }
-}
-
-/// Runs a test on each disk.
-macro_rules! on_every_disk {
-    ($($(#[$doc:meta])* $name:ident)*) => {
-        mod in_memory { $($(#[$doc])* #[test] fn $name() { super::$name(&super::memory(true)); })* }
-        mod in_memory_without_direct_reads {
-            $($(#[$doc])* #[test] fn $name() { super::$name(&super::memory(false)); })*
-        }
-        mod on_a_file_system { $($(#[$doc])* #[test] fn $name() { super::$name(&super::real(None)); })* }
-        mod on_tmpfs {
-            $($(#[$doc])* #[test] fn $name() { super::$name(&super::real(Some("/dev/shm".as_ref()))); })*
-        }
-    };
-}
-
-fn memory(direct_reads: bool) -> Place<raftmap_log::MemDisk> {
-    let options = raftmap_log::MemDiskOptions { direct_reads, ..Default::default() };
-    Place { disk: raftmap_log::MemDisk::new(options), dir: "/".into(), _folder: None }
-}
-
-fn real(folder: Option<&Path>) -> Place<RealDisk> {
-    let folder = match folder.filter(|folder| folder.is_dir()) {
-        Some(folder) => tempfile::tempdir_in(folder),
-        None => tempfile::tempdir(),
-    }
-    .unwrap();
-    Place { disk: RealDisk, dir: folder.path().to_owned(), _folder: Some(folder) }
-}
 
 on_every_disk! {
     a_new_log_is_empty

@@ -1,16 +1,18 @@
-//! A random script of writes, with bases that move up and segments that are removed, is cut short at each operation, in each way that a disk has, and the log is opened again.
-//! A model knows what was acknowledged: nothing of that may be lost, nothing that was cut may come back, and what a start
-//! found must be there at the next start, even if the power fails in between.
+//! A random script of writes, with bases that move up and segments that are removed, is cut short at each operation, in
+//! each way that a disk has, and the log is opened again. A model knows what was acknowledged: nothing of that may be lost,
+//! nothing that was cut may come back, and what a start found must be there at the next start, even if the power fails in
+//! between.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
 use std::io::ErrorKind;
 
-use common::{Content, dir, identity, tiny};
+use common::history::{Content, Writer};
+use common::{dir, identity, tiny};
 use raftmap_log::mem_disk::Fault;
 use raftmap_log::{InitError, Log, MemDisk, MemDiskOptions, OpenError, Recovered, Repair};
-use raftmap_raft::{Base, HardState, LogIndex, NodeId, Term, Write, WriteId};
+use raftmap_raft::{HardState, Term, Write, WriteId};
 
 /// What a log and its hard state hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,64 +79,9 @@ enum Step {
     Reopen,
 }
 
-/// Makes writes that follow each other.
-#[derive(Default)]
-struct Writer {
-    id: u64,
-    hard_state: HardState,
-    log: Content,
-}
-
-impl Writer {
-    fn write(&mut self, rng: &mut fastrand::Rng) -> Write {
-        self.id += 1;
-        let mut write = Write { id: WriteId(self.id), ..Write::default() };
-        if self.id == 1 || rng.u8(..6) == 0 {
-            self.hard_state.term.0 += 1;
-            self.hard_state.vote = Some(NodeId(rng.u64(1..4))).filter(|_| rng.bool());
-            write.hard_state = Some(self.hard_state);
-        }
-        let (first, mut last) = (self.log.position().index.0, self.log.last().index.0);
-        if last > first && rng.u8(..6) == 0 {
-            last = rng.u64(first..=last);
-            write.truncate_to = Some(LogIndex(last));
-        }
-        if rng.u8(..4) == 0 {
-            let log = self.log.steps(&write).pop().unwrap();
-            let base = self.base(&log, rng);
-            let stays = log.entries.iter().any(|entry| entry.position() == base.position)
-                || base.position == log.position();
-            last = if stays { last } else { base.position.index.0 };
-            write.base = Some(base);
-        }
-        for index in last + 1..last + 1 + rng.u64(..4) {
-            let size = [10, 300, 5000, 15_000][rng.usize(..4)];
-            let text = format!("{}:{}", self.id, "x".repeat(rng.usize(..size)));
-            write.entries.push(common::entry(index, self.hard_state.term.0, &text));
-        }
-        self.log = self.log.steps(&write).pop().unwrap();
-        write
-    }
-
-    /// A compaction up to an entry of `log`, or a snapshot: of what the log does not hold yet, or holds otherwise.
-    fn base(&self, log: &Content, rng: &mut fastrand::Rng) -> Base {
-        let term = self.hard_state.term.0;
-        let last = log.last().index.0;
-        let base = match log.entries.get(rng.usize(..log.entries.len() + 1)) {
-            Some(entry) if rng.u8(..4) > 0 => common::base(entry.index.0, entry.term.0),
-            Some(entry) => common::base(entry.index.0, term),
-            None if log.base.is_some() && rng.bool() => log.base.clone().unwrap(),
-            None => common::base(last + rng.u64(1..9), term),
-        };
-        let durable = LogIndex(base.position.index.0 + rng.u64(..3));
-        Base { durable, membership: common::base(0, 0).membership, ..base }
-    }
-}
-
 /// A script of so many steps.
 fn script(rng: &mut fastrand::Rng, steps: usize) -> Vec<Step> {
-    let hard_state = HardState { term: Term(1), ..HardState::default() };
-    let mut writer = Writer { hard_state, ..Writer::default() };
+    let mut writer = Writer::new();
     let mut all = Vec::new();
     for step in 0..steps {
         all.push(match rng.u8(..12) {

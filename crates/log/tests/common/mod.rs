@@ -2,6 +2,10 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
+pub(crate) mod history;
+#[macro_use]
+pub(crate) mod places;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -123,60 +127,8 @@ pub(crate) fn flip_real(path: &Path, bit: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// What a log holds: where it begins, and its entries.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Content {
-    pub(crate) base: Option<Base>,
-    pub(crate) entries: Vec<Entry>,
-}
-
-impl Content {
-    pub(crate) fn of<D: Disk>(log: &Log<D>, recovered: &Recovered) -> Self {
-        assert_eq!(
-            log.base(),
-            recovered.base.as_ref().map_or_else(LogPosition::default, |base| base.position)
-        );
-        Self { base: recovered.base.clone(), entries: entries(log) }
-    }
-
-    pub(crate) fn position(&self) -> LogPosition {
-        self.base.as_ref().map_or_else(LogPosition::default, |base| base.position)
-    }
-
-    pub(crate) fn last(&self) -> LogPosition {
-        self.entries.last().map_or_else(|| self.position(), Entry::position)
-    }
-
-    fn rebase(&mut self, base: &Base) {
-        let stays = self.position() == base.position
-            || self.entries.iter().any(|entry| entry.position() == base.position);
-        self.entries.retain(|entry| stays && entry.index > base.position.index);
-        self.base = Some(base.clone());
-    }
-
-    /// What a log may hold while `write` is under way: a write that does not fit its segment is divided. The last one is what
-    /// it holds afterwards.
-    pub(crate) fn steps(&self, write: &Write) -> Vec<Self> {
-        let mut log = self.clone();
-        let mut steps = vec![log.clone()];
-        if let Some(to) = write.truncate_to {
-            log.entries.retain(|entry| entry.index <= to);
-            steps.push(log.clone());
-        }
-        if let Some(base) = &write.base {
-            log.rebase(base);
-            steps.push(log.clone());
-        }
-        for entry in &write.entries {
-            log.entries.push(entry.clone());
-            steps.push(log.clone());
-        }
-        steps
-    }
-}
-
 /// What a log that was never cut may hold while `write` is under way.
 pub(crate) fn steps(before: &[Entry], write: &Write) -> Vec<Vec<Entry>> {
-    let before = Content { base: None, entries: before.to_vec() };
+    let before = history::Content { base: None, entries: before.to_vec() };
     before.steps(write).into_iter().map(|content| content.entries).collect()
 }
