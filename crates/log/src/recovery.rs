@@ -89,7 +89,11 @@ impl<D: Disk> Scan<'_, D> {
         }
         self.at.segment_blocks = length_in_blocks(&current);
         if self.at.generation > 1 {
-            self.at = start_in_the_middle(&current, self.at.generation, self.at.segment_blocks);
+            let lowest = self.at.generation;
+            match start_in_the_middle(&current, &self.ids, lowest) {
+                Ok(start) => self.at = start,
+                Err(missing) => return self.survey(missing, (lowest, 0), &current),
+            }
         }
         loop {
             let missing = self.take_batches(&current)?;

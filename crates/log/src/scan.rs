@@ -74,13 +74,23 @@ pub(crate) fn blocks_of<'a>(segment: &'a [u8], place: u32, header: &BatchHeader)
 
 /// Where a log goes on whose first segments were removed: the first batch in `segment`, of that generation, says itself what
 /// it follows. Whether it is whole is not looked at.
-pub(crate) fn start_in_the_middle(segment: &[u8], generation: u64, segment_blocks: u32) -> Position {
-    let nothing = Position { generation, place: 0, segment_blocks, sequence: 0, previous: 0 };
-    let Some(head) = block_at(segment, 0) else { return nothing };
-    let Seen::Ours(header) = look(head, generation, 0) else { return nothing };
-    match BatchHeader::decode(header.kind, head) {
-        Some(batch) => Position { sequence: header.sequence, previous: batch.previous, ..nothing },
-        None => nothing,
+pub(crate) fn start_in_the_middle(
+    segment: &[u8],
+    ids: &LogIds,
+    generation: u64,
+) -> Result<Position, Missing> {
+    let segment_blocks = u32::try_from(segment.len() / BLOCK_BYTES).expect("a segment has at most 1 GiB");
+    let at = Position { generation, place: 0, segment_blocks, sequence: 0, previous: 0 };
+    if let Some(head) = block_at(segment, 0)
+        && let Seen::Ours(header) = look(head, generation, 0)
+        && let Some(batch) = BatchHeader::decode(header.kind, head)
+    {
+        return Ok(Position { sequence: header.sequence, previous: batch.previous, ..at });
+    }
+    // It holds nothing that could be the first batch, so one is lost: no segment before the one in use is empty.
+    match batch_at(segment, ids, &at) {
+        Err(Missing::Old) | Ok(_) => Err(Missing::Damaged(0, DamageReason::Missing)),
+        Err(missing) => Err(missing),
     }
 }
 
