@@ -1,5 +1,6 @@
 //! Reads entries back while the log goes on.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -101,18 +102,31 @@ impl<D: Disk> LogReader<D> {
         max_index: LogIndex,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, LogError> {
-        self.shared.check()?;
+        loop {
+            self.shared.check()?;
+            match self.read(from, max_index, max_bytes) {
+                Ok(entries) => return Ok(entries),
+                // The log knows where its entries are now, if it still has them.
+                Err(Stop::Removed) => {}
+                Err(Stop::Refused(error)) => return Err(error),
+                Err(Stop::Failed(error)) => return Err(self.shared.fail(error)),
+            }
+        }
+    }
+
+    fn read(&mut self, from: LogIndex, max_index: LogIndex, max_bytes: usize) -> Result<Vec<Entry>, Stop> {
         let shared = self.shared.clone();
-        // The spans are taken at once: blocks are never written again, so they stay readable whatever is cut meanwhile.
+        // The spans are taken at once: blocks are never written again, so they stay readable whatever is cut meanwhile, until
+        // their segment is removed.
         let mut spans = {
             let index = shared.index();
             let (base, last) = (index.base().index, index.last().index);
+            if LogIndex(0) < from && from <= base {
+                return Err(Stop::Refused(LogError::Compacted { index: from, first: base.next() }));
+            }
             let not_in_log = |at: &LogIndex| *at > last || *at == LogIndex(0);
             if let Some(index) = [from, max_index].into_iter().find(not_in_log) {
-                return Err(LogError::NotInLog { index, last });
-            }
-            if from <= base {
-                return Err(LogError::Compacted { index: from, first: base.next() });
+                return Err(Stop::Refused(LogError::NotInLog { index, last }));
             }
             index
                 .spans(from, max_index)
@@ -123,38 +137,18 @@ impl<D: Disk> LogReader<D> {
         let mut wanted = Wanted { next: from, last: max_index, bytes_left: max_bytes, entries: Vec::new() };
         while !wanted.full() {
             let Some((span, last_in_span)) = spans.next() else { break };
-            self.read_span(&span, last_in_span, &mut wanted)
-                .map_err(|error| self.verdict(error, wanted.next))?;
+            self.read_span(&span, last_in_span, &mut wanted)?;
         }
         Ok(wanted.entries)
     }
 
-    /// What an error means for a reader that wants entry `index` next. That a segment is not there is no failure if the log
-    /// has meanwhile come to begin behind what was looked for in it: a base moves before anything is removed.
-    fn verdict(&self, error: LogError, index: LogIndex) -> LogError {
-        let base = self.shared.index().base().index;
-        match error {
-            LogError::Io { operation: "open", ref source, .. }
-                if source.kind() == std::io::ErrorKind::NotFound && index <= base =>
-            {
-                LogError::Compacted { index, first: base.next() }
-            }
-            error => self.shared.fail(error),
-        }
-    }
-
-    fn read_span(
-        &mut self,
-        span: &Span,
-        last_in_span: LogIndex,
-        wanted: &mut Wanted,
-    ) -> Result<(), LogError> {
+    fn read_span(&mut self, span: &Span, last_in_span: LogIndex, wanted: &mut Wanted) -> Result<(), Stop> {
         self.read_blocks(span)?;
-        let inconsistent = LogError::Damaged {
+        let inconsistent = Stop::Failed(LogError::Damaged {
             segment: span.segment,
             offset: u64::from(span.place) * BLOCK_BYTES as u64,
             reason: DamageReason::Inconsistent,
-        };
+        });
         let mut stream = StreamReader::of_range(&self.buffer, span.start, span.end);
         let mut expected = span.first;
         while expected <= last_in_span && !wanted.full() {
@@ -182,7 +176,7 @@ impl<D: Disk> LogReader<D> {
     }
 
     /// Reads and checks the blocks that hold a span.
-    fn read_blocks(&mut self, span: &Span) -> Result<(), LogError> {
+    fn read_blocks(&mut self, span: &Span) -> Result<(), Stop> {
         let (first, last) = (first_part(span.start), first_part(span.end - 1));
         let segment = self.segment(span.segment)?;
         self.buffer.resize((last - first + 1) as usize * BLOCK_BYTES);
@@ -190,7 +184,9 @@ impl<D: Disk> LogReader<D> {
         let path = self.shared.folder.segment_path(span.segment);
         segment.file.read_at(&mut self.buffer, offset(first)).map_err(LogError::io("read", &path))?;
         for (part, block) in (first..=last).zip(self.buffer.chunks_exact(BLOCK_BYTES)) {
-            let damaged = |reason| LogError::Damaged { segment: span.segment, offset: offset(part), reason };
+            let damaged = |reason| {
+                Stop::Failed(LogError::Damaged { segment: span.segment, offset: offset(part), reason })
+            };
             let Block::Valid(header) = classify(block) else {
                 return Err(damaged(DamageReason::Checksum));
             };
@@ -205,15 +201,46 @@ impl<D: Disk> LogReader<D> {
         Ok(())
     }
 
-    fn segment(&mut self, number: u64) -> Result<Arc<Segment<D>>, LogError> {
+    fn segment(&mut self, number: u64) -> Result<Arc<Segment<D>>, Stop> {
         match &self.open {
             Some(segment) if segment.number == number => Ok(segment.clone()),
             _ => {
-                let segment = Arc::new(self.shared.folder.open(number)?);
+                let segment =
+                    Arc::new(self.shared.folder.open(number).map_err(|error| self.why(number, error))?);
                 self.open = Some(segment.clone());
                 Ok(segment)
             }
         }
+    }
+
+    /// Why segment `number` does not open. One that the log needs no more may have been removed, and that is no failure: its
+    /// index says so before anything is removed.
+    fn why(&self, number: u64, error: LogError) -> Stop {
+        match &error {
+            LogError::Io { source, .. }
+                if source.kind() == io::ErrorKind::NotFound
+                    && number < self.shared.index().first_segment() =>
+            {
+                Stop::Removed
+            }
+            _ => Stop::Failed(error),
+        }
+    }
+}
+
+/// Why nothing was read.
+enum Stop {
+    /// Too much was asked for.
+    Refused(LogError),
+    /// A segment was removed since the spans were taken.
+    Removed,
+    /// The log failed.
+    Failed(LogError),
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error)
     }
 }
 

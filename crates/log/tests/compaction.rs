@@ -4,10 +4,14 @@
 #[macro_use]
 mod common;
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
 use common::history::Content;
 use common::places::Place;
-use common::{append, base, cut, entries, entry, indexes, large, rebase, term};
-use raftmap_log::{Disk, Log, LogError, OpenError, Repair, SegmentUse, TermRun};
+use common::{append, base, cut, entries, entry, indexes, large, rebase, segment, term};
+use raftmap_log::{Disk, Log, LogError, MemDisk, OpenError, Repair, SegmentUse, Space, TermRun};
 use raftmap_raft::{Base, Entry, LogIndex, LogPosition, Membership, NodeId, Payload, Term, Write, WriteId};
 
 on_every_disk! {
@@ -303,6 +307,118 @@ fn nothing_is_written_that_breaks_the_rules_of_bases<D: Disk>(place: &Place<D>) 
     }
 }
 
+/// What happens when a reader, in the middle of a range, comes to open a segment.
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// A disk that lets something happen before a segment is opened.
+#[derive(Clone)]
+struct Hooked {
+    disk: MemDisk,
+    meanwhile: Arc<Mutex<Option<(PathBuf, Meanwhile)>>>,
+}
+
+impl Disk for Hooked {
+    type File = <MemDisk as Disk>::File;
+    type Lock = <MemDisk as Disk>::Lock;
+
+    fn open(&self, path: &Path) -> io::Result<Self::File> {
+        let due = self.meanwhile.lock().unwrap().take_if(|(at, _)| at == path);
+        if let Some((_, step)) = due {
+            step();
+        }
+        self.disk.open(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create(&self, path: &Path, len: u64) -> io::Result<Self::File> {
+        self.disk.create(path, len)
+    }
+
+    fn open_uncached(&self, path: &Path) -> io::Result<Option<Self::File>> {
+        self.disk.open_uncached(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Self::Lock> {
+        self.disk.lock(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
+    }
+}
+
+/// A reader that is in the middle of a range when what it reads is removed: it is told that the entries are gone, or reads
+/// those that took their place, and neither it nor the log ends for it.
+#[test]
+fn a_reader_is_overtaken_in_the_middle_of_a_range() {
+    let moved = |log: &mut Log<Hooked>| log.write(&[rebase(20, base(8, 2))]).unwrap();
+    let emptied = |log: &mut Log<Hooked>| log.write(&[rebase(20, base(3, 2))]).unwrap();
+    let replaced = |log: &mut Log<Hooked>| {
+        let new = (5..=10).map(|index| large(index, 3, 5000)).collect();
+        let anew = Write { truncate_to: Some(LogIndex(4)), entries: new, ..term(20, 3) };
+        log.write(&[anew, rebase(21, base(4, 1))]).unwrap()
+    };
+    let cases: [(fn(&mut Log<Hooked>) -> WriteId, u64, Option<u64>); 3] =
+        [(moved, 3, Some(9)), (emptied, 3, Some(4)), (replaced, 5, None)];
+    for (step, from, first) in cases {
+        let disk = Hooked { disk: common::mem_disk(0), meanwhile: Arc::default() };
+        let place = Place::of(disk.clone(), "/".into());
+        let log = Arc::new(Mutex::new(ten(&place)));
+        // The first segment is open, the second one is not when the base moves.
+        let mut reader = log.lock().unwrap().reader();
+        let steps = log.clone();
+        let meanwhile: Meanwhile = Box::new(move || {
+            let mut log = steps.lock().unwrap();
+            step(&mut log);
+            assert!(cut(&mut log).contains(&2));
+        });
+        *disk.meanwhile.lock().unwrap() = Some((segment(2), meanwhile));
+        let read = reader.entries(LogIndex(from), LogIndex(10), usize::MAX);
+        assert!(disk.meanwhile.lock().unwrap().is_none(), "it happened");
+        match (read, first) {
+            (Err(LogError::Compacted { index, first }), Some(expected)) => {
+                assert_eq!((index, first), (LogIndex(from), LogIndex(expected)));
+            }
+            (Ok(read), None) => assert!(read.iter().all(|entry| entry.term == Term(3)), "{read:?}"),
+            (read, _) => panic!("{read:?}"),
+        }
+        let mut log = log.lock().unwrap();
+        let last = log.last();
+        log.write(&[append(30, vec![entry(last.index.next().0, last.term.0, "goes on")])]).unwrap();
+    }
+}
+
+/// A segment that is missing although the log needs it is a failure.
+#[test]
+fn a_reader_that_misses_a_segment_which_is_needed_ends_the_log() {
+    let place = memory(true);
+    let mut log = ten(&place);
+    log.write(&[rebase(12, base(5, 1))]).unwrap();
+    place.disk.remove(&place.data().join("group-1/segment-000000000003")).unwrap();
+    let error = log.reader().entries(LogIndex(6), LogIndex(10), usize::MAX).unwrap_err();
+    assert!(matches!(error, LogError::Io { operation: "open", .. }), "{error}");
+    assert!(log.cut().is_err());
+}
+
 /// A reader holds on to segments while they are removed: it reads on, or learns that the entries are gone, and neither the
 /// log nor the reader ends for it.
 #[test]
@@ -324,9 +440,8 @@ fn a_reader_during_a_cut_is_told_and_lives() {
                 match reader.entries(from, last, usize::MAX) {
                     Ok(read) => assert!(read.iter().map(|entry| entry.index.0).eq(from.0..=last.0)),
                     Err(LogError::Compacted { index, first }) => {
-                        assert!(index < first);
-                        // It had begun to read.
-                        overtaken += u32::from(index > from);
+                        assert!(index == from && index < first);
+                        overtaken += 1;
                     }
                     Err(LogError::NotInLog { index, .. }) => assert!(index >= from),
                     Err(error) => panic!("{error}"),

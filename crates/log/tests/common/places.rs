@@ -12,6 +12,10 @@ pub(crate) struct Place<D> {
 }
 
 impl<D: Disk> Place<D> {
+    pub(crate) fn of(disk: D, dir: PathBuf) -> Self {
+        Self { disk, dir, _folder: None }
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
