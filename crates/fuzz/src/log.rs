@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use raftmap_log::{FoundingMember, Identity, Log, LogOptions, MemDisk, MemDiskOptions, OpenError, Recovered};
-use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
+use raftmap_raft::{
+    Base, Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Payload, StateId, Term, Write, WriteId,
+};
 
 const DIR: &str = "/data";
 const BLOCK_BYTES: usize = 4096;
@@ -16,10 +18,10 @@ fn options() -> LogOptions {
 }
 
 /// Opens a data directory after changes that `bytes` tell, seven bytes each: a start gives a log that can be read to its
-/// end, or an error.
+/// end, or an error. If bytes are left over at the end, the segments before the log's base are gone.
 pub fn data_directory(bytes: &[u8]) {
     let disk = MemDisk::new(MemDiskOptions::default());
-    fill(&disk);
+    fill(&disk, !bytes.len().is_multiple_of(CHANGE_BYTES));
     let files: Vec<PathBuf> = disk.files().into_iter().map(|(path, _)| path).collect();
     for change in bytes.chunks_exact(CHANGE_BYTES) {
         let path = &files[usize::from(change[0]) % files.len()];
@@ -43,7 +45,8 @@ pub fn data_directory(bytes: &[u8]) {
     if let Ok((log, recovered)) = open(&disk) {
         drop(log);
         let (log, again) = open(&disk).expect("a second start finds what the first one left");
-        assert_eq!(again.last, recovered.last, "a second start finds another log than the first");
+        let found = |recovered: &Recovered| (recovered.base.clone(), recovered.last);
+        assert_eq!(found(&again), found(&recovered), "a second start finds another log than the first");
         read_to_the_end(&log, again.last.index);
     }
 }
@@ -53,7 +56,7 @@ fn open(disk: &MemDisk) -> Result<(Log<MemDisk>, Recovered), OpenError> {
 }
 
 fn read_to_the_end(log: &Log<MemDisk>, last: LogIndex) {
-    let (mut reader, mut next) = (log.reader(), LogIndex(1));
+    let (mut reader, mut next) = (log.reader(), log.base().index.next());
     while next <= last {
         // An entry whose content no version has ever written is found here: a start passes over commands.
         let Ok(entries) = reader.entries(next, last, usize::MAX) else { return };
@@ -61,8 +64,9 @@ fn read_to_the_end(log: &Log<MemDisk>, last: LogIndex) {
     }
 }
 
-/// A log of a few batches over two segments, with a mark, a truncation and a membership of its own.
-fn fill(disk: &MemDisk) {
+/// A log of a few batches over two segments, with a mark, a truncation and two bases, the second of which leaves nothing of
+/// the first segment; `cut`: that one is removed.
+fn fill(disk: &MemDisk, cut: bool) {
     let members = (1..=3).map(|id| FoundingMember {
         node: NodeId(id),
         peer_address: format!("server-{id}:7001"),
@@ -75,6 +79,12 @@ fn fill(disk: &MemDisk) {
         term: Term(term),
         index: LogIndex(index),
         payload: Payload::Command(Bytes::from(vec![b'c'; bytes])),
+    };
+    let base = |index| Base {
+        position: LogPosition { term: Term(2), index: LogIndex(index) },
+        membership: Membership::of_voters((1..=3).map(NodeId)),
+        durable: LogIndex(index),
+        state: StateId(1),
     };
     let hard_state = Some(HardState { term: Term(2), vote: Some(NodeId(2)), damaged: false });
     let writes = [
@@ -92,11 +102,18 @@ fn fill(disk: &MemDisk) {
             ..Write::default()
         },
         Write { id: WriteId(4), entries: vec![entry(6, 2, 30_000), entry(7, 2, 10)], ..Write::default() },
+        Write { id: WriteId(5), base: Some(base(5)), ..Write::default() },
+        Write { id: WriteId(6), entries: vec![entry(8, 2, 100), entry(9, 2, 10)], ..Write::default() },
+        Write { id: WriteId(7), base: Some(base(7)), entries: vec![entry(10, 2, 9000)], ..Write::default() },
     ];
     for write in &writes {
         log.write(std::slice::from_ref(write)).expect("the disk is right");
         if write.id == WriteId(2) {
             log.mark().expect("the disk is right");
         }
+    }
+    if cut {
+        let removal = log.cut().expect("the disk is right").expect("the first segment is needed no more");
+        removal.run().expect("the disk is right");
     }
 }

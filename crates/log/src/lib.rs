@@ -6,6 +6,7 @@
 //!
 //! - [`Log::init`] makes a data directory once, [`Log::open`] recovers it: see [`Recovered`] and [`Repair`].
 //! - [`Log::write`] makes waiting [`raftmap_raft::Write`]s durable with one write and one sync.
+//! - A [`raftmap_raft::Base`] in a write lets the log begin later; [`Log::cut`] removes the segments before it.
 //! - [`LogReader`] reads old entries from any thread.
 //! - [`MemDisk`] is a disk in memory that crashes, tears, flips, loses and misplaces as it is told.
 //!

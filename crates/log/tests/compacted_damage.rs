@@ -10,6 +10,7 @@ use common::history::{Content, Writer};
 use common::{
     BLOCK, append, base, dir, entries, entry, fresh, large, mem_disk, rebase, reopen, segment, term,
 };
+use proptest::prelude::*;
 use raftmap_log::mem_disk::Fault;
 use raftmap_log::{
     Damage, DamageReason, Disk, Log, LogOptions, MemDisk, MemDiskOptions, OpenError, Recovered, Repair,
@@ -512,4 +513,42 @@ fn a_log_begins_anew_whatever_the_size_of_segments_is() {
     let (log, recovered) = reopen(&disk.restart()).unwrap();
     assert_eq!((recovered.repair, recovered.base), (Repair::Clean, Some(large_base)));
     assert_eq!(entries(&log), [entry(3, 1, "goes on")]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the blocks, with checksums that fit: a start ends in an error, or in a log that the next start
+    /// finds, too.
+    #[test]
+    fn a_start_survives_any_bytes_in_a_compacted_log(
+        shape in 0usize..3,
+        at in any::<proptest::sample::Index>(),
+        offset in prop_oneof![4usize..32, 32usize..250, 4usize..4090],
+        bytes in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 1..9),
+            (any::<u8>(), 1usize..9).prop_map(|(byte, count)| vec![byte; count]),
+        ],
+    ) {
+        let disk = mem_disk(1);
+        written(&disk, SHAPES[shape]);
+        let all = blocks(&disk);
+        let (number, block) = all[at.index(all.len())];
+        let begin = usize::try_from(block * BLOCK).unwrap();
+        let mut content = disk.disk_bytes(&segment(number)).unwrap()[begin..][..4096].to_vec();
+        let end = 4096.min(offset + bytes.len());
+        content[offset..end].copy_from_slice(&bytes[..end - offset]);
+        let checksum = crc32c::crc32c(&content[4..]);
+        content[..4].copy_from_slice(&checksum.to_le_bytes());
+        disk.set_disk_bytes(&segment(number), block * BLOCK, &content).unwrap();
+        if let Ok((log, recovered)) = reopen(&disk.restart()) {
+            let there = Content::of(&log, &recovered);
+            drop(log);
+            let (mut log, again) = reopen(&disk.restart()).unwrap();
+            prop_assert_eq!(Content::of(&log, &again), there);
+            prop_assert_eq!(again.hard_state.damaged, recovered.hard_state.damaged);
+            common::cut(&mut log);
+            prop_assert!(log.prepare().is_ok());
+        }
+    }
 }

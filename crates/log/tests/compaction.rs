@@ -377,34 +377,37 @@ fn a_reader_is_overtaken_in_the_middle_of_a_range() {
         let anew = Write { truncate_to: Some(LogIndex(4)), entries: new, ..term(20, 3) };
         log.write(&[anew, rebase(21, base(4, 1))]).unwrap()
     };
-    let cases: [(fn(&mut Log<Hooked>) -> WriteId, u64, Option<u64>); 3] =
-        [(moved, 3, Some(9)), (emptied, 3, Some(4)), (replaced, 5, None)];
-    for (step, from, first) in cases {
-        let disk = Hooked { disk: common::mem_disk(0), meanwhile: Arc::default() };
-        let place = Place::of(disk.clone(), "/".into());
-        let log = Arc::new(Mutex::new(ten(&place)));
-        // The first segment is open, the second one is not when the base moves.
-        let mut reader = log.lock().unwrap().reader();
-        let steps = log.clone();
-        let meanwhile: Meanwhile = Box::new(move || {
-            let mut log = steps.lock().unwrap();
-            step(&mut log);
-            assert!(cut(&mut log).contains(&2));
-        });
-        *disk.meanwhile.lock().unwrap() = Some((segment(2), meanwhile));
-        let read = reader.entries(LogIndex(from), LogIndex(10), usize::MAX);
-        assert!(disk.meanwhile.lock().unwrap().is_none(), "it happened");
-        match (read, first) {
-            (Err(LogError::Compacted { index, first }), Some(expected)) => {
-                assert_eq!((index, first), (LogIndex(from), LogIndex(expected)));
-            }
-            (Ok(read), None) => assert!(read.iter().all(|entry| entry.term == Term(3)), "{read:?}"),
-            (read, _) => panic!("{read:?}"),
+    overtaken(moved, 3, Some(9));
+    overtaken(emptied, 3, Some(4));
+    overtaken(replaced, 5, None);
+}
+
+/// Reads entries from `from` on, and lets `step` happen, with the cut that it makes possible, when the second segment is opened.
+fn overtaken(step: impl FnOnce(&mut Log<Hooked>) -> WriteId + Send + 'static, from: u64, first: Option<u64>) {
+    let disk = Hooked { disk: common::mem_disk(0), meanwhile: Arc::default() };
+    let place = Place::of(disk.clone(), "/".into());
+    let log = Arc::new(Mutex::new(ten(&place)));
+    // The first segment is open, the second one is not when the base moves.
+    let mut reader = log.lock().unwrap().reader();
+    let steps = log.clone();
+    let meanwhile: Meanwhile = Box::new(move || {
+        let mut log = steps.lock().unwrap();
+        step(&mut log);
+        assert!(cut(&mut log).contains(&2));
+    });
+    *disk.meanwhile.lock().unwrap() = Some((segment(2), meanwhile));
+    let read = reader.entries(LogIndex(from), LogIndex(10), usize::MAX);
+    assert!(disk.meanwhile.lock().unwrap().is_none(), "it happened");
+    match (read, first) {
+        (Err(LogError::Compacted { index, first }), Some(expected)) => {
+            assert_eq!((index, first), (LogIndex(from), LogIndex(expected)));
         }
-        let mut log = log.lock().unwrap();
-        let last = log.last();
-        log.write(&[append(30, vec![entry(last.index.next().0, last.term.0, "goes on")])]).unwrap();
+        (Ok(read), None) => assert!(read.iter().all(|entry| entry.term == Term(3)), "{read:?}"),
+        (read, _) => panic!("{read:?}"),
     }
+    let mut log = log.lock().unwrap();
+    let last = log.last();
+    log.write(&[append(30, vec![entry(last.index.next().0, last.term.0, "goes on")])]).unwrap();
 }
 
 /// A segment that is missing although the log needs it is a failure.
