@@ -5,7 +5,7 @@ mod common;
 
 use std::io::ErrorKind;
 
-use common::{BLOCK, append, entries, entry, fresh, large, mem_disk, reopen, segment, term};
+use common::{BLOCK, append, base, entries, entry, fresh, large, mem_disk, rebase, reopen, segment, term};
 use raftmap_log::mem_disk::Fault;
 use raftmap_log::{LogError, MemDisk, MemDiskOptions, Repair};
 use raftmap_raft::{LogIndex, Write};
@@ -31,6 +31,51 @@ fn an_append_is_one_write_and_one_sync() {
     assert_eq!(cost(&mut || _ = log.write(&[append(4, vec![large(4, 1, 18_000)])]).unwrap()), 2);
     assert!(disk.disk_bytes(&segment(2)).unwrap()[..4096].iter().any(|byte| *byte != 0));
     assert_eq!(entries(&log).len(), 4);
+}
+
+/// What it costs to cut a log, however long it is: a base is one write and one sync, and each segment that goes is one name
+/// and one sync of the folder. No block is read or written.
+#[test]
+fn a_cut_costs_the_same_however_much_is_cut() {
+    let cost = |batches: u64, entries: u64| {
+        let disk = mem_disk(0);
+        let mut log = fresh(&disk);
+        log.write(&[term(1, 1)]).unwrap();
+        for batch in 0..batches {
+            let new = (1..=entries).map(|nth| large(batch * entries + nth, 1, 4000 / 64)).collect();
+            log.write(&[append(2 + batch, new)]).unwrap();
+        }
+        let before = disk.operations();
+        log.write(&[rebase(100, base(batches * entries, 1))]).unwrap();
+        let moved = disk.operations() - before;
+        let cut = log.cut().unwrap().unwrap();
+        let segments = cut.numbers().len() as u64;
+        cut.run().unwrap();
+        (moved, disk.operations() - before - moved, segments)
+    };
+    assert_eq!(cost(9, 1), (2, 2, 1));
+    assert_eq!(cost(9, 40), (2, 2, 1));
+    assert_eq!(cost(25, 40), (2, 6, 3));
+}
+
+/// The removal of a segment fails: the log ends like after any other error, and the next start removes it.
+#[test]
+fn a_cut_that_fails_ends_the_log() {
+    for nth in 0..4 {
+        let disk = mem_disk(nth);
+        let mut log = fresh(&disk);
+        for index in 1..=20 {
+            log.write(&[Write { entries: vec![entry(index, 1, "a")], ..term(index, 1) }]).unwrap();
+        }
+        log.write(&[rebase(21, base(20, 1))]).unwrap();
+        disk.set_fault(disk.operations() + nth, Fault::Error(ErrorKind::Other));
+        let error = log.cut().unwrap().unwrap().run().unwrap_err();
+        assert_eq!(log.write(&[append(22, vec![])]).unwrap_err().to_string(), error.to_string());
+        let (mut log, recovered) = reopen(&disk.restart()).unwrap();
+        assert_eq!((recovered.repair, recovered.base), (Repair::Clean, Some(base(20, 1))));
+        common::cut(&mut log);
+        assert_eq!(log.segments().len(), 1);
+    }
 }
 
 /// Scenario 48.
