@@ -1,7 +1,7 @@
 //! The state machine: applies committed entries, in order, to the rows of an engine.
 
 use bytes::Bytes;
-use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Payload};
+use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Membership, Payload};
 
 use crate::answer::{Answer, Outcome, Refusal};
 use crate::command::{Body, Command, Member, Write};
@@ -9,10 +9,12 @@ use crate::digest::{Digest, EntryDigest};
 use crate::engine::{Engine, Snapshot};
 use crate::error::StateError;
 use crate::expiry::Deadlines;
-use crate::format::{Applied, RequestBytes, decode_member, encode_member, encode_result, table};
+use crate::format::{
+    Applied, RequestBytes, decode_member, encode_member, encode_membership, encode_result, table,
+};
 use crate::map::MapStep;
 use crate::overlay::Overlay;
-use crate::reader::Reader;
+use crate::reader::{Reader, read_membership};
 use crate::sessions::{Admission, Sessions};
 use crate::validate::check_possible;
 
@@ -23,6 +25,7 @@ pub struct StateMachine<E: Engine> {
     applied: Applied,
     sessions: Sessions,
     deadlines: Deadlines,
+    membership: Option<(LogIndex, Membership)>,
     /// An error left memory and engine apart; nothing more is applied.
     stopped: bool,
 }
@@ -44,7 +47,8 @@ impl<E: Engine> StateMachine<E> {
         let applied = Applied::read(&snapshot, group)?;
         let sessions = Sessions::load(&snapshot)?;
         let deadlines = Deadlines::load(&snapshot)?;
-        Ok(Self { engine, applied, sessions, deadlines, stopped: false })
+        let membership = read_membership(&snapshot)?;
+        Ok(Self { engine, applied, sessions, deadlines, membership, stopped: false })
     }
 
     /// The last entry that was applied; index 0 before the first.
@@ -60,6 +64,12 @@ impl<E: Engine> StateMachine<E> {
     /// The running digest after the last applied entry.
     pub fn running_digest(&self) -> Digest {
         Digest(self.applied.running_digest)
+    }
+
+    /// The members that the last applied entry of that kind put in force, and its index. `None`: there was none, and the
+    /// founding members are in force.
+    pub fn membership(&self) -> Option<(LogIndex, Membership)> {
+        self.membership.clone()
     }
 
     /// A log time in milliseconds before which no key expires. Once the clock passes it without traffic the leader
@@ -131,7 +141,13 @@ impl<E: Engine> StateMachine<E> {
             return Err(StateError::NotContiguous { applied, found: position });
         }
         let result = match &entry.payload {
-            Payload::Noop | Payload::Membership(_) => Ok(Answer::Done),
+            Payload::Noop => Ok(Answer::Done),
+            Payload::Membership(membership) => {
+                let row = encode_membership(position.index, membership);
+                overlay.set(Bytes::from_static(&table::MEMBERSHIP_KEY), row);
+                self.membership = Some((position.index, membership.clone()));
+                Ok(Answer::Done)
+            }
             Payload::Command(bytes) => self.command(overlay, position.index, bytes.clone())?,
         };
         self.deadlines.remove_expired(overlay, self.applied.log_time_ms)?;

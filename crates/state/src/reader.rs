@@ -4,14 +4,14 @@
 //! revision is exact. Time is log time as applied there, never a clock: a key's absence is the same on every server.
 
 use bytes::Bytes;
-use raftmap_raft::{GroupId, LogIndex, LogPosition, NodeId};
+use raftmap_raft::{GroupId, LogIndex, LogPosition, Membership, NodeId};
 
 use crate::answer::{GetAnswer, Record, ScanAnswer};
 use crate::command::Member;
 use crate::digest::{ContentDigest, Digest};
 use crate::engine::{Engine, EngineError, Row, Snapshot};
 use crate::error::StateError;
-use crate::format::{Applied, MapRow, decode_member, table};
+use crate::format::{Applied, MapRow, decode_member, decode_membership, table};
 use crate::limits::{ANSWER_BASE_BYTES, result_bytes};
 use crate::request::{Get, Scan};
 
@@ -64,7 +64,7 @@ impl<E: Engine> Reader<E> {
         Self { engine, group }
     }
 
-    fn snapshot(&self) -> Result<(E::Snapshot, Applied), StateError> {
+    fn view(&self) -> Result<(E::Snapshot, Applied), StateError> {
         let snapshot = self.engine.snapshot();
         let applied = Applied::read(&snapshot, self.group)?;
         Ok((snapshot, applied))
@@ -75,7 +75,7 @@ impl<E: Engine> Reader<E> {
     /// # Errors
     /// If the engine fails: the node ends.
     pub fn applied(&self) -> Result<AppliedState, StateError> {
-        let (_, applied) = self.snapshot()?;
+        let (_, applied) = self.view()?;
         Ok(AppliedState {
             position: applied.position,
             log_time_ms: applied.log_time_ms,
@@ -88,7 +88,7 @@ impl<E: Engine> Reader<E> {
     /// # Errors
     /// If the answer would be larger than `answer_bytes_max`, or the engine fails.
     pub fn get(&self, get: &Get, answer_bytes_max: u32) -> Result<GetAnswer, ReadError> {
-        let (snapshot, applied) = self.snapshot()?;
+        let (snapshot, applied) = self.view()?;
         let limit = u64::from(answer_bytes_max);
         let mut bytes = ANSWER_BASE_BYTES;
         let mut records = Vec::with_capacity(get.keys.len());
@@ -109,7 +109,7 @@ impl<E: Engine> Reader<E> {
     /// # Errors
     /// If the engine fails: the node ends.
     pub fn scan(&self, scan: &Scan) -> Result<ScanCursor, StateError> {
-        let (snapshot, applied) = self.snapshot()?;
+        let (snapshot, applied) = self.view()?;
         let start = table::map_key(&scan.start);
         let end =
             if scan.end.is_empty() { Bytes::from_static(&table::MAP_END) } else { table::map_key(&scan.end) };
@@ -150,15 +150,32 @@ impl<E: Engine> Reader<E> {
         Ok(row.map(decode_member).transpose()?)
     }
 
+    /// The members that the last applied entry of that kind put in force, and its index; see
+    /// [`crate::StateMachine::membership`].
+    ///
+    /// # Errors
+    /// If the engine fails: the node ends.
+    pub fn membership(&self) -> Result<Option<(LogIndex, Membership)>, StateError> {
+        read_membership(&self.engine.snapshot())
+    }
+
     /// Starts to hash all rows as they are now.
     ///
     /// # Errors
     /// If the engine fails: the node ends.
     pub fn content_digest(&self) -> Result<ContentDigest, StateError> {
-        let (snapshot, applied) = self.snapshot()?;
+        let (snapshot, applied) = self.view()?;
         let (start, end) = table::ALL_SPAN;
         Ok(ContentDigest::new(applied.position, snapshot.range(&start, &end)))
     }
+}
+
+/// The row of the members that are in force, if there is one.
+pub(crate) fn read_membership(
+    snapshot: &impl Snapshot,
+) -> Result<Option<(LogIndex, Membership)>, StateError> {
+    let row = snapshot.get(&table::MEMBERSHIP_KEY)?;
+    Ok(row.map(decode_membership).transpose()?)
 }
 
 fn read_key(snapshot: &impl Snapshot, key: &Bytes, log_time_ms: u64) -> Result<Option<Record>, StateError> {

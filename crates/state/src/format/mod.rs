@@ -11,7 +11,9 @@ mod row;
 
 pub use answer::{decode_result, encode_result};
 pub use command::{DecodedCommand, RequestBytes};
-pub(crate) use row::{Applied, MapRow, SessionRow, decode_member, encode_member, table};
+pub(crate) use row::{
+    Applied, MapRow, SessionRow, decode_member, decode_membership, encode_member, encode_membership, table,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -47,6 +49,12 @@ pub enum DecodeError {
         what: &'static str,
         /// How many bytes too many.
         bytes: usize,
+    },
+    /// Bytes that say what cannot be.
+    #[error("{what} is malformed")]
+    Malformed {
+        /// What was read.
+        what: &'static str,
     },
     /// A number that is too large for what it means, or not in its shortest form.
     #[error("{what} is not a valid number")]

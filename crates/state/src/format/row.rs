@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use raftmap_raft::{GroupId, LogIndex, LogPosition, NodeId, Term};
+use raftmap_raft::{GroupId, LogIndex, LogPosition, Membership, MembershipError, NodeId, Term};
 
 use super::{DecodeError, Decoder};
 use crate::answer::Record;
@@ -27,6 +27,7 @@ pub(crate) mod table {
     const ANSWERS: u8 = 5;
     const LARGE_ANSWERS: u8 = 6;
     const MEMBERS: u8 = 7;
+    const MEMBERSHIP: u8 = 8;
 
     /// The bytes before and after all rows of a table.
     pub(crate) type Span = ([u8; 1], [u8; 1]);
@@ -40,6 +41,9 @@ pub(crate) mod table {
 
     /// The one row of [`super::Applied`].
     pub(crate) const APPLIED_KEY: [u8; 1] = [APPLIED];
+
+    /// The one row of [`super::encode_membership`].
+    pub(crate) const MEMBERSHIP_KEY: [u8; 1] = [MEMBERSHIP];
 
     fn key(table: u8, parts: &[&[u8]]) -> Bytes {
         let mut out = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -259,4 +263,23 @@ pub(crate) fn decode_member(bytes: Bytes) -> Result<Member, DecodeError> {
     };
     decoder.end(WHAT)?;
     Ok(member)
+}
+
+/// The members that an entry put in force, and that entry's index.
+pub(crate) fn encode_membership(index: LogIndex, membership: &Membership) -> Bytes {
+    let mut out = BytesMut::with_capacity(8 + membership.encoded_len());
+    out.put_u64_le(index.0);
+    out.put_slice(&membership.encode());
+    out.freeze()
+}
+
+pub(crate) fn decode_membership(bytes: Bytes) -> Result<(LogIndex, Membership), DecodeError> {
+    const WHAT: &str = "membership row";
+    let mut decoder = Decoder::new(bytes);
+    let index = LogIndex(decoder.u64_le(WHAT)?);
+    let membership = Membership::decode(decoder.rest()).map_err(|error| match error {
+        MembershipError::UnknownVersion(version) => DecodeError::UnknownVersion { what: WHAT, version },
+        MembershipError::Malformed => DecodeError::Malformed { what: WHAT },
+    })?;
+    Ok((index, membership))
 }

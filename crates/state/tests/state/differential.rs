@@ -38,7 +38,8 @@ enum Step {
     },
     RecordMember(Member),
     Noop,
-    Membership,
+    /// Of so many voters.
+    Membership(u64),
 }
 
 /// The leader's clock: it may go back, and may not be stamped.
@@ -137,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => time().prop_map(|time| Step::TimePasses { time }),
         1 => member.prop_map(Step::RecordMember),
         1 => Just(Step::Noop),
-        1 => Just(Step::Membership),
+        1 => (1u64..6).prop_map(Step::Membership),
     ]
 }
 
@@ -165,13 +166,16 @@ impl Scribe {
 
     fn payload(&mut self, step: &Step) -> Payload {
         let (time, body) = match step {
-            Step::Noop | Step::Membership => {
+            Step::Noop => {
                 let result = self.model.skip();
                 self.expected.push(result);
-                return match step {
-                    Step::Noop => Payload::Noop,
-                    _ => Payload::Membership(Membership::of_voters([NodeId(1), NodeId(2)])),
-                };
+                return Payload::Noop;
+            }
+            Step::Membership(voters) => {
+                let membership = Membership::of_voters((1..=*voters).map(NodeId));
+                let result = self.model.change_membership(&membership);
+                self.expected.push(result);
+                return Payload::Membership(membership);
             }
             Step::Write { request, time, small_answer, tag } => {
                 let session = tag.map(|tag| SessionTag {
@@ -216,6 +220,8 @@ fn assert_same_state<E: Engine>(machine: &StateMachine<E>, model: &Model) {
     let got = machine.reader().get(&Get { keys: keys.clone() }, ANSWER_BYTES_MAX).unwrap();
     assert_eq!(got.revision.0, model.index);
     assert_eq!(got.records, keys.iter().map(|key| model.get(key)).collect::<Vec<_>>());
+    assert_eq!(machine.membership(), model.membership);
+    assert_eq!(machine.reader().membership().unwrap(), model.membership);
     assert_eq!(machine.reader().members().unwrap(), model.members.values().copied().collect::<Vec<_>>());
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
-use raftmap_raft::{LogIndex, NodeId};
+use raftmap_raft::{LogIndex, Membership, NodeId};
 use raftmap_state::limits::answer_bytes;
 use raftmap_state::{
     Answer, Body, Command, Condition, DeleteAnswer, Expected, Member, Operation, OperationResult, PutAnswer,
@@ -20,6 +20,7 @@ pub(crate) struct Model {
     map: BTreeMap<Bytes, Record>,
     sessions: BTreeMap<SessionId, Session>,
     pub(crate) members: BTreeMap<NodeId, Member>,
+    pub(crate) membership: Option<(LogIndex, Membership)>,
 }
 
 #[derive(Clone)]
@@ -46,6 +47,12 @@ impl Model {
     pub(crate) fn skip(&mut self) -> Result<Answer, Refusal> {
         self.index += 1;
         Ok(Answer::Done)
+    }
+
+    pub(crate) fn change_membership(&mut self, membership: &Membership) -> Result<Answer, Refusal> {
+        let result = self.skip();
+        self.membership = Some((LogIndex(self.index), membership.clone()));
+        result
     }
 
     pub(crate) fn apply(&mut self, command: &Command) -> Result<Answer, Refusal> {

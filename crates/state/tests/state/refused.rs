@@ -222,6 +222,11 @@ fn an_engine_of_a_newer_version_is_not_opened() {
     engine.commit(vec![(Bytes::from_static(&[1]), Some(Bytes::from(vec![2; 49])))]).unwrap();
     let opened = StateMachine::open(engine, GroupId::DEFAULT);
     assert!(matches!(opened, Err(StateError::Row(DecodeError::UnknownVersion { version: 2, .. }))));
+    let engine = MemoryEngine::new();
+    let membership_of_version_9 = [&[0; 8][..], &[9]].concat();
+    engine.commit(vec![(Bytes::from_static(&[8]), Some(membership_of_version_9.into()))]).unwrap();
+    let opened = StateMachine::open(engine, GroupId::DEFAULT);
+    assert!(matches!(opened, Err(StateError::Row(DecodeError::UnknownVersion { version: 9, .. }))));
 }
 
 #[test]
