@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::engine::Snapshot;
 use crate::error::StateError;
-use crate::format::{MapRow, table};
+use crate::format::{DecodeError, MapRow, table};
 use crate::limits::EXPIRED_KEYS_PER_ENTRY;
 use crate::overlay::Overlay;
 
@@ -86,4 +86,13 @@ fn remove_key<S: Snapshot>(
     overlay.remove(index_row);
     overlay.remove(map_key);
     Ok(())
+}
+
+/// Whether a row of the index is one.
+pub(crate) fn check_deadline_row(key: &Bytes, value: &Bytes) -> Result<(), DecodeError> {
+    table::decode_deadline(key)?;
+    match value.len() {
+        0 => Ok(()),
+        bytes => Err(DecodeError::Trailing { what: "deadline row", bytes }),
+    }
 }

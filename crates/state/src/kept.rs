@@ -25,6 +25,8 @@ const SMALL_BYTES_MAX: usize = 128;
 /// Room for a row of usual answers, in bytes: it is written anew for every write, and should not grow each time.
 const ROW_BYTES: usize = 1536;
 
+const LARGE: &str = "row of a large answer";
+
 /// What an answer counts besides its encoding: the hash of its request.
 const HASH_BYTES: usize = 16;
 
@@ -52,14 +54,14 @@ impl KeptAnswers {
         first: u64,
         row: Bytes,
         acknowledged_below: u64,
-    ) -> Result<(), StateError> {
+    ) -> Result<(), DecodeError> {
         const WHAT: &str = "row of answers";
         self.groups.insert(first);
         let mut decoder = Decoder::new(row);
         while !decoder.rest().is_empty() {
             let offset = decoder.u8(WHAT)?;
             if u64::from(offset) >= GROUP || !first.is_multiple_of(GROUP) {
-                return Err(DecodeError::Number { what: WHAT }.into());
+                return Err(DecodeError::Number { what: WHAT });
             }
             let sequence = first + u64::from(offset);
             let request_hash = decoder.u128_le(WHAT)?;
@@ -73,9 +75,9 @@ impl KeptAnswers {
     }
 
     /// Takes in the row of a large answer that was read back.
-    pub(crate) fn load_large(&mut self, sequence: u64, row: Bytes) -> Result<(), StateError> {
+    pub(crate) fn load_large(&mut self, sequence: u64, row: Bytes) -> Result<(), DecodeError> {
         let bytes = row.len() as u64;
-        let request_hash = Decoder::new(row).u128_le("row of a large answer")?;
+        let request_hash = Decoder::new(row).u128_le(LARGE)?;
         self.add(sequence, Kept { request_hash, bytes, small: None });
         Ok(())
     }
@@ -152,7 +154,7 @@ impl KeptAnswers {
             return Err(StateError::Inconsistent("an answer that is kept has no row"));
         };
         let mut decoder = Decoder::new(row);
-        decoder.u128_le("row of a large answer")?;
+        decoder.u128_le(LARGE)?;
         Ok(decode_result(decoder.rest().clone())?)
     }
 
@@ -185,4 +187,22 @@ impl KeptAnswers {
         }
         rows
     }
+}
+
+/// Whether a row holds the small answers of the sequences from `first` on, each of which can be read.
+pub(crate) fn check_answers_row(first: u64, row: Bytes) -> Result<(), DecodeError> {
+    let mut kept = KeptAnswers::default();
+    kept.load_group(first, row, 0)?;
+    for result in kept.answers.into_values().filter_map(|kept| kept.small) {
+        let _readable = decode_result(result)?;
+    }
+    Ok(())
+}
+
+/// Whether a row holds a large answer that can be read.
+pub(crate) fn check_large_answer_row(row: Bytes) -> Result<(), DecodeError> {
+    let mut decoder = Decoder::new(row);
+    decoder.u128_le(LARGE)?;
+    let _readable = decode_result(decoder.rest().clone())?;
+    Ok(())
 }

@@ -12,6 +12,9 @@
 //!                                 one batch of an Engine ─► Reader: snapshots
 //! ```
 //!
+//! A [`SnapshotReader`] streams the state at one position out of one engine, a [`SnapshotInstall`] takes it into an empty
+//! one of any kind; from there on both apply the same entries to the same digests.
+//!
 //! Time is *log time*: the latest time that an applied entry was stamped with. A key whose deadline log time has reached
 //! is absent for every read, condition and scan from that entry on, and never there again without a new write.
 
@@ -30,6 +33,7 @@ mod overlay;
 mod reader;
 mod request;
 mod sessions;
+mod snapshot;
 pub mod validate;
 
 pub use answer::{
@@ -39,8 +43,8 @@ pub use answer::{
 pub use command::{Body, Command, Member, SessionLimits, Write};
 pub use digest::{ContentDigest, Digest};
 pub use engine::{
-    Damage, Engine, EngineError, FjallEngine, FjallOptions, FjallSnapshot, MemoryEngine, MemorySnapshot, Row,
-    RowChange, Snapshot,
+    Damage, Engine, EngineError, FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot, Ingest,
+    MemoryEngine, MemoryIngest, MemorySnapshot, Row, RowChange, Snapshot,
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
@@ -49,4 +53,7 @@ pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{
     Condition, Delete, Expected, Get, Operation, Put, PutEntry, Scan, SessionId, SessionTag, Txn,
     WriteRequest,
+};
+pub use snapshot::{
+    CHUNK_BYTES_MAX, SnapshotChunks, SnapshotError, SnapshotHeader, SnapshotInstall, SnapshotReader,
 };

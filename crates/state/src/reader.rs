@@ -14,6 +14,7 @@ use crate::error::StateError;
 use crate::format::{Applied, MapRow, decode_member, decode_membership, table};
 use crate::limits::{ANSWER_BASE_BYTES, result_bytes};
 use crate::request::{Get, Scan};
+use crate::snapshot::SnapshotReader;
 
 /// A handle for reads. Clones share the engine.
 #[derive(Clone)]
@@ -157,6 +158,15 @@ impl<E: Engine> Reader<E> {
     /// If the engine fails: the node ends.
     pub fn membership(&self) -> Result<Option<(LogIndex, Membership)>, StateError> {
         read_membership(&self.engine.snapshot())
+    }
+
+    /// The state as it is now, to be sent elsewhere or kept, while writes go on.
+    ///
+    /// # Errors
+    /// If the engine fails: the node ends.
+    pub fn snapshot(&self) -> Result<SnapshotReader<E::Snapshot>, StateError> {
+        let (view, applied) = self.view()?;
+        SnapshotReader::new(view, applied)
     }
 
     /// Starts to hash all rows as they are now.

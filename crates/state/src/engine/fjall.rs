@@ -11,9 +11,12 @@
 //! - With `manual_journal_persist` a commit syncs nothing.
 //! - A commit sleeps while four sealed memtables wait to be flushed. If the worker that should flush them failed, it
 //!   sleeps for ever: [`FjallEngine::check`] tells, from any thread.
+//! - It syncs its files and the folders right above them, but not the folders that hold those: opening it does.
+//! - An ingestion writes table files, syncs them, and registers all of them in one step when it is finished. Keys that do
+//!   not ascend make it panic. Never clear a keyspace and ingest into it then: after the next start the rows are gone.
 //! - An error in an iteration comes out of the guard, when the row is taken from it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +26,7 @@ use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Slice,
 };
 
-use super::{Engine, EngineError, Row, RowChange, Snapshot};
+use super::{Engine, EngineError, Ingest, Row, RowChange, Snapshot};
 
 const KEYSPACE: &str = "state";
 
@@ -77,7 +80,18 @@ impl FjallEngine {
         };
         let keyspace =
             database.keyspace(KEYSPACE, create).map_err(|error| EngineError::new("open keyspace", error))?;
+        sync_folders(directory).map_err(|error| EngineError::new("sync folders", error))?;
         Ok(Self { database, keyspace })
+    }
+
+    /// Makes an empty database in `directory`, which must not be there yet, for rows to be ingested into. If anything
+    /// fails or the process dies before the ingestion is finished, the directory is to be removed.
+    ///
+    /// # Errors
+    /// If the disk fails or the directory is there.
+    pub fn fresh(directory: &Path, options: FjallOptions) -> Result<FjallFresh, EngineError> {
+        fs::create_dir(directory).map_err(|error| EngineError::new("create directory", error))?;
+        Ok(FjallFresh { engine: Self::open(directory, options)? })
     }
 
     /// Whether the store still works, its background threads included. It may be called from any thread, also while a
@@ -117,6 +131,64 @@ fn empty_journals(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The folder in which fjall makes one for each keyspace.
+const KEYSPACES: &str = "keyspaces";
+
+/// Makes durable the names that fjall leaves unsynced when it makes a database: those of the keyspaces' folders, and that
+/// of the database itself.
+fn sync_folders(directory: &Path) -> io::Result<()> {
+    let sync = |folder: &Path| File::open(folder)?.sync_all();
+    sync(&directory.join(KEYSPACES))?;
+    sync(directory)?;
+    match directory.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => sync(Path::new(".")),
+        Some(parent) => sync(parent),
+        None => Ok(()),
+    }
+}
+
+/// A database that was just made and holds nothing.
+pub struct FjallFresh {
+    engine: FjallEngine,
+}
+
+impl FjallFresh {
+    /// Begins to take in rows.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn ingest(&self) -> Result<FjallIngest<'_>, EngineError> {
+        let rows = self.engine.keyspace.start_ingestion();
+        let mut rows = Some(rows.map_err(|error| EngineError::new("start ingestion", error))?);
+        let step = move |row: Option<Row>| match row {
+            Some((key, value)) => rows.as_mut().map_or(Ok(()), |rows| rows.write(key, value)),
+            None => rows.take().map_or(Ok(()), |rows| rows.finish()),
+        };
+        Ok(FjallIngest { engine: &self.engine, step: Box::new(step) })
+    }
+}
+
+/// Rows on their way into a [`FjallFresh`]. It stays on the thread that began it: fjall's ingestion is not `Send`.
+pub struct FjallIngest<'a> {
+    engine: &'a FjallEngine,
+    /// Adds a row, or finishes: fjall does not export the type of its ingestion, so that only a closure can hold it.
+    step: Box<dyn FnMut(Option<Row>) -> fjall::Result<()> + 'a>,
+}
+
+impl Ingest for FjallIngest<'_> {
+    type Engine = FjallEngine;
+
+    fn add(&mut self, key: Bytes, value: Bytes) -> Result<(), EngineError> {
+        (self.step)(Some((key, value))).map_err(|error| EngineError::new("ingest", error))
+    }
+
+    fn finish(mut self) -> Result<FjallEngine, EngineError> {
+        (self.step)(None).map_err(|error| EngineError::new("finish ingestion", error))?;
+        self.engine.check()?;
+        Ok(self.engine.clone())
+    }
 }
 
 impl Engine for FjallEngine {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Engine, EngineError, Row, RowChange, Snapshot};
+use super::{Engine, EngineError, Ingest, Row, RowChange, Snapshot};
 
 /// How many batches may wait to become durable on their own, as a real store's do: beyond that the oldest is durable.
 const BATCHES_PENDING_MAX: usize = 256;
@@ -137,6 +137,27 @@ impl Engine for MemoryEngine {
             apply(&mut store.durable, &batch);
         }
         Ok(())
+    }
+}
+
+/// A [`MemoryEngine`] in the making. There is nothing of it on the simulated disk before it is finished: a crash until then
+/// is its being dropped.
+#[derive(Debug, Default)]
+pub struct MemoryIngest {
+    rows: Rows,
+}
+
+impl Ingest for MemoryIngest {
+    type Engine = MemoryEngine;
+
+    fn add(&mut self, key: Bytes, value: Bytes) -> Result<(), EngineError> {
+        self.rows.insert(key, value);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<MemoryEngine, EngineError> {
+        let store = Store { rows: Arc::new(self.rows.clone()), durable: self.rows, ..Store::default() };
+        Ok(MemoryEngine { store: Arc::new(Mutex::new(store)) })
     }
 }
 

@@ -10,8 +10,8 @@ use std::error::Error;
 
 use bytes::Bytes;
 
-pub use self::fjall::{FjallEngine, FjallOptions, FjallSnapshot};
-pub use self::memory::{Damage, MemoryEngine, MemorySnapshot};
+pub use self::fjall::{FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot};
+pub use self::memory::{Damage, MemoryEngine, MemoryIngest, MemorySnapshot};
 
 /// One row that a batch sets (`Some`) or removes (`None`).
 pub type RowChange = (Bytes, Option<Bytes>);
@@ -56,6 +56,25 @@ pub trait Snapshot: Send + Sync + 'static {
         start: &[u8],
         end: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<Row, EngineError>> + Send + 'static;
+}
+
+/// An empty store while it takes in rows, many and in order, faster than batches could. A store whose ingestion did not
+/// finish is good for nothing: it is to be removed.
+pub trait Ingest {
+    /// The store that it becomes.
+    type Engine: Engine;
+
+    /// Takes a row. Its key is behind all keys before it; a store may panic if it is not.
+    ///
+    /// # Errors
+    /// The store is not to be used any more: the node ends.
+    fn add(&mut self, key: Bytes, value: Bytes) -> Result<(), EngineError>;
+
+    /// Makes all rows durable, with the names of the files that they are in, and gives the store that holds them.
+    ///
+    /// # Errors
+    /// The store is not to be used any more: the node ends.
+    fn finish(self) -> Result<Self::Engine, EngineError>;
 }
 
 /// The store failed, or is not what it was. The node ends; nothing is tried again.

@@ -29,6 +29,39 @@ pub(crate) mod table {
     const MEMBERS: u8 = 7;
     const MEMBERSHIP: u8 = 8;
 
+    /// Whose row a row is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Table {
+        Applied,
+        Map,
+        Deadlines,
+        Sessions,
+        Answers,
+        LargeAnswers,
+        Members,
+        Membership,
+    }
+
+    /// The table of a row, by its key. A table of one row has one key.
+    pub(crate) fn of(row_key: &Bytes) -> Result<Table, DecodeError> {
+        let table = match row_key.first() {
+            None => return Err(DecodeError::Truncated { what: "row key" }),
+            Some(&APPLIED) => Table::Applied,
+            Some(&MAP) => Table::Map,
+            Some(&DEADLINES) => Table::Deadlines,
+            Some(&SESSIONS) => Table::Sessions,
+            Some(&ANSWERS) => Table::Answers,
+            Some(&LARGE_ANSWERS) => Table::LargeAnswers,
+            Some(&MEMBERS) => Table::Members,
+            Some(&MEMBERSHIP) => Table::Membership,
+            Some(&value) => return Err(DecodeError::Unknown { what: "table", value }),
+        };
+        if matches!(table, Table::Applied | Table::Membership) {
+            end(row_key, 1)?;
+        }
+        Ok(table)
+    }
+
     /// The bytes before and after all rows of a table.
     pub(crate) type Span = ([u8; 1], [u8; 1]);
 
@@ -135,13 +168,16 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
+    /// The length of [`Self::encode`]'s answer.
+    pub(crate) const BYTES: usize = 49;
+
     /// Before the first entry.
     pub(crate) fn start(group: GroupId) -> Self {
         Self { group, position: LogPosition::default(), log_time_ms: 0, running_digest: 0 }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(49);
+        let mut out = BytesMut::with_capacity(Self::BYTES);
         out.put_u8(VERSION);
         out.put_u64_le(self.group.0);
         out.put_u64_le(self.position.term.0);

@@ -18,7 +18,7 @@ use crate::common::{
 use raftmap_state::{Body, Operation, SessionId};
 
 /// A log in which every table of the engine is used.
-fn eventful_log(entries: u64) -> Server<MemoryEngine> {
+pub(crate) fn eventful_log(entries: u64) -> Server<MemoryEngine> {
     let mut server = Server::in_memory();
     server.append_command(&timeless(Body::OpenSession(SMALL_SESSIONS)));
     for n in 2..=entries {
@@ -75,7 +75,7 @@ fn assert_whole_and_catch_up<E: Engine>(
     applied
 }
 
-fn open_fjall(directory: &Path) -> Result<StateMachine<FjallEngine>, StateError> {
+pub(crate) fn open_fjall(directory: &Path) -> Result<StateMachine<FjallEngine>, StateError> {
     StateMachine::open(FjallEngine::open(directory, FjallOptions::default())?, raftmap_raft::GroupId::DEFAULT)
 }
 
@@ -173,7 +173,7 @@ fn the_applied_index_that_comes_back_is_that_of_the_rows() {
     assert_whole_and_catch_up(open_fjall(directory.path()).unwrap(), &log, &digests);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap() {
         let item = item.unwrap();

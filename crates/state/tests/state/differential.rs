@@ -17,7 +17,7 @@ use crate::model::Model;
 
 /// One step of a history. What depends on what came before is chosen by number and looked up when it is run.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Write {
         request: WriteRequest,
         time: Time,
@@ -44,14 +44,14 @@ enum Step {
 
 /// The leader's clock: it may go back, and may not be stamped.
 #[derive(Clone, Copy, Debug)]
-enum Time {
+pub(crate) enum Time {
     Unstamped,
     Forward(u64),
     Back(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Tag {
+pub(crate) struct Tag {
     /// Among those that were opened; beyond them: one that never was.
     session: usize,
     sequence: u64,
@@ -144,12 +144,12 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Turns steps into log entries and what the model answers to them.
 #[derive(Default)]
-struct Scribe {
-    model: Model,
+pub(crate) struct Scribe {
+    pub(crate) model: Model,
     clock_ms: u64,
     sessions: Vec<SessionId>,
     tagged: Vec<Write>,
-    expected: Outcomes,
+    pub(crate) expected: Outcomes,
 }
 
 impl Scribe {
@@ -164,7 +164,7 @@ impl Scribe {
         }
     }
 
-    fn payload(&mut self, step: &Step) -> Payload {
+    pub(crate) fn payload(&mut self, step: &Step) -> Payload {
         let (time, body) = match step {
             Step::Noop => {
                 let result = self.model.skip();
@@ -209,7 +209,7 @@ impl Scribe {
     }
 }
 
-fn assert_same_state<E: Engine>(machine: &StateMachine<E>, model: &Model) {
+pub(crate) fn assert_same_state<E: Engine>(machine: &StateMachine<E>, model: &Model) {
     assert_eq!(machine.applied().index.0, model.index);
     assert_eq!(machine.log_time_ms(), model.log_time_ms);
     assert_eq!(scan_all(machine, &Scan::default()), model.records());
@@ -225,20 +225,20 @@ fn assert_same_state<E: Engine>(machine: &StateMachine<E>, model: &Model) {
     assert_eq!(machine.reader().members().unwrap(), model.members.values().copied().collect::<Vec<_>>());
 }
 
-fn results<E: Engine>(server: &mut Server<E>, batch_max: usize) -> Outcomes {
+pub(crate) fn results<E: Engine>(server: &mut Server<E>, batch_max: usize) -> Outcomes {
     server.catch_up(batch_max).into_iter().map(|outcome| outcome.result).collect()
 }
 
 /// A stretch of history that is in the log before the next is applied, how it is cut, and how the server ends it.
 #[derive(Clone, Debug)]
-struct Stretch {
-    steps: Vec<Step>,
-    batch_max: usize,
+pub(crate) struct Stretch {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) batch_max: usize,
     persists: bool,
     crash_seed: Option<u64>,
 }
 
-fn history(stretches: usize) -> impl Strategy<Value = Vec<Stretch>> {
+pub(crate) fn history(stretches: usize) -> impl Strategy<Value = Vec<Stretch>> {
     let stretch =
         (vec(step(), 1..25), 1usize..9, prop::bool::weighted(0.3), prop::option::of(any::<u64>())).prop_map(
             |(steps, batch_max, persists, crash_seed)| Stretch { steps, batch_max, persists, crash_seed },
@@ -246,7 +246,7 @@ fn history(stretches: usize) -> impl Strategy<Value = Vec<Stretch>> {
     vec(stretch, 1..stretches)
 }
 
-fn cases(default: u32) -> ProptestConfig {
+pub(crate) fn cases(default: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(default) }
 }
 

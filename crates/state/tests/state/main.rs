@@ -14,3 +14,5 @@ mod model;
 mod reads;
 mod refused;
 mod sessions;
+mod snapshot_stream;
+mod snapshots;
