@@ -6,6 +6,7 @@
 
 mod log;
 mod rows;
+mod snapshot;
 
 use bytes::Bytes;
 use raftmap_lincheck::{read_history, write_history};
@@ -14,12 +15,13 @@ use raftmap_state::{Command, decode_result, encode_result};
 
 pub use log::data_directory;
 pub use rows::state_rows;
+pub use snapshot::snapshot;
 
 /// A target by the name of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("command", command),
     ("answer", answer),
     ("payload", payload),
@@ -27,6 +29,7 @@ pub const TARGETS: [Target; 8] = [
     ("client_request", client_request),
     ("data_directory", data_directory),
     ("state_rows", state_rows),
+    ("snapshot", snapshot),
     ("history", history),
 ];
 

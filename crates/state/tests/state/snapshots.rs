@@ -268,26 +268,24 @@ fn a_million_rows_are_exported_and_installed() {
     const ENTRIES: u32 = 1000;
     const KEYS: u32 = 1000;
     let directory = tempfile::tempdir().unwrap();
-    let mut sender = Server::on(fjall(&directory.path().join("old")));
-    for entry in 0..ENTRIES {
+    let mut sender = open(fjall(&directory.path().join("old")));
+    for index in 1..=ENTRIES {
         let key =
-            |n: u32| Bytes::from(format!("key-{:016x}", (n * ENTRIES + entry).wrapping_mul(0x9e37_79b1)));
-        let entries = (0..KEYS)
-            .map(|n| PutEntry { key: key(n), value: Bytes::from(vec![b'v'; 128]), ttl_ms: None })
-            .collect();
-        sender.write(WriteRequest::Put(Put { entries, return_previous: false })).unwrap();
-        sender.log.clear();
-        sender
-            .log
-            .resize(entry as usize + 1, Entry { term: Term(1), index: LogIndex(0), payload: Payload::Noop });
+            |n: u32| Bytes::from(format!("key-{:016x}", (n * ENTRIES + index).wrapping_mul(0x9e37_79b1)));
+        let value = Bytes::from(vec![b'v'; 128]);
+        let entries =
+            (0..KEYS).map(|n| PutEntry { key: key(n), value: value.clone(), ttl_ms: None }).collect();
+        let put = WriteRequest::Put(Put { entries, return_previous: false });
+        let payload = Payload::Command(timeless(write(put)).encode());
+        sender.apply(&[Entry { term: Term(1), index: LogIndex(u64::from(index)), payload }]).unwrap();
     }
-    sender.machine.persist().unwrap();
+    sender.persist().unwrap();
     let start = Instant::now();
-    let snapshot = sender.machine.reader().snapshot().unwrap();
+    let snapshot = sender.reader().snapshot().unwrap();
     let chunks = chunks_of(&snapshot, 1 << 20);
     println!("export: {:?}, {} chunks", start.elapsed(), chunks.len());
     let start = Instant::now();
-    content_digest(&sender.machine);
+    content_digest(&sender);
     println!("content digest: {:?}", start.elapsed());
     let start = Instant::now();
     let in_memory = install(snapshot.header_bytes(), &chunks, MemoryIngest::default()).unwrap();
@@ -298,5 +296,5 @@ fn a_million_rows_are_exported_and_installed() {
     let installed = install(snapshot.header_bytes(), &chunks, fresh.ingest().unwrap()).unwrap();
     println!("install in fjall, durable and opened: {:?}", start.elapsed());
     assert_eq!(state_of(&installed), state_of(&in_memory));
-    assert_eq!(state_of(&installed), state_of(&sender.machine));
+    assert_eq!(state_of(&installed), state_of(&sender));
 }
