@@ -184,9 +184,13 @@ impl Forger {
     }
 
     fn seal(&mut self, version: u8, kind: u8, rows: u32, content: &[u8]) -> Bytes {
+        self.seal_as_long(version, kind, rows, content, content.len())
+    }
+
+    fn seal_as_long(&mut self, version: u8, kind: u8, rows: u32, content: &[u8], len: usize) -> Bytes {
         let mut head = vec![version, kind, 0, 0];
         head.extend(self.number.to_le_bytes());
-        head.extend(u32::try_from(content.len()).unwrap().to_le_bytes());
+        head.extend(u32::try_from(len).unwrap().to_le_bytes());
         head.extend(rows.to_le_bytes());
         self.chain = xxh3_128(&[&self.chain.to_le_bytes()[..], &head, content].concat());
         self.number += 1;
@@ -315,6 +319,17 @@ fn what_is_not_known_or_contradicts_itself_is_refused() {
     assert!(matches!(refused(&header(1, 4, 0, &row), &[]), SnapshotError::UnknownKind { value: 4 }));
     assert!(matches!(refused(&header(1, 2, 0, &row), &[]), SnapshotError::Malformed(_)), "no header");
     assert!(matches!(refused(&header(1, 1, 1, &row), &[]), SnapshotError::Malformed(_)), "rows in it");
+    for len in [0, row.len() - 1, row.len() + 1] {
+        let of_other_length = Forger::new().seal_as_long(1, 1, 0, &row, len);
+        assert!(matches!(refused(&of_other_length, &[]), SnapshotError::Malformed(_)), "{len}");
+    }
+    for at in [6, 7] {
+        let mut not_zero = header(1, 1, 0, &row).to_vec();
+        not_zero[at] = 1;
+        let checksum = crc32c::crc32c(&not_zero[4..]);
+        not_zero[..4].copy_from_slice(&checksum.to_le_bytes());
+        assert!(matches!(refused(&not_zero.into(), &[]), SnapshotError::Malformed(_)), "byte {at}");
+    }
     let other = header(1, 1, 0, &applied_row(2, 9));
     assert!(matches!(
         refused(&other, &[]),
