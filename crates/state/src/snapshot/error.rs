@@ -14,9 +14,6 @@ pub enum SnapshotError {
     /// The store fails, here.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The view that is read holds what cannot be understood.
-    #[error(transparent)]
-    State(StateError),
     /// A head or header that cannot be understood, perhaps because a newer version wrote it.
     #[error("a snapshot that cannot be understood")]
     Format(#[from] DecodeError),
@@ -100,13 +97,4 @@ pub enum SnapshotError {
     /// The token, by which a stream is to go on, is damaged or of another snapshot.
     #[error("this snapshot cannot go on from there: another one, or damage")]
     TokenUnfit,
-}
-
-impl From<StateError> for SnapshotError {
-    fn from(error: StateError) -> Self {
-        match error {
-            StateError::Engine(error) => Self::Engine(error),
-            error => Self::State(error),
-        }
-    }
 }
