@@ -139,7 +139,7 @@ fn receive_while_campaigning(core: &mut Core, from: NodeId, body: Body) -> Optio
         // One that has only asked around so far may still vote for another; then it gives that one time.
         Body::Vote(request) => core.answer_vote(from, request).then(|| Role::follower(core, None)),
         // Somebody else was elected in this term.
-        body @ (Body::Append(_) | Body::Heartbeat(_) | Body::TimeoutNow) => {
+        body @ (Body::Append(_) | Body::SnapshotOffer(_) | Body::Heartbeat(_) | Body::TimeoutNow) => {
             let mut role = Role::follower(core, Some(from));
             let next = role.receive(core, from, body);
             Some(next.unwrap_or(role))

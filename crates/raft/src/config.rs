@@ -1,7 +1,7 @@
 //! How a core is set up, and what it starts from.
 
-use crate::entry::HardState;
-use crate::ids::{LogIndex, NodeId, Term};
+use crate::entry::{HardState, LogPosition};
+use crate::ids::{LogIndex, NodeId, StateId, Term};
 use crate::membership::Membership;
 
 /// Numbers that a core lives by. All times are in ticks.
@@ -65,12 +65,17 @@ impl Config {
 pub struct Restored {
     /// The durable hard state.
     pub hard_state: HardState,
+    /// Where the log begins: the last entry that is not in it any more. All zero: it begins with the first entry.
+    pub base: LogPosition,
     /// The terms of the log's entries: the first index of each, ascending.
     pub terms: Vec<(LogIndex, Term)>,
     /// The last index of the log.
     pub last: LogIndex,
-    /// What the state machine has applied. Beyond `last` only if the log is damaged.
+    /// The state machine that the log names.
+    pub state: StateId,
+    /// What the state machine has applied. Beyond `last` only if the log is damaged; before `base` only if the state
+    /// machine is lost: then a snapshot of another node takes its place.
     pub applied: LogIndex,
-    /// The membership at index 0, then those that stand in the log, ascending. Not empty.
+    /// The membership at `base`, then those that stand in the log, ascending. Not empty.
     pub memberships: Vec<(LogIndex, Membership)>,
 }

@@ -1,15 +1,19 @@
 //! What every role has: the persistent state of figure 2, the log, what is committed and applied, and the outbox.
 
+mod beginning;
+
 use std::collections::VecDeque;
 
 use crate::config::{Config, Restored};
 use crate::entry::{Entry, HardState, LogPosition, Payload};
 use crate::ids::{Ctx, DamageId, LogIndex, NodeId, Term, WriteId};
-use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome};
+use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome, Snapshot};
 use crate::log_view::{Cached, LogView};
 use crate::membership::Membership;
 use crate::message::VoteRequest;
 use crate::outbox::{Free, Outbox, Promise};
+
+use self::beginning::Snapshots;
 
 /// The state that a node keeps whatever its role is.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Core {
     applied: LogIndex,
     /// Whether entries are with the state machine, or being read from disk for it.
     apply: ApplyStage,
+    snapshots: Snapshots,
+    /// The membership at the log's base, and those that entries behind it carry.
     memberships: Vec<(LogIndex, Membership)>,
     /// Proposals made here that have not ended, by index.
     proposals: VecDeque<(LogIndex, Ctx)>,
@@ -45,19 +51,27 @@ enum Damage {
     Clearing(DamageId, WriteId),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum ApplyStage {
     Idle,
     Fetching,
-    Applying { to: LogIndex },
+    Applying {
+        to: LogIndex,
+    },
+    /// A snapshot takes the place of the state machine; not before the log has named it, with `write`, as long as that is on
+    /// its way.
+    Installing {
+        snapshot: Snapshot,
+        write: Option<WriteId>,
+    },
 }
 
 impl Core {
     pub(crate) fn new(config: Config, restored: Restored) -> Self {
         assert!(config.heartbeat_ticks < config.election_ticks, "nobody follows a leader of rare heartbeats");
-        let Restored { hard_state, terms, last, applied, memberships } = restored;
+        let Restored { hard_state, base, terms, last, state, applied, memberships } = restored;
         assert!(applied <= last || hard_state.damaged, "applied {applied} behind the end of the log {last}");
-        assert!(memberships.first().is_some_and(|first| first.0 == LogIndex(0)), "no founding membership");
+        assert!(memberships.first().is_some_and(|first| first.0 == base.index), "no membership at {base:?}");
         let mut rng = fastrand::Rng::with_seed(config.seed);
         let damage = if hard_state.damaged { Damage::Damaged(DamageId(rng.u64(..))) } else { Damage::Whole };
         Self {
@@ -66,13 +80,14 @@ impl Core {
             term: hard_state.term,
             vote: hard_state.vote,
             damage,
-            log: LogView::new(terms, last),
+            log: LogView::new(base, terms, last),
             durable: last,
             unsynced: VecDeque::new(),
-            // Only what was committed was ever applied.
-            commit: applied,
+            // Only what was committed was ever applied, or let go of.
+            commit: applied.max(base.index),
             applied,
             apply: ApplyStage::Idle,
+            snapshots: Snapshots::new(state),
             memberships,
             proposals: VecDeque::new(),
             uncommitted_bytes: 0,
@@ -102,7 +117,7 @@ impl Core {
 
     /// The last committed entry, at a node whose log holds it: any but a damaged one.
     pub(crate) fn committed(&self) -> LogPosition {
-        let term = self.log.term_at(self.commit).expect("what is committed is in the log");
+        let term = self.log.term_at(self.commit).expect("what is committed is in the log, or is its base");
         LogPosition { term, index: self.commit }
     }
 
@@ -110,9 +125,15 @@ impl Core {
         self.applied
     }
 
+    /// Whether the state machine is lost: the log does not reach back to where it stands, and no snapshot is taking its
+    /// place.
+    pub(crate) fn is_state_lost(&self) -> bool {
+        self.applied < self.log.base().index && !matches!(self.apply, ApplyStage::Installing { .. })
+    }
+
     /// The membership in force: the last one in the log, committed or not (section 6).
     pub(crate) fn membership(&self) -> &Membership {
-        &self.memberships.last().expect("the founding membership is never removed").1
+        &self.memberships.last().expect("the membership at the base is never removed").1
     }
 
     /// All members but this one.
@@ -133,7 +154,7 @@ impl Core {
     }
 
     pub(crate) fn may_campaign(&self) -> bool {
-        !self.is_damaged() && self.membership().is_voter(self.id())
+        !self.is_damaged() && !self.is_state_lost() && self.membership().is_voter(self.id())
     }
 
     /// A timeout by chance, between one and two election timeouts (section 5.2).
@@ -221,14 +242,18 @@ impl Core {
         assert!(to >= committed, "cut to {to}, and {committed} is committed (scenario 15)");
         self.log.truncate(to);
         self.memberships.retain(|(index, _)| *index <= to);
+        self.forget_durable_behind(to);
+        self.outbox.write_truncation(to);
+        self.note_unsynced();
+        self.outbox.event(Event::Truncated { to });
+    }
+
+    fn forget_durable_behind(&mut self, to: LogIndex) {
         // What a write on its way says of the indexes behind `to` is no longer true of what stands there (scenario 22).
         self.durable = self.durable.min(to);
         for (_, last) in &mut self.unsynced {
             *last = to.min(*last);
         }
-        self.outbox.write_truncation(to);
-        self.note_unsynced();
-        self.outbox.event(Event::Truncated { to });
     }
 
     fn note_unsynced(&mut self) {
@@ -245,6 +270,7 @@ impl Core {
         while let Some((_, last)) = self.unsynced.pop_front_if(|unsynced| unsynced.0 <= write) {
             self.durable = last;
         }
+        self.named_in_log();
         if let Damage::Clearing(_, clearing) = self.damage
             && self.outbox.is_persisted(clearing)
         {
@@ -287,7 +313,7 @@ impl Core {
 
     /// Hands to the state machine what is both committed and durable here, a bounded piece at a time.
     pub(crate) fn flush_apply(&mut self) {
-        if self.apply != ApplyStage::Idle {
+        if self.apply != ApplyStage::Idle || self.is_state_lost() {
             return;
         }
         let (from, to) = (self.applied.next(), self.commit.min(self.durable));
@@ -318,20 +344,23 @@ impl Core {
     fn apply(&mut self, entries: Vec<Entry>) {
         let to = entries.last().map_or(self.applied, |last| last.index);
         assert!(to <= self.commit.min(self.durable), "apply {to}: not committed and durable");
-        let mut proposals = Vec::new();
-        while let Some(proposal) = self.proposals.pop_front_if(|proposal| proposal.0 <= to) {
-            proposals.push(proposal);
-        }
+        let proposals = self.take_proposals(to);
         self.apply = ApplyStage::Applying { to };
         self.outbox.act(Action::Apply { entries, proposals });
     }
 
+    fn take_proposals(&mut self, to: LogIndex) -> Vec<(LogIndex, Ctx)> {
+        let taken = self.proposals.partition_point(|proposal| proposal.0 <= to);
+        self.proposals.drain(..taken).collect()
+    }
+
     pub(crate) fn applied_to(&mut self, index: LogIndex) {
-        assert!(
-            self.apply == ApplyStage::Applying { to: index },
-            "applied {index}, asked for {:?}",
-            self.apply
-        );
+        let asked_for = match &self.apply {
+            ApplyStage::Applying { to } => Some(*to),
+            ApplyStage::Installing { snapshot, write: None } => Some(snapshot.position.index),
+            ApplyStage::Idle | ApplyStage::Fetching | ApplyStage::Installing { .. } => None,
+        };
+        assert!(asked_for == Some(index), "applied {index}, asked for {:?}", self.apply);
         self.applied = index;
         self.apply = ApplyStage::Idle;
     }

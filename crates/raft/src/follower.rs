@@ -5,7 +5,9 @@ use crate::core::Core;
 use crate::entry::Entry;
 use crate::ids::{Ctx, NodeId};
 use crate::io::{Action, Event, FailReason};
-use crate::message::{Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, Repair, VoteReply};
+use crate::message::{
+    Append, Body, Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply, Repair, SnapshotOffer, VoteReply,
+};
 use crate::outbox::{Free, Promise};
 use crate::raft::Role;
 
@@ -101,6 +103,10 @@ impl Follower {
                 self.heartbeat(core, from, heartbeat);
                 self.repair(core);
             }
+            Body::SnapshotOffer(offer) => {
+                self.hear_from_leader(core, from);
+                Self::snapshot_offered(core, from, offer);
+            }
             Body::ReadIndexReply(reply) => self.reads.answered(core, reply),
             // No pre-vote: the others still hear from the leader, and would refuse (scenario 7).
             Body::TimeoutNow => {
@@ -151,6 +157,9 @@ impl Follower {
             self.leader = Some(from);
             core.outbox.event(Event::Following { term: core.term(), leader: Some(from) });
         }
+        if core.is_state_lost() {
+            core.want_snapshot(from, core.log.base().index);
+        }
     }
 
     /// Section 5.3, "receiver implementation" of figure 2.
@@ -172,6 +181,19 @@ impl Follower {
         self.take_new(core, &entries);
         core.commit_to(commit.min(matched));
         core.promise(from, Promise::AppendAccepted { round, damage, matched });
+    }
+
+    /// What is needed next is not in the leader's log any more, unless it came here another way meanwhile.
+    fn snapshot_offered(core: &mut Core, from: NodeId, offer: SnapshotOffer) {
+        let SnapshotOffer { base, round } = offer;
+        let damage = core.damage();
+        if core.log.matches(base) {
+            core.promise(from, Promise::AppendAccepted { round, damage, matched: base.index });
+        } else {
+            let hint = core.hint_for(base);
+            core.send(from, Free::AppendRejected { round, damage, prev: base.index, hint });
+            core.want_snapshot(from, base.index);
+        }
     }
 
     /// Adds those entries that this log does not have. What it has beyond them stays, unless it conflicts: an old message

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::entry::Entry;
-use crate::ids::{Ctx, LogIndex, NodeId, Term, WriteId};
+use crate::entry::{Entry, LogPosition};
+use crate::ids::{Ctx, LogIndex, NodeId, StateId, Term, WriteId};
+use crate::membership::Membership;
 use crate::message::Message;
 use crate::write::Write;
 
@@ -39,9 +40,21 @@ pub enum Input {
     Fetched {
         /// For what they were asked.
         purpose: FetchPurpose,
-        /// The entries, without a gap from the index asked for; at least one.
+        /// The entries, without a gap from the index asked for; at least one. None if they are not in the log any more, which
+        /// happens only to those that were to be sent.
         entries: Vec<Entry>,
     },
+    /// The state machine is durable up to here: the log may let go of what stands at its beginning.
+    Compact {
+        /// The last entry to let go of. What stands behind it is kept for followers that are a little behind.
+        to: LogIndex,
+        /// Up to where the state machine is durable: at `to` or behind it, and applied.
+        durable: LogIndex,
+    },
+    /// A snapshot that an [`Action::FetchSnapshot`] asked for is here, whole and durable.
+    SnapshotReady(Snapshot),
+    /// What an [`Action::FetchSnapshot`] asked for cannot be had.
+    SnapshotFailed,
     /// Stand for election now instead of waiting for the timeout.
     Campaign,
     /// Let another voter lead (dissertation, section 3.10). It ends with this node following, or with
@@ -52,6 +65,17 @@ pub enum Input {
     },
     /// The connection to this node broke: its process may have ended. If it led, nobody waits for its silence to last.
     PeerLost(NodeId),
+}
+
+/// A state machine of another node, held here under a name of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last entry that it has applied.
+    pub position: LogPosition,
+    /// The membership in force there.
+    pub membership: Membership,
+    /// Its name here.
+    pub state: StateId,
 }
 
 /// What the core wants done. Actions are carried out in order; writes are one ordered stream.
@@ -74,8 +98,9 @@ pub enum Action {
         proposals: Vec<(LogIndex, Ctx)>,
     },
     /// Read entries from the log on disk, from this index on, and hand them in with [`Input::Fetched`]. They are durable when
-    /// this is asked. Entries to be sent may have been cut off by the time they are read, when this node does not lead any
-    /// more: then there is nothing to hand in, and nobody waits for it. Entries to be applied are always there.
+    /// this is asked. Entries to be sent may have been cut off by the time they are read, at the end when this node does not
+    /// lead any more, at the beginning when the log was compacted: then none is handed in. Entries to be applied are always
+    /// there.
     Fetch {
         /// For what.
         purpose: FetchPurpose,
@@ -85,6 +110,28 @@ pub enum Action {
         to: LogIndex,
         /// Stop when the entries exceed this size, but read at least one.
         max_bytes: usize,
+    },
+    /// Get the state machine of another node, as it stands there now, and hold it beside this node's own until
+    /// [`Action::Install`] or [`Action::Discard`] names it. Ends as [`Input::SnapshotReady`] or [`Input::SnapshotFailed`]; one
+    /// at a time. It may take long.
+    FetchSnapshot {
+        /// Who has it.
+        from: NodeId,
+        /// What it must have applied to be of use.
+        at_least: LogIndex,
+    },
+    /// The log has named this state machine: it takes the place of the one before, which is removed. Report with
+    /// [`Input::Applied`].
+    Install {
+        /// Its name.
+        state: StateId,
+        /// What it has applied.
+        position: LogPosition,
+    },
+    /// This snapshot is not needed any more.
+    Discard {
+        /// Its name.
+        state: StateId,
     },
     /// A read may be answered from the local state as soon as `index` is applied there.
     ReadReady {
@@ -198,6 +245,21 @@ pub enum Event {
         to: NodeId,
         /// Why it does not.
         reason: TransferFailure,
+    },
+    /// The log was compacted: it begins behind this entry.
+    Compacted {
+        /// The last entry that it let go of.
+        to: LogIndex,
+    },
+    /// What this node needs next is in no log any more, or its own state machine is lost: it asks another for a snapshot.
+    SnapshotWanted {
+        /// Whom it asks.
+        from: NodeId,
+    },
+    /// A snapshot takes the place of the state machine, and of the log up to there.
+    Installing {
+        /// The last entry that it has applied.
+        position: LogPosition,
     },
     /// Entries at the end of this node's log were never committed, and are replaced.
     Truncated {

@@ -13,7 +13,8 @@ use crate::ids::{Ctx, LogIndex, NodeId, Term};
 use crate::io::{Action, Event, FailReason, FetchPurpose, Outcome, StepDownReason, TransferFailure};
 use crate::log_view::Cached;
 use crate::message::{
-    Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, ReadIndexReply, VoteReply,
+    Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, ReadIndexReply, SnapshotOffer,
+    VoteReply,
 };
 use crate::outbox::Free;
 use crate::progress::{Progress, Window};
@@ -241,7 +242,7 @@ impl Leader {
                 // A question that finds no room is asked again.
                 self.reads.add(Reader::At { node: from, id: read.id }, core.config.max_reads);
             }
-            Body::Append(_) | Body::Heartbeat(_) | Body::TimeoutNow => {
+            Body::Append(_) | Body::SnapshotOffer(_) | Body::Heartbeat(_) | Body::TimeoutNow => {
                 panic!("two leaders in term {}: {} and {from}", core.term(), core.id())
             }
             Body::PreVoteReply(_) | Body::VoteReply(_) | Body::ReadIndexReply(_) => {}
@@ -261,7 +262,7 @@ impl Leader {
                     matched <= core.log.last_index(),
                     "{from} acknowledged {matched}, which was never sent"
                 );
-                progress.accepted(matched, self.round);
+                progress.accepted(matched, self.round, &core.log);
                 self.advance_commit(core);
             }
             AppendResult::Rejected { prev, hint } => {
@@ -333,10 +334,19 @@ impl Leader {
         self.advance_commit(core);
     }
 
+    /// The log was compacted: some followers may need what it does not have any more.
+    pub(crate) fn compacted(&mut self, core: &Core) {
+        let base = core.log.base().index;
+        self.progress.values_mut().for_each(|progress| progress.log_begins_behind(base));
+    }
+
     /// Goes on with entries that were read from disk for a follower, if they are still what it needs (scenario 26).
     pub(crate) fn fetched(&mut self, core: &mut Core, to: NodeId, term: Term, entries: Vec<Entry>) {
         let Some(progress) = self.progress.get_mut(&to).filter(|_| term == core.term()) else { return };
         progress.fetching = false;
+        if progress.needs_snapshot() {
+            return;
+        }
         let expected = progress.next();
         if entries.first().is_some_and(|first| first.index == expected) {
             assert!(
@@ -407,8 +417,14 @@ fn send_heartbeat(core: &mut Core, to: NodeId, progress: &mut Progress, round: u
     );
 }
 
-/// Sends what follows next, or asks the disk for it.
+/// Sends what follows next, or asks the disk for it, or offers a snapshot in its stead.
 fn send_append(core: &mut Core, to: NodeId, progress: &mut Progress, round: u64) {
+    if progress.needs_snapshot() {
+        let base = core.log.base();
+        core.send(to, Free::SnapshotOffer(SnapshotOffer { base, round }));
+        progress.sent(base.index, 0);
+        return;
+    }
     let (from, max_bytes) = (progress.next(), core.config.max_append_bytes);
     match core.log.entries(from, core.log.last_index(), max_bytes) {
         Cached::Entries(entries) => send_entries(core, to, progress, round, entries),

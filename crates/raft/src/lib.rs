@@ -56,11 +56,13 @@ mod write;
 pub use config::{Config, Restored};
 pub use entry::{Entry, HardState, LogPosition, Payload, PayloadError};
 pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, StateId, Term, WriteId};
-pub use io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, StepDownReason, TransferFailure};
+pub use io::{
+    Action, Event, FailReason, FetchPurpose, Input, Outcome, Snapshot, StepDownReason, TransferFailure,
+};
 pub use membership::{Membership, MembershipError};
 pub use message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, Message, MessageError, ReadIndex,
-    ReadIndexReply, Repair, VoteReply, VoteRequest,
+    ReadIndexReply, Repair, SnapshotOffer, VoteReply, VoteRequest,
 };
 pub use raft::Raft;
 pub use status::{FollowerStatus, RoleName, Status};

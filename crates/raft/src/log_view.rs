@@ -1,7 +1,8 @@
 //! What the core knows of its log: the term of every entry, and the recent entries themselves.
 //!
 //! The terms are kept as runs, one pair for each term, so that any place can be compared without the disk. Entries are
-//! kept from some index up to the last; older ones are fetched from disk when somebody needs them.
+//! kept from some index up to the last; older ones are fetched from disk when somebody needs them. What stands before the
+//! *base* is in the state machine alone.
 
 use std::collections::VecDeque;
 
@@ -11,6 +12,8 @@ use crate::ids::{LogIndex, Term};
 /// The log as the core sees it. What is in here may not be durable yet.
 #[derive(Debug, Default)]
 pub(crate) struct LogView {
+    /// The last entry that is not in the log any more; zeroes if it begins with the first one.
+    base: LogPosition,
     /// First index and term of each run of entries of one term; both ascend.
     runs: Vec<(LogIndex, Term)>,
     last: LogIndex,
@@ -29,14 +32,21 @@ pub(crate) enum Cached {
 }
 
 impl LogView {
-    pub(crate) fn new(runs: Vec<(LogIndex, Term)>, last: LogIndex) -> Self {
+    pub(crate) fn new(base: LogPosition, runs: Vec<(LogIndex, Term)>, last: LogIndex) -> Self {
         assert!(runs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "the terms of a log ascend: {runs:?}");
         assert!(
-            runs.first().is_none_or(|run| run.0 == LogIndex(1)) && runs.is_empty() == (last.0 == 0),
-            "a log begins at 1: {runs:?}, last {last}"
+            runs.first().is_none_or(|run| run.0 == base.index.next())
+                && runs.is_empty() == (last == base.index),
+            "a log begins behind its base {base:?}: {runs:?}, last {last}"
         );
+        assert!(runs.first().is_none_or(|run| run.1 >= base.term), "terms go down behind {base:?}: {runs:?}");
         assert!(runs.last().is_none_or(|run| run.0 <= last), "a run begins inside of the log: {runs:?}");
-        Self { runs, last, ..Self::default() }
+        Self { base, runs, last, ..Self::default() }
+    }
+
+    /// The last entry that is not in the log any more.
+    pub(crate) fn base(&self) -> LogPosition {
+        self.base
     }
 
     pub(crate) fn last_index(&self) -> LogIndex {
@@ -44,25 +54,26 @@ impl LogView {
     }
 
     pub(crate) fn last(&self) -> LogPosition {
-        LogPosition { term: self.runs.last().map_or(Term(0), |run| run.1), index: self.last }
+        LogPosition { term: self.runs.last().map_or(self.base.term, |run| run.1), index: self.last }
     }
 
-    /// The term of the entry at `index`; 0 at index 0; `None` behind the end.
+    /// The term of the entry at `index`; 0 at index 0; `None` behind the end and before the base.
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index > self.last {
+        if index > self.last || index < self.base.index {
             return None;
         }
         let run = self.runs.partition_point(|run| run.0 <= index);
-        Some(run.checked_sub(1).map_or(Term(0), |run| self.runs[run].1))
+        Some(run.checked_sub(1).map_or(self.base.term, |run| self.runs[run].1))
     }
 
-    /// Whether the entry at `position.index` has `position.term`. The place before the first entry always matches.
+    /// Whether the entry at `position.index` has `position.term`. What stands before the base is committed: there no leader's
+    /// log differs from this one (scenario 40). So does the place before the first entry.
     pub(crate) fn matches(&self, position: LogPosition) -> bool {
-        self.term_at(position.index) == Some(position.term)
+        position.index < self.base.index || self.term_at(position.index) == Some(position.term)
     }
 
     /// The last position at or before `at.index` whose term is no later than `at.term`: behind it two logs, of which the
-    /// other one has `at`, can not agree.
+    /// other one has `at`, can not agree. All zero if it may stand before the base.
     pub(crate) fn last_agreeable(&self, at: LogPosition) -> LogPosition {
         let mut index = at.index.min(self.last);
         let upto = self.runs.partition_point(|run| run.0 <= index);
@@ -72,7 +83,28 @@ impl LogView {
             }
             index = first.previous();
         }
-        LogPosition::default()
+        let base_agrees = self.base.index <= at.index && self.base.term <= at.term;
+        if base_agrees { self.base } else { LogPosition::default() }
+    }
+
+    /// Lets go of everything up to `to`, which becomes the base.
+    pub(crate) fn compact(&mut self, to: LogIndex) {
+        let term = self.term_at(to).expect("what is let go of is in the log");
+        let gone = self.runs.partition_point(|run| run.0 <= to.next());
+        let at_run = self.runs.get(gone.wrapping_sub(1)).copied();
+        self.runs.drain(..gone);
+        if let Some((_, run_term)) = at_run.filter(|_| to < self.last) {
+            self.runs.insert(0, (to.next(), run_term));
+        }
+        self.base = LogPosition { term, index: to };
+        while let Some(entry) = self.cache.pop_front_if(|entry| entry.index <= to) {
+            self.cache_bytes -= entry.size_bytes();
+        }
+    }
+
+    /// Lets go of everything: the log is empty behind `base`.
+    pub(crate) fn begin_anew(&mut self, base: LogPosition) {
+        *self = Self::new(base, Vec::new(), base.index);
     }
 
     /// Adds entries that follow the last one.
@@ -81,7 +113,7 @@ impl LogView {
             let last = self.last();
             assert!(entry.index == last.index.next(), "entry {} behind {}", entry.index, last.index);
             assert!(entry.term >= last.term, "terms go down at {}", entry.index);
-            if self.runs.is_empty() || entry.term > last.term {
+            if self.runs.last().is_none_or(|run| entry.term > run.1) {
                 self.runs.push((entry.index, entry.term));
             }
             self.last = entry.index;
@@ -93,6 +125,7 @@ impl LogView {
     /// Removes everything behind `to`.
     pub(crate) fn truncate(&mut self, to: LogIndex) {
         assert!(to <= self.last, "cut to {to} behind the end {}", self.last);
+        assert!(to >= self.base.index, "cut to {to} before the base {}", self.base.index);
         self.last = to;
         self.runs.truncate(self.runs.partition_point(|run| run.0 <= to));
         while let Some(entry) = self.cache.pop_back_if(|entry| entry.index > to) {
@@ -102,6 +135,11 @@ impl LogView {
 
     /// The entries from `from` to `to`, as many as fit `max_bytes`, but one in any case.
     pub(crate) fn entries(&self, from: LogIndex, to: LogIndex, max_bytes: usize) -> Cached {
+        assert!(
+            from > self.base.index,
+            "{from} is not in the log any more: it begins behind {}",
+            self.base.index
+        );
         let to = to.min(self.last);
         if from > to {
             return Cached::Entries(Vec::new());

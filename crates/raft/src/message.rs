@@ -25,6 +25,8 @@ pub enum Body {
     VoteReply(VoteReply),
     /// AppendEntries with entries, or to find where the logs agree.
     Append(Append),
+    /// InstallSnapshot, as an offer: what the receiver needs next is not in the sender's log any more. Answered like an append.
+    SnapshotOffer(SnapshotOffer),
     /// The answer to an append; an accepted one leaves only after the entries are durable.
     AppendReply(AppendReply),
     /// "I lead." Waits for no disk on either side; confirms reads; tells the commit index.
@@ -62,6 +64,17 @@ pub struct Append {
     pub entries: Vec<Entry>,
     /// The leader's commit index.
     pub commit: LogIndex,
+    /// The leader's latest round; the answer repeats it.
+    pub round: u64,
+}
+
+/// InstallSnapshot (section 7) without the snapshot: the receiver fetches that itself, since it knows what it has of one.
+/// It is an append without entries at the place where the sender's log begins: a receiver that has that entry accepts it, and
+/// any other one rejects it and asks the sender for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotOffer {
+    /// The last entry that is not in the sender's log any more.
+    pub base: LogPosition,
     /// The leader's latest round; the answer repeats it.
     pub round: u64,
 }
@@ -173,9 +186,15 @@ impl Message {
     /// Checks what must hold of any message, whoever sent it.
     ///
     /// # Errors
-    /// If the entries of an append are not one piece of a log of the sender's term.
+    /// If the entries of an append, or what a log lets go of, are not one piece of a log of the sender's term.
     pub fn validate(&self) -> Result<(), MessageError> {
-        let Body::Append(append) = &self.body else { return Ok(()) };
+        let append = match &self.body {
+            Body::Append(append) => append,
+            Body::SnapshotOffer(SnapshotOffer { base, .. }) if base.term > self.term => {
+                return Err(MessageError::Term { index: base.index, term: base.term });
+            }
+            _ => return Ok(()),
+        };
         let mut before = append.prev;
         for entry in &append.entries {
             if entry.index != before.index.next() {

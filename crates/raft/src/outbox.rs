@@ -8,9 +8,9 @@ use crate::ids::{DamageId, LogIndex, NodeId, Term, WriteId};
 use crate::io::{Action, Event};
 use crate::message::{
     Append, AppendReply, AppendResult, Body, Heartbeat, HeartbeatReply, Message, ReadIndex, ReadIndexReply,
-    VoteReply, VoteRequest,
+    SnapshotOffer, VoteReply, VoteRequest,
 };
-use crate::write::Write;
+use crate::write::{Base, Write};
 
 /// Messages that promise nothing: they leave at once.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) enum Free {
     PreVoteReply(VoteReply),
     VoteRefused,
     Append(Append),
+    SnapshotOffer(SnapshotOffer),
     AppendRejected { round: u64, damage: Option<DamageId>, prev: LogIndex, hint: crate::LogPosition },
     Heartbeat(Heartbeat),
     HeartbeatReply(HeartbeatReply),
@@ -53,6 +54,8 @@ pub(crate) struct Outbox {
     actions: Vec<Action>,
     waiting: VecDeque<Waiting>,
     write: Write,
+    /// Writes that nothing is added to any more.
+    closed: Vec<Write>,
     issued: WriteId,
     persisted: WriteId,
 }
@@ -64,6 +67,7 @@ impl Outbox {
             Free::PreVoteReply(reply) => Body::PreVoteReply(reply),
             Free::VoteRefused => Body::VoteReply(VoteReply { granted: false }),
             Free::Append(append) => Body::Append(append),
+            Free::SnapshotOffer(offer) => Body::SnapshotOffer(offer),
             Free::AppendRejected { round, damage, prev, hint } => {
                 let result = AppendResult::Rejected { prev, hint };
                 Body::AppendReply(AppendReply { round, damage, result })
@@ -115,6 +119,20 @@ impl Outbox {
         }
     }
 
+    /// A write of its own: its place among truncations and entries is then the one that it has here.
+    pub(crate) fn write_base(&mut self, base: Base) {
+        self.close_write();
+        self.write.base = Some(base);
+        self.close_write();
+    }
+
+    fn close_write(&mut self) {
+        if !self.write_is_empty() {
+            self.issued.0 += 1;
+            self.closed.push(Write { id: self.issued, ..std::mem::take(&mut self.write) });
+        }
+    }
+
     pub(crate) fn write_entries(&mut self, entries: &[Entry]) {
         self.write.entries.extend_from_slice(entries);
     }
@@ -129,14 +147,12 @@ impl Outbox {
         self.actions.push(Action::Event(event));
     }
 
-    /// All actions so far. The write comes first, since the others may depend on it being under way; then what was sent;
+    /// All actions so far. The writes come first, since the others may depend on it being under way; then what was sent;
     /// then the promises that the disk has made good, unless `term` has moved on from theirs.
     pub(crate) fn take(&mut self, term: Term) -> Vec<Action> {
         let mut actions = Vec::with_capacity(self.actions.len() + 2);
-        if !self.write_is_empty() {
-            self.issued.0 += 1;
-            actions.push(Action::Write(Write { id: self.issued, ..std::mem::take(&mut self.write) }));
-        }
+        self.close_write();
+        actions.extend(self.closed.drain(..).map(Action::Write));
         actions.append(&mut self.actions);
         while let Some(kept) = self.waiting.pop_front_if(|waiting| waiting.after <= self.persisted) {
             if kept.term == term {

@@ -3,9 +3,11 @@
 //! ```text
 //!            accepted
 //!   Probe ────────────► Replicate     Probe:     one append at a time, to find where the logs agree
-//!     ▲                     │         Replicate: appends follow each other without waiting, within a window
-//!     └─────────────────────┘
-//!      rejected, or damaged
+//!     ▲ ◄───────────────────┘ ▲       Replicate: appends follow each other without waiting, within a window
+//!     │   rejected, or damaged│       Snapshot:  what it needs is not in the log any more; it is offered a snapshot
+//!     ▼ the log was compacted │                  until it has what stands before the log
+//!   Snapshot ─────────────────┘
+//!            accepted
 //! ```
 
 use std::collections::VecDeque;
@@ -46,6 +48,7 @@ pub(crate) struct Progress {
 enum Mode {
     Probe { waiting: bool },
     Replicate { inflight: VecDeque<Sent>, bytes: usize },
+    Snapshot { waiting: bool },
 }
 
 /// An append on its way: its last index, and the bytes of its entries.
@@ -129,16 +132,29 @@ impl Progress {
     pub(crate) fn may_send(&self, window: Window) -> bool {
         !self.fetching
             && match &self.mode {
-                Mode::Probe { waiting } => !waiting,
+                Mode::Probe { waiting } | Mode::Snapshot { waiting } => !waiting,
                 Mode::Replicate { inflight, bytes } => {
                     inflight.len() < window.messages && *bytes < window.bytes
                 }
             }
     }
 
-    /// Whether it waits to be asked where the logs agree.
+    /// Whether it waits to be asked where the logs agree, or to be offered a snapshot.
     pub(crate) fn wants_probe(&self) -> bool {
-        matches!(self.mode, Mode::Probe { waiting: false }) && !self.fetching
+        matches!(self.mode, Mode::Probe { waiting: false } | Mode::Snapshot { waiting: false })
+            && !self.fetching
+    }
+
+    /// Whether what it needs is not in the leader's log any more.
+    pub(crate) fn needs_snapshot(&self) -> bool {
+        matches!(self.mode, Mode::Snapshot { .. })
+    }
+
+    /// Takes note that the leader's log begins behind `base`.
+    pub(crate) fn log_begins_behind(&mut self, base: LogIndex) {
+        if self.next <= base && !self.needs_snapshot() {
+            self.mode = Mode::Snapshot { waiting: false };
+        }
     }
 
     /// Takes note of an append that was sent, up to `last`.
@@ -149,7 +165,7 @@ impl Progress {
             self.answered = false;
         }
         match &mut self.mode {
-            Mode::Probe { waiting } => *waiting = true,
+            Mode::Probe { waiting } | Mode::Snapshot { waiting } => *waiting = true,
             Mode::Replicate { inflight, bytes } => {
                 inflight.push_back(Sent { last, bytes: size_bytes });
                 *bytes += size_bytes;
@@ -159,16 +175,17 @@ impl Progress {
     }
 
     /// Takes note of an accepted append, in the leader's round `now`. An answer that arrives late takes nothing back.
-    pub(crate) fn accepted(&mut self, matched: LogIndex, now: u64) {
+    pub(crate) fn accepted(&mut self, matched: LogIndex, now: u64, log: &LogView) {
         self.answered = true;
         if matched > self.matched {
             (self.matched, self.matched_round) = (matched, now);
         }
         self.next = self.next.max(self.matched.next());
         match &mut self.mode {
-            Mode::Probe { .. } => {
+            Mode::Probe { .. } | Mode::Snapshot { .. } => {
                 self.next = self.matched.next();
                 self.mode = Mode::Replicate { inflight: VecDeque::new(), bytes: 0 };
+                self.log_begins_behind(log.base().index);
             }
             Mode::Replicate { inflight, bytes } => {
                 while let Some(sent) = inflight.pop_front_if(|sent| sent.last <= matched) {
@@ -199,18 +216,21 @@ impl Progress {
             self.matched_round = round;
         }
         self.next = match self.mode {
+            // It is on its way to what stands before the log.
+            Mode::Snapshot { .. } if lost.is_none() => return None,
             Mode::Replicate { .. } if lost.is_none() => self.matched.next(),
             // The answer to a question before this one.
             Mode::Probe { .. } if self.next.previous() != prev && lost.is_none() => return None,
             _ => log.last_agreeable(hint).index.next().min(prev).max(self.matched.next()),
         };
         self.mode = Mode::Probe { waiting: false };
+        self.log_begins_behind(log.base().index);
         lost
     }
 
     fn awaits_nothing(&self) -> bool {
         match &self.mode {
-            Mode::Probe { .. } => true,
+            Mode::Probe { .. } | Mode::Snapshot { .. } => true,
             Mode::Replicate { inflight, .. } => inflight.is_empty(),
         }
     }
@@ -232,7 +252,7 @@ impl Progress {
         self.check_at = None;
         let answered = std::mem::take(&mut self.answered);
         match &mut self.mode {
-            Mode::Probe { waiting } => {
+            Mode::Probe { waiting } | Mode::Snapshot { waiting } => {
                 *waiting = false;
                 false
             }
@@ -250,7 +270,10 @@ impl Progress {
                 self.damage = Some(Damage { id, noticed_round: leader_round, repair_to: None });
                 (self.matched, self.matched_round) = (LogIndex(0), leader_round);
                 self.acked_round = 0;
-                self.mode = Mode::Probe { waiting: false };
+                self.mode = match self.mode {
+                    Mode::Snapshot { .. } => Mode::Snapshot { waiting: false },
+                    Mode::Probe { .. } | Mode::Replicate { .. } => Mode::Probe { waiting: false },
+                };
                 true
             }
             (Some(known), None) if round <= known.noticed_round => false,
@@ -285,7 +308,7 @@ mod tests {
 
     fn replicating(matched: u64) -> Progress {
         let mut progress = Progress::new(LogIndex(matched));
-        progress.accepted(LogIndex(matched), 1);
+        progress.accepted(LogIndex(matched), 1, &LogView::default());
         progress
     }
 
@@ -296,14 +319,14 @@ mod tests {
         assert!(progress.may_send(WINDOW));
         progress.sent(LogIndex(7), 10);
         assert!(!progress.may_send(WINDOW), "two messages");
-        progress.accepted(LogIndex(6), 1);
+        progress.accepted(LogIndex(6), 1, &LogView::default());
         assert!(progress.may_send(WINDOW));
         progress.sent(LogIndex(8), 990);
-        progress.accepted(LogIndex(7), 1);
+        progress.accepted(LogIndex(7), 1, &LogView::default());
         assert!(progress.may_send(WINDOW), "990 bytes of 1000");
         progress.sent(LogIndex(9), 10);
         assert!(!progress.may_send(WINDOW));
-        progress.accepted(LogIndex(9), 1);
+        progress.accepted(LogIndex(9), 1, &LogView::default());
         assert!(progress.may_send(WINDOW));
         assert_eq!(progress.next(), LogIndex(10));
     }
@@ -330,7 +353,7 @@ mod tests {
         assert!(progress.learn_damage(Some(id), 7, 8));
         assert_eq!(progress.counted_match(), LogIndex(0));
         assert!(!progress.learn_damage(None, 8, 9), "sent before the damage was noticed");
-        progress.accepted(LogIndex(100), 1);
+        progress.accepted(LogIndex(100), 1, &LogView::default());
         assert_eq!(progress.counted_match(), LogIndex(0), "damaged nodes do not count");
         progress.round_confirmed(8, at(120));
         assert_eq!(progress.repair(), None, "the round began before");

@@ -3,7 +3,7 @@
 use crate::candidate::{Candidate, PreCandidate};
 use crate::config::{Config, Restored};
 use crate::core::Core;
-use crate::entry::Entry;
+use crate::entry::{Entry, LogPosition};
 use crate::follower::Follower;
 use crate::ids::{Ctx, LogIndex, NodeId, Term};
 use crate::invariants::Witness;
@@ -59,6 +59,26 @@ impl Raft {
                 self.core.applied_to(index);
                 None
             }
+            Input::Compact { to, durable } => {
+                self.core.compact(to, durable);
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.compacted(&self.core);
+                }
+                None
+            }
+            Input::SnapshotReady(snapshot) => {
+                // Its sender may be in a term that this node has not heard of.
+                let follows = (snapshot.position.term > self.core.term()).then(|| {
+                    self.core.enter_term(snapshot.position.term, None);
+                    Role::follower(&mut self.core, None)
+                });
+                self.core.snapshot_ready(snapshot);
+                follows
+            }
+            Input::SnapshotFailed => {
+                self.core.snapshot_failed();
+                None
+            }
             Input::Fetched { purpose, entries } => self.fetched(purpose, entries),
             Input::Propose { ctx, command } => {
                 match &mut self.role {
@@ -105,6 +125,7 @@ impl Raft {
     /// What is to be done, in order, for everything that happened since it was asked last.
     pub fn take_actions(&mut self) -> Vec<Action> {
         self.role.flush(&mut self.core);
+        self.core.flush_snapshot();
         self.core.flush_apply();
         self.core.trim_cache();
         self.witness.check(&self.core, &self.role);
@@ -130,7 +151,12 @@ impl Raft {
     /// Lets the sender of a message of an earlier term know of this one. The answer says nothing else, and above all
     /// repeats no round: its sender may come to lead this very term, and its rounds begin anew (scenario 42).
     fn refuse(&mut self, from: NodeId, body: &Body) {
-        if let Body::PreVote(_) | Body::Vote(_) | Body::Append(_) | Body::Heartbeat(_) = body {
+        if let Body::PreVote(_)
+        | Body::Vote(_)
+        | Body::Append(_)
+        | Body::SnapshotOffer(_)
+        | Body::Heartbeat(_) = body
+        {
             let damage = self.core.damage();
             self.core.send(from, Free::HeartbeatReply(HeartbeatReply { round: 0, damage }));
         }
@@ -211,12 +237,24 @@ impl Raft {
         self.core.commit()
     }
 
+    /// The last entry that is in the state machine alone, and not in the log any more; all zero if the log begins with the
+    /// first entry.
+    pub fn base(&self) -> LogPosition {
+        self.core.log.base()
+    }
+
+    /// Whether the state machine is lost, and a snapshot of another node is to take its place. Until then this node applies
+    /// nothing, and does not stand for election.
+    pub fn is_state_lost(&self) -> bool {
+        self.core.is_state_lost()
+    }
+
     /// The end of the log, on disk or not.
     pub fn last_index(&self) -> LogIndex {
         self.core.log.last_index()
     }
 
-    /// The term of the entry at `index`; 0 at index 0; nothing behind the end of the log.
+    /// The term of the entry at `index`; 0 at index 0; nothing behind the end of the log and before [`Self::base`].
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.core.log.term_at(index)
     }
@@ -234,11 +272,13 @@ impl Raft {
             term: core.term(),
             vote: core.vote(),
             leader: self.leader(),
+            base: core.log.base(),
             last: core.log.last(),
             durable: core.durable(),
             commit: core.commit(),
             applied: core.applied(),
             damaged: core.is_damaged(),
+            state_lost: core.is_state_lost(),
             handing_over_to: self.handing_over_to(),
             followers,
         }

@@ -32,6 +32,8 @@ pub struct Status {
     pub vote: Option<NodeId>,
     /// Who leads this term, as far as it knows.
     pub leader: Option<NodeId>,
+    /// The last entry that is not in its log any more.
+    pub base: LogPosition,
     /// The end of its log, on disk or not.
     pub last: LogPosition,
     /// The last index that is on its disk.
@@ -42,6 +44,8 @@ pub struct Status {
     pub applied: LogIndex,
     /// Whether its disk lost something, and it counts for nothing until that was re-sent.
     pub damaged: bool,
+    /// Whether its state machine is lost, and it waits for a snapshot of another node.
+    pub state_lost: bool,
     /// At a leader: to whom it is handing over, and proposes nothing meanwhile.
     pub handing_over_to: Option<NodeId>,
     /// At a leader: the others. Elsewhere empty.
@@ -61,6 +65,8 @@ pub struct FollowerStatus {
     pub active: bool,
     /// Whether it said that its disk lost something.
     pub damaged: bool,
+    /// Whether it needs what is in a snapshot alone.
+    pub needs_snapshot: bool,
 }
 
 impl FollowerStatus {
@@ -71,6 +77,7 @@ impl FollowerStatus {
             next: progress.next(),
             active: progress.active,
             damaged: progress.is_damaged(),
+            needs_snapshot: progress.needs_snapshot(),
         }
     }
 }

@@ -24,8 +24,8 @@ pub struct Write {
 /// Where a log begins: everything up to here is in the state machine alone. It moves up when the log is compacted, and when
 /// a snapshot is installed; it never moves down.
 ///
-/// All entries up to `position` leave the log. If the log holds the entry at `position` with its very term, what follows
-/// it stays; if not, what follows it is of another history, and leaves the log, too (scenario 36; Raft paper, figure 13).
+/// All entries up to `position` leave the log. If the log holds the entry at `position` with its very term, or begins right
+/// behind it, what follows it stays; if not, what follows it is of another history, and leaves the log, too (scenario 36; Raft paper, figure 13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// The last entry that is not in the log any more. It is committed.

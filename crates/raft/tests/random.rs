@@ -64,6 +64,10 @@ struct Climate {
     transfer: u32,
     /// A connection breaks, perhaps that to a leader which is well.
     disconnect: u32,
+    /// A log lets go of its beginning.
+    compact: u32,
+    /// A node that crashes loses its state machine.
+    lose_state: u32,
     request: u32,
     tick: u32,
     /// How many messages may be delivered in one step; with more of them, all else is rarer.
@@ -87,6 +91,8 @@ impl Climate {
             coup: one_of(&[0, 5, 20]),
             transfer: one_of(&[0, 5, 40]),
             disconnect: one_of(&[0, 5, 40]),
+            compact: one_of(&[0, 5, 40]),
+            lose_state: one_of(&[0, 0, 100]),
             request: one_of(&[20, 60]),
             tick: one_of(&[50, 200, 500]),
             deliver: one_of(&[2, 4, 8]),
@@ -94,6 +100,7 @@ impl Climate {
                 syncs: one_of(&[0, 1]) == 1,
                 applies: one_of(&[0, 1]) == 1,
                 fetches: one_of(&[0, 1]) == 1,
+                snapshots: one_of(&[0, 1]) == 1,
             },
         }
     }
@@ -189,6 +196,10 @@ impl History {
             let peer = self.any_leader().unwrap_or(id);
             self.disconnect(id, peer);
         }
+        if self.chance(self.climate.compact) {
+            let to = self.rng.u64(..=self.cluster.nodes[&id].applied.0);
+            self.cluster.compact(id, LogIndex(to));
+        }
         if self.chance(self.climate.request) {
             self.request();
         }
@@ -205,13 +216,18 @@ impl History {
 
     /// Does a piece of the work that waits at some node.
     fn work(&mut self) {
-        let waits =
-            |node: &&Node| node.disk.unsynced() > 0 || node.applying.is_some() || !node.fetches.is_empty();
+        let waits = |node: &&Node| {
+            node.disk.unsynced() > 0
+                || node.applying.is_some()
+                || !node.fetches.is_empty()
+                || node.asked.is_some()
+        };
         let busy: Vec<NodeId> = self.cluster.nodes.values().filter(waits).map(|node| node.id).collect();
         let Some(id) = self.rng.choice(busy) else { return };
-        match self.rng.u8(..4) {
+        match self.rng.u8(..5) {
             0 => self.cluster.finish_apply(id),
             1 => self.cluster.finish_fetch(id),
+            2 => self.cluster.go_on_with_snapshot(id),
             _ => {
                 let count = self.rng.usize(1..4);
                 self.cluster.sync(id, count);
@@ -242,11 +258,20 @@ impl History {
             }
         }
         let nodes = self.cluster.nodes.values();
-        let damaged = nodes.filter(|node| node.id != id && node.disk.hard_state().damaged).count();
+        let unfit = |node: &&Node| {
+            let state_lost = node.applied < node.disk.base().index;
+            node.id != id && (node.disk.hard_state().damaged || state_lost)
+        };
+        if 2 * (nodes.filter(unfit).count() + 1) >= self.cluster.nodes.len() {
+            return;
+        }
         let last = self.cluster.nodes[&id].disk.last().index.0;
-        if last > 0 && 2 * (damaged + 1) < self.cluster.nodes.len() && self.chance(self.climate.damage) {
+        if last > 0 && self.chance(self.climate.damage) {
             let from = self.rng.u64(1..=last);
             self.cluster.damage(id, LogIndex(from), true);
+        }
+        if self.chance(self.climate.lose_state) {
+            self.cluster.lose_state(id);
         }
     }
 
@@ -365,6 +390,7 @@ impl History {
                 self.cluster.sync(id, usize::MAX);
                 self.cluster.finish_apply(id);
                 self.cluster.finish_fetch(id);
+                self.cluster.go_on_with_snapshot(id);
             } else {
                 self.cluster.start(id);
             }
@@ -402,6 +428,7 @@ impl History {
             status.applied == committed
                 && status.last.index == committed
                 && !status.damaged
+                && !status.state_lost
                 && status.leader.is_some()
                 && status.handing_over_to.is_none()
         };

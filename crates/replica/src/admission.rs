@@ -24,6 +24,9 @@ impl Replica {
             RequestKind::OpenSession => {
                 self.queue.push_command(ctx, Body::OpenSession(self.config.session_limits));
             }
+            RequestKind::Read { .. } if self.view.applied < self.raft.base().index => {
+                self.respond(ctx, Err(Failure::not_applied(Reason::StateLost, self.raft.leader())));
+            }
             RequestKind::Read { linearizable: true, min_revision } => self.queue.push_read(ctx, min_revision),
             RequestKind::Read { linearizable: false, min_revision } => {
                 self.requests.set_stage(ctx, Stage::Awaiting { index: min_revision });

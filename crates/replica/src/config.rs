@@ -2,6 +2,8 @@
 
 use raftmap_state::{Member, SessionLimits};
 
+use crate::compaction::CompactionConfig;
+
 /// Numbers that a replica lives by.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
@@ -27,6 +29,8 @@ pub struct ReplicaConfig {
     pub clock_skew_max_ms: u64,
     /// What would grow the map is refused while less than this is free on the disk, in bytes.
     pub space_reserve_bytes: u64,
+    /// When the log lets go of its beginning.
+    pub compaction: CompactionConfig,
 }
 
 impl ReplicaConfig {
@@ -44,6 +48,7 @@ impl ReplicaConfig {
             leaderless_wait_ms: 2_000,
             clock_skew_max_ms: 5_000,
             space_reserve_bytes: 256 << 20,
+            compaction: CompactionConfig::default(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What happens to a replica, and what it wants done.
 
-use raftmap_raft::{Ctx, Entry, FetchPurpose, LogIndex, NodeId, Term, Write, WriteId};
+use raftmap_raft::{
+    Ctx, Entry, FetchPurpose, LogIndex, LogPosition, NodeId, Snapshot, StateId, Term, Write, WriteId,
+};
 use raftmap_state::{Answer, Member, Outcome, SessionTag, WriteRequest};
 
 use crate::failure::Failure;
@@ -35,9 +37,9 @@ pub enum Event {
     PeerLost(NodeId),
     /// The log has everything up to this write on disk.
     Persisted(WriteId),
-    /// The state machine has applied what [`Effect::Apply`] gave it.
+    /// The state machine has applied what [`Effect::Apply`] gave it, or another one took its place, by [`Effect::Install`].
     Applied {
-        /// What became of each entry, in order.
+        /// What became of each entry, in order; none after an install.
         outcomes: Vec<Outcome>,
         /// How the state machine stands now.
         view: StateView,
@@ -46,9 +48,15 @@ pub enum Event {
     Fetched {
         /// For what.
         purpose: FetchPurpose,
-        /// The entries; at least one.
+        /// The entries; at least one, or none if they were to be sent and are not in the log any more.
         entries: Vec<Entry>,
     },
+    /// The state machine is durable up to here, after [`Effect::PersistState`].
+    StatePersisted(LogIndex),
+    /// The snapshot that [`Effect::FetchSnapshot`] asked for is here, whole and durable.
+    SnapshotReady(Snapshot),
+    /// It cannot be had.
+    SnapshotFailed,
     /// So much room is left where the data is, in bytes.
     Space {
         /// Bytes that may still be written.
@@ -128,6 +136,25 @@ pub enum Effect {
     },
     /// Apply these entries; then [`Event::Applied`].
     Apply(Vec<Entry>),
+    /// Make the state machine durable, beside what it applies; then [`Event::StatePersisted`].
+    PersistState,
+    /// Get a snapshot of another server, and hold it beside the state machine, durably; then [`Event::SnapshotReady`] or
+    /// [`Event::SnapshotFailed`]. It may take long. One at a time.
+    FetchSnapshot {
+        /// Whose.
+        from: NodeId,
+        /// What it must have applied.
+        at_least: LogIndex,
+    },
+    /// Put this snapshot in the place of the state machine, and remove the one before; then [`Event::Applied`].
+    Install {
+        /// Which.
+        state: StateId,
+        /// What it has applied.
+        position: LogPosition,
+    },
+    /// Remove this snapshot.
+    Discard(StateId),
     /// Read entries from the log; then [`Event::Fetched`].
     Fetch {
         /// For what.

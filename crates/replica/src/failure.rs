@@ -54,6 +54,9 @@ pub enum Reason {
         /// What was applied.
         applied: LogIndex,
     },
+    /// Its state machine is lost, and a snapshot of another server is on its way.
+    #[error("this server has lost its state, and waits for a snapshot of another one")]
+    StateLost,
     /// The disk is nearly full, and what would grow the map is refused.
     #[error("the disk is nearly full: {free_bytes} bytes are free, the reserve is {reserve_bytes}")]
     DiskFull {

@@ -16,6 +16,7 @@
 
 mod admission;
 mod clock;
+mod compaction;
 mod config;
 mod event;
 mod failure;
@@ -28,11 +29,12 @@ mod start;
 mod status;
 mod ticks;
 
+pub use compaction::{CompactionConfig, LogSize};
 pub use config::ReplicaConfig;
 pub use event::{Effect, Event, Notice, Now, Request, RequestKind, StateView};
 pub use failure::{Failure, Reason};
 pub use peer::{Forward, ForwardReply, PeerBatch, PeerMessage};
 pub use replica::Replica;
-pub use start::{StartError, StateWorker, member_of, restore};
+pub use start::{FoundState, StartError, StateWorker, member_of, restore};
 pub use status::ReplicaStatus;
 pub use ticks::Ticks;

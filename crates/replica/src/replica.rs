@@ -9,6 +9,7 @@ use raftmap_raft::{
 use raftmap_state::{Answer, Member, Outcome};
 
 use crate::clock::Clock;
+use crate::compaction::{Compaction, LogSize};
 use crate::config::ReplicaConfig;
 use crate::event::{Effect, Event, Notice, Now, StateView};
 use crate::failure::{Failure, Reason};
@@ -32,10 +33,11 @@ pub struct Replica {
     pub(crate) queue: Queue,
     /// The last index of each batch of proposals that is on its way to being committed.
     pub(crate) batches: VecDeque<LogIndex>,
+    compaction: Compaction,
     /// The proposals among the entries that are being applied.
     applying: Vec<(LogIndex, Ctx)>,
     pub(crate) view: StateView,
-    /// Where the state machine stood at the start.
+    /// Where the state machine stood at the start, or when a snapshot became it.
     began_at: LogPosition,
     /// Digests at indexes applied lately, to compare with those of other servers.
     digests: VecDeque<(LogIndex, u128)>,
@@ -60,8 +62,9 @@ pub struct Replica {
 const DIGESTS: usize = 256;
 
 impl Replica {
-    /// A replica that starts: `restored` is what its log holds, `view` how its state machine stands.
-    pub fn new(config: ReplicaConfig, restored: Restored, view: StateView) -> Self {
+    /// A replica that starts: `restored` is what its log holds, `log_size` how large that is, `view` how its state machine
+    /// stands.
+    pub fn new(config: ReplicaConfig, restored: Restored, log_size: LogSize, view: StateView) -> Self {
         assert!(restored.applied == view.applied, "log and state machine speak of two indexes");
         Self {
             raft: Raft::new(config.raft.clone(), restored),
@@ -69,6 +72,7 @@ impl Replica {
             requests: Requests::default(),
             queue: Queue::default(),
             batches: VecDeque::new(),
+            compaction: Compaction::new(config.compaction, log_size),
             applying: Vec::new(),
             began_at: LogPosition { term: view.applied_term, index: view.applied },
             view,
@@ -100,6 +104,9 @@ impl Replica {
             Event::Persisted(write) => self.raft.step(Input::Persisted(write)),
             Event::Applied { outcomes, view } => self.applied(now, outcomes, view),
             Event::Fetched { purpose, entries } => self.raft.step(Input::Fetched { purpose, entries }),
+            Event::StatePersisted(index) => self.state_persisted(index),
+            Event::SnapshotReady(snapshot) => self.raft.step(Input::SnapshotReady(snapshot)),
+            Event::SnapshotFailed => self.raft.step(Input::SnapshotFailed),
             Event::Space { free_bytes } => self.space(free_bytes),
             Event::HandOver { to } => self.hand_over(to),
             Event::ShutDown => self.shutting_down = true,
@@ -120,6 +127,9 @@ impl Replica {
             self.act(action);
         }
         self.answer_reads();
+        if self.compaction.begins() {
+            self.effects.push(Effect::PersistState);
+        }
         for (to, messages) in std::mem::take(&mut self.outgoing) {
             let StateView { applied, digest, .. } = self.view;
             let batch = PeerBatch { clock_ms: now.wall_ms, applied, digest, messages };
@@ -186,6 +196,17 @@ impl Replica {
         }
     }
 
+    /// The log lets go of what the state machine holds durably. A leader keeps what those that it hears from still need, so that
+    /// a follower that takes a snapshot finds what comes behind it.
+    fn state_persisted(&mut self, durable: LogIndex) {
+        let followers = self.raft.status().followers;
+        let heard_from = followers.iter().filter(|follower| follower.active);
+        let needed = heard_from.map(|follower| follower.matched).min().unwrap_or(durable);
+        if let Some(to) = self.compaction.persisted(durable, needed) {
+            self.raft.step(Input::Compact { to, durable });
+        }
+    }
+
     fn space(&mut self, free_bytes: u64) {
         let was_low = self.space_is_low();
         self.free_bytes = Some(free_bytes);
@@ -212,7 +233,10 @@ impl Replica {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Write(write) => self.effects.push(Effect::Write(write)),
+            Action::Write(write) => {
+                self.compaction.wrote(&write);
+                self.effects.push(Effect::Write(write));
+            }
             Action::Send { to, message } => self.send(to, PeerMessage::Raft(message)),
             Action::Apply { entries, proposals } => {
                 self.applying = proposals;
@@ -221,6 +245,14 @@ impl Replica {
             Action::Fetch { purpose, from, to, max_bytes } => {
                 self.effects.push(Effect::Fetch { purpose, from, to, max_bytes });
             }
+            Action::FetchSnapshot { from, at_least } => {
+                self.effects.push(Effect::FetchSnapshot { from, at_least });
+            }
+            Action::Install { state, position } => {
+                self.began_at = position;
+                self.effects.push(Effect::Install { state, position });
+            }
+            Action::Discard { state } => self.effects.push(Effect::Discard(state)),
             Action::ReadReady { ctx, index } => self.read_confirmed(ctx, index),
             Action::Failed { ctx, reason, outcome } => self.failed(ctx, reason, outcome),
             Action::Event(event) => self.raft_event(event),
@@ -244,6 +276,10 @@ impl Replica {
     /// A damaged log may differ from the state machine at the start; one that a leader has re-sent may not.
     fn check_beginning(&mut self) {
         let LogPosition { term, index } = self.began_at;
+        // It is lost, and is to be replaced.
+        if index < self.raft.base().index {
+            return;
+        }
         let log_term = self.raft.term_at(index);
         if log_term != Some(term) {
             let reason = format!(

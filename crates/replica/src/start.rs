@@ -1,7 +1,7 @@
 //! How a replica starts: what log and state machine hold is put together, and must fit.
 
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
-use raftmap_raft::{LogIndex, LogPosition, Membership, Restored};
+use raftmap_raft::{LogIndex, LogPosition, Membership, Restored, StateId};
 use raftmap_state::Engine;
 use raftmap_state::{Member, StateError, StateMachine};
 
@@ -32,6 +32,16 @@ pub enum StartError {
         /// What the state machine applied last.
         applied: LogIndex,
     },
+    /// The state machine of a cluster of one is not what it was when the log let go of its beginning.
+    #[error(
+        "the state machine comes back at {applied}, it was on disk up to {durable} before, and there is no other server to ask"
+    )]
+    StateLost {
+        /// What the state machine has applied.
+        applied: LogIndex,
+        /// What it had made durable.
+        durable: LogIndex,
+    },
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -49,6 +59,16 @@ pub fn member_of(identity: &Identity) -> Member {
     }
 }
 
+/// The state machine that the log names, as a start found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundState {
+    /// It is there, and has applied this much. What was set aside since it has less than it must counts as one that has
+    /// applied nothing.
+    There(LogPosition),
+    /// There is none of that name: this is the first start, or the log has lost the record that named another one.
+    Missing,
+}
+
 /// Puts together what a node starts from.
 ///
 /// The state machine applies only what is on the log's disk. If it is further than the log, the disk lost the log's last
@@ -56,32 +76,73 @@ pub fn member_of(identity: &Identity) -> Member {
 /// flagged so before it says a word. On a disk that is known to be damaged the two may differ: a log that lost a truncation
 /// still has what was never committed, until a leader replaces it. Whether they fit is looked at once the disk is whole again.
 ///
+/// A state machine that comes back with less than the log names is lost ([`Recovered::state_is_whole`]): whoever runs the
+/// replica sets it aside before, and an empty one takes its place until a snapshot of another server does.
+///
+/// If there is no state machine of the name that the log gives, a snapshot had taken its place, and the disk has lost the
+/// record that says so: the node is damaged.
+///
 /// # Errors
 /// If the two do not fit, or the log cannot be written.
 pub fn restore<D: Disk>(
     log: &mut Log<D>,
     recovered: &Recovered,
-    applied: LogPosition,
+    state: FoundState,
 ) -> Result<Restored, StartError> {
+    let applied = match state {
+        FoundState::There(applied) => applied,
+        FoundState::Missing => LogPosition::default(),
+    };
     let last = recovered.last.index;
     let mut hard_state = recovered.hard_state;
     let terms: Vec<_> = recovered.terms.iter().map(|run| (run.first, run.term)).collect();
-    if applied.index <= last {
+    let base = recovered.base.as_ref();
+    let base_position = base.map(|base| base.position).unwrap_or_default();
+    let alone = is_alone(recovered);
+    if !recovered.state_is_whole(applied.index) {
+        if alone {
+            let durable = base.map_or(LogIndex(0), |base| base.durable);
+            return Err(StartError::StateLost { applied: applied.index, durable });
+        }
+    } else if applied.index <= last {
         let run = terms.partition_point(|run| run.0 <= applied.index);
-        let log_term = run.checked_sub(1).map_or(0, |run| terms[run].1.0);
+        let log_term = run.checked_sub(1).map_or(base_position.term.0, |run| terms[run].1.0);
         if log_term != applied.term.0 && !hard_state.damaged {
             return Err(StartError::Diverged { applied, log_term });
         }
     } else if !hard_state.damaged {
-        if recovered.identity.founding_members().len() == 1 {
+        if alone {
             return Err(StartError::LogLost { last, applied: applied.index });
         }
         hard_state = log.flag_damaged(applied.index)?;
     }
+    let had_one = state == FoundState::Missing && last > LogIndex(0);
+    if had_one && !alone && !hard_state.damaged {
+        hard_state = log.flag_damaged(last)?;
+    }
+    let first = (base_position.index, first_membership(recovered));
+    Ok(Restored {
+        hard_state,
+        base: base_position,
+        terms,
+        last,
+        state: base.map_or(StateId(0), |base| base.state),
+        applied: applied.index,
+        memberships: std::iter::once(first).chain(recovered.memberships.iter().cloned()).collect(),
+    })
+}
+
+/// The membership where the log begins.
+fn first_membership(recovered: &Recovered) -> Membership {
     let founders = recovered.identity.founding_members().iter().map(|member| member.node);
-    let founding = (LogIndex(0), Membership::of_voters(founders));
-    let memberships = std::iter::once(founding).chain(recovered.memberships.iter().cloned()).collect();
-    Ok(Restored { hard_state, terms, last, applied: applied.index, memberships })
+    let base = recovered.base.as_ref();
+    base.map_or_else(|| Membership::of_voters(founders), |base| base.membership.clone())
+}
+
+/// Whether there is no other server to ask for anything.
+fn is_alone(recovered: &Recovered) -> bool {
+    let last = recovered.memberships.last().map(|(_, membership)| membership.clone());
+    last.unwrap_or_else(|| first_membership(recovered)).all().len() == 1
 }
 
 /// The state machine as its worker runs it.
@@ -103,6 +164,15 @@ impl<E: Engine> StateWorker<E> {
     /// The state machine.
     pub fn machine(&self) -> &StateMachine<E> {
         &self.machine
+    }
+
+    /// Puts the state machine of a snapshot in the place of this one, for [`crate::Effect::Install`].
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn install(&mut self, machine: StateMachine<E>) -> Result<Event, StateError> {
+        *self = Self::new(machine)?;
+        Ok(Event::Applied { outcomes: Vec::new(), view: self.view() })
     }
 
     /// How it stands.

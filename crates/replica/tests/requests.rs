@@ -6,8 +6,8 @@ use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
 use raftmap_raft::{LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
-    Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason, ReplicaConfig,
-    RequestKind,
+    CompactionConfig, Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason,
+    ReplicaConfig, RequestKind,
 };
 use raftmap_state::{Answer, Delete, Member, PutAnswer, WriteRequest};
 
@@ -482,4 +482,33 @@ fn a_state_machine_of_another_history_ends_the_server_once_its_log_is_whole_agai
             "{stopped:?}"
         );
     }
+}
+
+/// Scenario 33, and what compaction leaves for those that are a little behind.
+#[test]
+fn a_log_that_has_grown_is_compacted_up_to_what_a_connected_follower_needs() {
+    let compaction = CompactionConfig { start_bytes: 4_000, tail_bytes: 500, max_bytes: 20_000 };
+    let mut cluster = Cluster::with(3, |config| ReplicaConfig { compaction, ..config });
+    let leader = cluster.elect();
+    let behind = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.nodes.get_mut(&behind).unwrap().slow_disk = true;
+    let base = |cluster: &Cluster, id: u64| cluster.nodes[&id].replica.status().raft.base.index;
+    let write = |cluster: &mut Cluster, count: u64| {
+        for number in 0..count {
+            cluster.put(leader, "k", &number.to_string().repeat(50));
+            cluster.settle();
+        }
+    };
+    let held = cluster.nodes[&leader].replica.status().raft.last.index;
+    write(&mut cluster, 60);
+    assert!(base(&cluster, leader) <= held, "{} needs what is behind {held}", behind);
+    let other = (1..=3).find(|id| *id != leader && *id != behind).unwrap();
+    assert!(base(&cluster, other) > held, "who does not lead waits for nobody");
+    cluster.sync(behind);
+    write(&mut cluster, 20);
+    let status = cluster.nodes[&leader].replica.status().raft;
+    assert!(status.base.index > held && status.base.index < status.applied, "{status:?}");
+    assert!(status.followers.iter().all(|follower| !follower.needs_snapshot), "{status:?}");
+    write(&mut cluster, 300);
+    assert!(base(&cluster, leader) > status.base.index, "at its limit a log waits for nobody");
 }

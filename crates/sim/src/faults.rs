@@ -37,7 +37,7 @@ impl World {
             .map(|raft| raft.id)
     }
 
-    fn count(&mut self, kind: &'static str) {
+    pub(crate) fn count(&mut self, kind: &'static str) {
         *self.faults.entry(kind).or_default() += 1;
     }
 
@@ -141,8 +141,10 @@ impl World {
             self.server(id).disk.set_atomic_bytes(atomic_bytes);
         }
         let under_way = how.mid_write && self.write_in_part(id, how.power);
-        self.go_down(id, how.power, how.engine_lost);
-        if how.engine_lost {
+        // Where the log does not hold everything, that is damage like any other.
+        let engine_lost = how.engine_lost && (!self.servers[&id].needs_its_state() || self.budget.damage(id));
+        self.go_down(id, how.power, engine_lost);
+        if engine_lost {
             self.count("state machines lost");
         }
         if how.rot && self.budget.damage(id) {

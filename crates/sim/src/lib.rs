@@ -20,6 +20,7 @@ mod oracle;
 pub mod plan;
 mod server;
 pub mod shrink;
+mod snapshots;
 mod time;
 mod trace;
 mod verdict;

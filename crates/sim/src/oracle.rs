@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use raftmap_raft::{Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
+use raftmap_raft::{Base, Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A rule that was broken, in words.
@@ -45,7 +45,7 @@ impl Stamp {
 /// What one server holds.
 #[derive(Debug, Default)]
 struct Held {
-    /// Its log, on disk or not.
+    /// Its log, on disk or not, with what its state machine holds in its stead.
     log: Vec<Stamp>,
     /// What its log said is on disk, and was not found lost since.
     disk: Vec<Stamp>,
@@ -62,19 +62,33 @@ struct Held {
 }
 
 /// A cut of a log that its server wants written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Cut {
     write: WriteId,
-    to: usize,
-    /// The first entry behind it, in the same batch.
-    next: Option<Stamp>,
+    kind: CutKind,
+}
+
+#[derive(Clone, Debug)]
+enum CutKind {
+    Truncation {
+        to: usize,
+        /// The first entry behind it, in the same batch.
+        next: Option<Stamp>,
+    },
+    /// A snapshot takes the place of the whole log: what it holds is what was committed.
+    Snapshot(Vec<Stamp>),
 }
 
 impl Cut {
     /// Whether `log` may be what a disk holds that held `disk`, once this cut is on it.
     fn explains(&self, log: &[Stamp], disk: &[Stamp]) -> bool {
-        let kept = &disk[..self.to.min(disk.len())];
-        log.starts_with(kept) && log.get(self.to).is_none_or(|stamp| Some(*stamp) == self.next)
+        match &self.kind {
+            CutKind::Truncation { to, next } => {
+                log.starts_with(&disk[..(*to).min(disk.len())])
+                    && log.get(*to).is_none_or(|stamp| Some(stamp) == next.as_ref())
+            }
+            CutKind::Snapshot(held) => log.starts_with(held),
+        }
     }
 }
 
@@ -130,9 +144,25 @@ impl Oracle {
         self.committed.len()
     }
 
-    /// A server starts with this log. What was on its disk is there, unless it says that it is damaged.
-    pub(crate) fn started(&mut self, id: NodeId, entries: &[Entry], hard_state: HardState) -> Checked {
-        let log: Vec<Stamp> = entries.iter().map(Stamp::of).collect();
+    /// The first `index` entries, which are committed: what a state machine holds that stands for them.
+    fn held_by_state(&self, id: NodeId, index: LogIndex) -> Result<Vec<Stamp>, Violation> {
+        match self.committed.get(..place(index)) {
+            Some(committed) => Ok(committed.iter().map(|committed| committed.stamp).collect()),
+            None => broken!("the log of server {id} begins behind {index}, which nobody has applied"),
+        }
+    }
+
+    /// A server starts with these entries in its log behind `base`. What was on its disk is there, unless it says that it is
+    /// damaged.
+    pub(crate) fn started(
+        &mut self,
+        id: NodeId,
+        base: LogIndex,
+        entries: &[Entry],
+        hard_state: HardState,
+    ) -> Checked {
+        let mut log = self.held_by_state(id, base)?;
+        log.extend(entries.iter().map(Stamp::of));
         let held = self.held(id);
         let explained = || held.cuts.iter().any(|cut| cut.explains(&log, &held.disk));
         if !hard_state.damaged && !log.starts_with(&held.disk) && !explained() {
@@ -177,8 +207,12 @@ impl Oracle {
             }
             held.log.truncate(place(to));
             let next = write.entries.first().map(Stamp::of);
-            held.cuts.push(Cut { write: write.id, to: place(to), next });
+            held.cuts.push(Cut { write: write.id, kind: CutKind::Truncation { to: place(to), next } });
         }
+        if let Some(base) = &write.base {
+            self.begins_anew(id, write.id, base)?;
+        }
+        let held = self.held.get_mut(&id).expect("it is a server");
         for entry in &write.entries {
             if place(entry.index) != held.log.len() + 1 {
                 return broken!("server {id} has {} entries and appends {}", held.log.len(), entry.index);
@@ -199,8 +233,37 @@ impl Oracle {
         Ok(())
     }
 
+    /// A log lets go of what is committed and applied, and keeps what comes behind it; or a snapshot takes its place.
+    fn begins_anew(&mut self, id: NodeId, write: WriteId, base: &Base) -> Checked {
+        let by_state = self.held_by_state(id, base.position.index)?;
+        if by_state.last().map_or(Term(0), |stamp| stamp.term) != base.position.term {
+            return broken!(
+                "the log of server {id} begins behind {:?}, which is not committed",
+                base.position
+            );
+        }
+        let held = self.held(id);
+        if held.log.get(by_state.len().wrapping_sub(1)) != by_state.last() {
+            if let Some(term) = held.leads {
+                return broken!("server {id} leads term {term} and puts a snapshot in the place of its log");
+            }
+            held.log.clone_from(&by_state);
+            held.cuts.push(Cut { write, kind: CutKind::Snapshot(by_state) });
+        }
+        Ok(())
+    }
+
     /// A server's log says that a write is on disk.
     pub(crate) fn durable(&mut self, id: NodeId, write: &Write) {
+        if let Some(base) = &write.base {
+            // It was looked at when it was wanted.
+            let by_state = self.held_by_state(id, base.position.index).unwrap_or_default();
+            let held = self.held(id);
+            if held.disk.get(by_state.len().wrapping_sub(1)) != by_state.last() {
+                held.disk = by_state;
+            }
+            held.cuts.retain(|cut| cut.write > write.id);
+        }
         let held = self.held(id);
         if let Some(hard_state) = write.hard_state {
             held.hard_state = hard_state;
@@ -439,7 +502,12 @@ mod tests {
             }
             oracle.leads(A, Term(1)).unwrap();
             oracle
-                .started(B, &[entry(1, 1, "a")], HardState { damaged: is_damaged, ..HardState::default() })
+                .started(
+                    B,
+                    LogIndex(0),
+                    &[entry(1, 1, "a")],
+                    HardState { damaged: is_damaged, ..HardState::default() },
+                )
                 .unwrap();
             oracle.promises_entries(B, Term(1), LogIndex(1), is_damaged).unwrap();
             oracle
@@ -448,7 +516,7 @@ mod tests {
         repaired.repaired(B);
         repaired.applies(A, &[entry(1, 1, "a")]).unwrap();
         let mut comes_back_whole = leads_with(true);
-        comes_back_whole.started(B, &[entry(1, 1, "a")], HardState::default()).unwrap();
+        comes_back_whole.started(B, LogIndex(0), &[entry(1, 1, "a")], HardState::default()).unwrap();
         comes_back_whole.applies(A, &[entry(1, 1, "a")]).unwrap();
         leads_with(false).applies(A, &[entry(1, 1, "a")]).unwrap();
         breaks(leads_with(true).applies(A, &[entry(1, 1, "a")]), "whole disks");
@@ -488,13 +556,13 @@ mod tests {
     fn a_disk_that_forgets_without_a_word_is_noticed() {
         let mut oracle = Oracle::new(3);
         keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 1, "b")]);
-        breaks(oracle.started(A, &[entry(1, 1, "a")], HardState::default()), "had 2 on disk");
+        breaks(oracle.started(A, LogIndex(0), &[entry(1, 1, "a")], HardState::default()), "had 2 on disk");
         let damaged = HardState { damaged: true, ..HardState::default() };
-        oracle.started(A, &[entry(1, 1, "a")], damaged).unwrap();
+        oracle.started(A, LogIndex(0), &[entry(1, 1, "a")], damaged).unwrap();
         let vote = HardState { term: Term(3), vote: Some(B), damaged: false };
         oracle.durable(A, &Write { hard_state: Some(vote), ..Write::default() });
         let forgotten = HardState { term: Term(3), vote: None, damaged: false };
-        breaks(oracle.started(A, &[entry(1, 1, "a")], forgotten), "on disk");
+        breaks(oracle.started(A, LogIndex(0), &[entry(1, 1, "a")], forgotten), "on disk");
     }
 
     #[test]
@@ -512,7 +580,8 @@ mod tests {
             oracle.appends(A, &cut).unwrap();
             (oracle, cut)
         };
-        let started = |oracle: &mut Oracle, log: &[Entry]| oracle.started(A, log, HardState::default());
+        let started =
+            |oracle: &mut Oracle, log: &[Entry]| oracle.started(A, LogIndex(0), log, HardState::default());
         started(&mut with_cut().0, &before).unwrap();
         started(&mut with_cut().0, &before[..1]).unwrap();
         started(&mut with_cut().0, &[entry(1, 1, "a"), entry(2, 2, "x")]).unwrap();

@@ -223,6 +223,10 @@ pub struct Climate {
     pub skew_ms: u32,
     /// Bytes of a segment of the log.
     pub segment_bytes: u64,
+    /// A log of this size lets go of its beginning, in bytes.
+    pub log_bytes: u64,
+    /// Bytes of a chunk of a snapshot.
+    pub chunk_bytes: usize,
     /// Bytes of entries that a server keeps in memory.
     pub cache_bytes: usize,
     /// Bytes of entries in a message.
@@ -335,6 +339,8 @@ fn climate(rng: &mut Rng) -> Climate {
         drift_ppm: [0, 100, 10_000, 200_000][rng.usize(..4)],
         skew_ms: [0, 50, 2_000, 600_000][rng.usize(..4)],
         segment_bytes: [64 << 10, 128 << 10, 1 << 20][rng.usize(..3)],
+        log_bytes: [1_000, 10_000, 100_000, 64 << 20][rng.usize(..4)],
+        chunk_bytes: [1, 300, 3_000][rng.usize(..3)],
         cache_bytes: [1, 2_000, 1 << 20][rng.usize(..3)],
         append_bytes: [1, 500, 1 << 20][rng.usize(..3)],
         inflight: [1, 2, 64][rng.usize(..3)],

@@ -8,13 +8,15 @@ use raftmap_log::mem_disk::Fault as DiskFault;
 use raftmap_log::{
     FoundingMember, Identity, Log, LogError, LogOptions, LogReader, MemDisk, MemDiskOptions, OpenError,
 };
-use raftmap_raft::{Config, Ctx, Entry, GroupId, LogIndex, NodeId, Write};
+use raftmap_raft::{Config, Ctx, Entry, GroupId, LogIndex, LogPosition, NodeId, StateId, Write};
 use raftmap_replica::{
-    Event, Now, Replica, ReplicaConfig, StartError, StateWorker, Ticks, member_of, restore,
+    CompactionConfig, Event, FoundState, LogSize, Now, Replica, ReplicaConfig, StartError, StateWorker,
+    Ticks, member_of, restore,
 };
 use raftmap_state::{Damage, Member, MemoryEngine, Reader, SessionLimits, StateMachine};
 
 use crate::plan::Climate;
+use crate::snapshots::Transfer;
 use crate::time::Time;
 
 /// One tick of consensus.
@@ -30,7 +32,8 @@ const DATA_DIR: &str = "/data";
 pub(crate) struct Server {
     pub(crate) id: NodeId,
     pub(crate) disk: MemDisk,
-    engine: MemoryEngine,
+    /// The stores of its state machine, and of snapshots that it holds beside it.
+    pub(crate) engines: BTreeMap<StateId, MemoryEngine>,
     /// Counts its starts: what belongs to an earlier life is of no interest any more.
     pub(crate) life: u64,
     pub(crate) running: Option<Box<Running>>,
@@ -72,6 +75,8 @@ pub(crate) struct Running {
     /// Counts its writes, to tell whether the log fell idle.
     pub(crate) writes: u64,
     pub(crate) applying: Vec<Entry>,
+    /// The snapshot that it is fetching.
+    pub(crate) transfer: Option<Transfer>,
     /// Requests that wait for an answer, and what is to be read for them.
     pub(crate) requests: BTreeMap<Ctx, u32>,
 }
@@ -103,6 +108,13 @@ impl Clock {
     }
 }
 
+/// What a server starts with.
+pub(crate) struct Started {
+    /// Where its log begins.
+    pub(crate) base: LogPosition,
+    pub(crate) entries: Vec<Entry>,
+}
+
 /// Why a server does not start.
 #[derive(Debug)]
 pub(crate) enum Refused {
@@ -131,7 +143,7 @@ impl Server {
         Self {
             id,
             disk,
-            engine: MemoryEngine::new(),
+            engines: BTreeMap::from([(StateId(0), MemoryEngine::new())]),
             life: 0,
             running: None,
             clock,
@@ -145,24 +157,33 @@ impl Server {
         }
     }
 
-    /// Starts it on what is on its disk. Gives the entries of its log.
-    pub(crate) fn start(&mut self, climate: &Climate, now: Time) -> Result<Vec<Entry>, Refused> {
+    /// Starts it on what is on its disk.
+    pub(crate) fn start(&mut self, climate: &Climate, now: Time) -> Result<Started, Refused> {
         self.disk = self.disk.restart();
         self.life += 1;
         let options = log_options(climate);
         let (mut log, recovered) =
             Log::open(self.disk.clone(), Path::new(DATA_DIR), &options).map_err(Refused::of_open)?;
-        let machine = StateMachine::open(self.engine.clone(), GroupId::DEFAULT).map_err(Refused::data)?;
+        let named = recovered.base.as_ref().map_or(StateId(0), |base| base.state);
+        self.engines.retain(|state, _| *state == named);
+        let found = self.engines.contains_key(&named);
+        self.engines.entry(named).or_default();
+        let mut machine = self.open_state(named)?;
+        if !recovered.state_is_whole(machine.applied().index) {
+            // What is left of it is set aside.
+            self.engines.insert(named, MemoryEngine::new());
+            machine = self.open_state(named)?;
+        }
+        let found = if found { FoundState::There(machine.applied()) } else { FoundState::Missing };
         let worker = StateWorker::new(machine).map_err(Refused::data)?;
-        let restored =
-            restore(&mut log, &recovered, worker.machine().applied()).map_err(Refused::of_start)?;
-        let last = restored.last;
+        let restored = restore(&mut log, &recovered, found).map_err(Refused::of_start)?;
+        let (base, last) = (restored.base, restored.last);
         let config = replica_config(climate, &recovered.identity, self.replicas.u64(..));
         let mut reader = log.reader();
-        let entries = read_all(&mut reader, last).map_err(Refused::disk)?;
+        let entries = read_all(&mut reader, base.index, last).map_err(Refused::disk)?;
         let running = Running {
             member: member_of(&recovered.identity),
-            replica: Replica::new(config, restored, worker.view()),
+            replica: Replica::new(config, restored, LogSize::of(&recovered), worker.view()),
             reader,
             state: worker.machine().reader(),
             worker,
@@ -175,10 +196,19 @@ impl Server {
             writing: Vec::new(),
             writes: 0,
             applying: Vec::new(),
+            transfer: None,
             requests: BTreeMap::new(),
         };
         self.running = Some(Box::new(running));
-        Ok(entries)
+        Ok(Started { base, entries })
+    }
+
+    /// The state machine in the store of this name.
+    pub(crate) fn open_state(&self, state: StateId) -> Result<StateMachine<MemoryEngine>, Refused> {
+        let engine = self.engines.get(&state);
+        let engine = engine
+            .ok_or_else(|| Refused::Data(format!("its log names state {state}, which is not there")))?;
+        StateMachine::open(engine.clone(), GroupId::DEFAULT).map_err(Refused::data)
     }
 
     /// Ends it. What its state machine's store comes back with is decided here.
@@ -189,9 +219,16 @@ impl Server {
             self.disk.kill();
         }
         let damage = if engine_lost { Damage::Emptied } else { Damage::None };
-        self.engine = self.engine.crash(rng.u64(..), damage);
+        for engine in self.engines.values_mut() {
+            *engine = engine.crash(rng.u64(..), damage);
+        }
         self.running = None;
         self.paused = false;
+    }
+
+    /// Whether its log has let go of what only its state machine holds now, or is about to.
+    pub(crate) fn needs_its_state(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.replica.status().raft.base.index.0 > 0)
     }
 
     /// Who it is, while it is up.
@@ -243,14 +280,19 @@ fn replica_config(climate: &Climate, identity: &Identity, seed: u64) -> ReplicaC
         session_limits,
         batches_max: climate.batches,
         space_reserve_bytes: 1 << 20,
+        compaction: CompactionConfig {
+            start_bytes: climate.log_bytes,
+            tail_bytes: climate.log_bytes / 4,
+            max_bytes: climate.log_bytes * 4,
+        },
         ..ReplicaConfig::new(raft, member_of(identity))
     }
 }
 
-/// All entries up to `last`.
-pub(crate) fn read_all(reader: &mut LogReader<MemDisk>, last: LogIndex) -> Result<Vec<Entry>, LogError> {
+/// All entries behind `base`, up to `last`.
+fn read_all(reader: &mut LogReader<MemDisk>, base: LogIndex, last: LogIndex) -> Result<Vec<Entry>, LogError> {
     let mut entries: Vec<Entry> = Vec::new();
-    while let from = LogIndex(entries.len() as u64 + 1)
+    while let from = entries.last().map_or(base, |entry| entry.index).next()
         && from <= last
     {
         entries.extend(reader.entries(from, last, usize::MAX)?);

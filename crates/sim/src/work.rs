@@ -1,6 +1,7 @@
 //! The work of a server's threads: what the runtime does in production, one piece after the other.
 
 use raftmap_lincheck::Response;
+use raftmap_log::LogError;
 use raftmap_raft::{
     AppendResult, Body, Entry, Event as RaftEvent, FetchPurpose, LogIndex, NodeId, VoteRequest, Write,
 };
@@ -10,12 +11,14 @@ use raftmap_state::Answer;
 use crate::clients::{Attempt, ReadRequest, Reply, noted_record};
 use crate::oracle::{Checked, Violation, broken};
 use crate::plan::Spread;
-use crate::server::Refused;
+use crate::server::{Refused, Started};
 use crate::time::Time;
 use crate::world::{What, World};
 
 /// The log is idle when nothing was written for this long.
 const IDLE: Time = Time::ms(50);
+/// How long a store takes to become durable, or to be opened.
+const PERSIST: Spread = Spread(Time::ms(1), Time::ms(200));
 const SPACE_EVERY: Time = Time::secs(1);
 /// How long a read of the state takes, and of old entries.
 const READ: Spread = Spread(Time(10), Time::ms(3));
@@ -103,6 +106,24 @@ impl World {
                 Ok(())
             }
             Effect::Apply(entries) => self.wants_applied(id, entries),
+            Effect::PersistState => {
+                let delay = PERSIST.draw(&mut self.rng) + self.servers[&id].disk_delay;
+                self.schedule(delay, What::StatePersisted(id));
+                Ok(())
+            }
+            Effect::FetchSnapshot { from, at_least } => {
+                self.fetch_snapshot(id, from, at_least);
+                Ok(())
+            }
+            Effect::Install { state, position: _ } => {
+                let delay = PERSIST.draw(&mut self.rng);
+                self.schedule(delay, What::Installed(id, state));
+                Ok(())
+            }
+            Effect::Discard(state) => {
+                self.server(id).engines.remove(&state);
+                Ok(())
+            }
             Effect::Fetch { purpose, from, to, max_bytes } => {
                 let delay = READ.draw(&mut self.rng) + self.servers[&id].disk_delay;
                 self.schedule(delay, What::Fetched(id, Box::new(Fetch { purpose, from, to, max_bytes })));
@@ -178,7 +199,7 @@ impl World {
                 broken!("server {id} says that acknowledged entries are lost: {notice:?}")
             }
             Notice::Raft(RaftEvent::Repaired { .. }) => {
-                self.budget.whole(id);
+                self.whole_if_it_has_its_state(id);
                 self.oracle.repaired(id);
                 Ok(())
             }
@@ -215,7 +236,8 @@ impl World {
     pub(crate) fn written(&mut self, id: NodeId) -> Checked {
         let Some(running) = &mut self.server(id).running else { return Ok(()) };
         let writes = std::mem::take(&mut running.writing);
-        let in_log = |write: &Write| !write.entries.is_empty() || write.truncate_to.is_some();
+        let in_log =
+            |write: &Write| !write.entries.is_empty() || write.truncate_to.is_some() || write.base.is_some();
         let is_batch = writes.iter().any(in_log);
         let lies =
             is_batch && writes.iter().all(|write| write.hard_state.is_none()) && self.lie_about_batch(id);
@@ -224,6 +246,11 @@ impl World {
             // The next segment is made by a thread of its own, or when the log needs it.
             match running.log.prepare()? {
                 Some(preparation) if running.writes % 2 == 0 => preparation.run()?,
+                _ => {}
+            }
+            // So are segments that are not needed any more removed.
+            match running.log.cut()? {
+                Some(cut) if running.writes % 3 == 0 => cut.run()?,
                 _ => {}
             }
             Ok(last)
@@ -278,6 +305,9 @@ impl World {
         let Fetch { purpose, from, to, max_bytes } = fetch;
         match running.reader.entries(from, to, max_bytes) {
             Ok(entries) => self.tell(id, Event::Fetched { purpose, entries }),
+            Err(LogError::Compacted { .. }) if matches!(purpose, FetchPurpose::Send { .. }) => {
+                self.tell(id, Event::Fetched { purpose, entries: Vec::new() });
+            }
             Err(error) => return self.disk_failed(id, &error.to_string()),
         }
         Ok(())
@@ -370,8 +400,8 @@ impl World {
         let (now, climate) = (self.now, self.plan.climate.clone());
         let server = self.server(id);
         let started = server.start(&climate, now);
-        let entries = match started {
-            Ok(entries) => entries,
+        let Started { base, entries } = match started {
+            Ok(started) => started,
             Err(Refused::Disk(reason)) => return self.disk_failed(id, &reason),
             Err(Refused::Data(reason)) => return broken!("server {id} does not start: {reason}"),
         };
@@ -383,14 +413,17 @@ impl World {
         self.trace.note(now, "start", &[id.0, entries.len() as u64], || {
             format!("server {id} starts with {} entries, {hard_state:?}", entries.len())
         });
+        if status.state_lost && !self.budget.is_damaged(id) {
+            return broken!("server {id} says that its state machine is lost, and nobody damaged it");
+        }
         self.budget.looked_at(id);
         if status.damaged && !self.budget.is_damaged(id) {
             return broken!("server {id} says that its disk is damaged, and nobody damaged it");
         }
-        if !status.damaged {
+        if !status.damaged && !status.state_lost {
             self.budget.whole(id);
         }
-        self.oracle.started(id, &entries, hard_state)?;
+        self.oracle.started(id, base.index, &entries, hard_state)?;
         self.schedule(Time(1), What::Space(id));
         // Its first tick, and whatever its replica wants at once.
         self.schedule(Time(2), What::Timer(id, 0));
@@ -416,6 +449,9 @@ fn summary(write: &Write) -> String {
     }
     if let Some(to) = write.truncate_to {
         text += &format!("cut to {to} ");
+    }
+    if let Some(base) = &write.base {
+        text += &format!("begins behind {:?}, state {} ", base.position, base.state);
     }
     if let (Some(first), Some(last)) = (write.entries.first(), write.entries.last()) {
         text += &format!("entries {} to {} of term {}", first.index, last.index, last.term);

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fastrand::Rng;
 use raftmap_lincheck::Response;
-use raftmap_raft::{Ctx, NodeId};
+use raftmap_raft::{Ctx, NodeId, StateId};
 
 use crate::budget::Budget;
 use crate::clients::{Attempt, Clients, Next, Reply};
@@ -51,6 +51,12 @@ pub(crate) enum What {
     /// A server's log has been idle since that write.
     LogIdle(NodeId, u64),
     Applied(NodeId),
+    /// A server's state machine is durable.
+    StatePersisted(NodeId),
+    /// A server goes on with the snapshot that it fetches.
+    Transfer(NodeId),
+    /// A snapshot becomes a server's state machine.
+    Installed(NodeId, StateId),
     Fetched(NodeId, Box<Fetch>),
     Space(NodeId),
     /// A server's state is read for a request.
@@ -87,6 +93,9 @@ impl What {
             | Self::Written(id)
             | Self::LogIdle(id, _)
             | Self::Applied(id)
+            | Self::StatePersisted(id)
+            | Self::Transfer(id)
+            | Self::Installed(id, _)
             | Self::Fetched(id, _)
             | Self::Space(id)
             | Self::Read(id, _)
@@ -298,6 +307,9 @@ impl World {
             What::Written(id) => self.written(id),
             What::LogIdle(id, writes) => self.log_idle(id, writes),
             What::Applied(id) => self.applied(id),
+            What::StatePersisted(id) => self.state_persisted(id),
+            What::Transfer(id) => self.transfer(id),
+            What::Installed(id, state) => self.installed(id, state),
             What::Fetched(id, fetch) => self.fetched(id, *fetch),
             What::Space(id) => self.space(id),
             What::Read(id, attempt) => self.read(id, attempt),

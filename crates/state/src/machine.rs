@@ -30,6 +30,23 @@ pub struct StateMachine<E: Engine> {
     stopped: bool,
 }
 
+/// Makes durable what a state machine had applied at one moment.
+pub struct Persistence<E: Engine> {
+    engine: E,
+    position: LogPosition,
+}
+
+impl<E: Engine> Persistence<E> {
+    /// Does it, and gives the position up to which the state machine is durable.
+    ///
+    /// # Errors
+    /// If the engine fails: the node ends.
+    pub fn run(self) -> Result<LogPosition, StateError> {
+        self.engine.persist()?;
+        Ok(self.position)
+    }
+}
+
 /// Where a command is applied.
 struct Step<'a, S> {
     overlay: &'a mut Overlay<S>,
@@ -79,6 +96,11 @@ impl<E: Engine> StateMachine<E> {
         self.deadlines.earliest_ms()
     }
 
+    /// The store.
+    pub fn into_engine(self) -> E {
+        self.engine
+    }
+
     /// A handle for reads from any thread.
     pub fn reader(&self) -> Reader<E> {
         Reader::new(self.engine.clone(), self.applied.group)
@@ -105,8 +127,12 @@ impl<E: Engine> StateMachine<E> {
     /// # Errors
     /// If the engine fails: the node ends.
     pub fn persist(&self) -> Result<LogPosition, StateError> {
-        self.engine.persist()?;
-        Ok(self.applied.position)
+        self.persistence().run()
+    }
+
+    /// What [`Self::persist`] does, to be done on any thread while more is applied.
+    pub fn persistence(&self) -> Persistence<E> {
+        Persistence { engine: self.engine.clone(), position: self.applied.position }
     }
 
     fn apply_batch(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, StateError> {

@@ -1,5 +1,6 @@
 //! What servers have on their disks, compared: for servers that do not run.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use raftmap_log::{Log, LogOptions, RealDisk, Repair};
@@ -12,7 +13,8 @@ const READ_BYTES: usize = 1 << 20;
 /// What one server holds.
 struct Holding {
     id: NodeId,
-    entries: Vec<Entry>,
+    /// What its log has not let go of.
+    entries: BTreeMap<LogIndex, Entry>,
     running: Digest,
     content: Digest,
 }
@@ -30,9 +32,11 @@ pub(crate) fn compare(data_dirs: &[(NodeId, PathBuf)], applied: LogIndex) -> Res
             first = Some(holding);
             continue;
         };
-        let differs = first.entries.iter().zip(&holding.entries).find(|(one, other)| one != other);
-        if let Some((entry, _)) = differs {
-            return Err(format!("servers {} and {id} hold two entries at {}", first.id, entry.index));
+        let same = |(index, entry): &(&LogIndex, &Entry)| {
+            first.entries.get(index).is_none_or(|other| other == *entry)
+        };
+        if let Some((index, _)) = holding.entries.iter().find(|entry| !same(entry)) {
+            return Err(format!("servers {} and {id} hold two entries at {index}", first.id));
         }
         if (first.running, first.content) != (holding.running, holding.content) {
             return Err(format!("servers {} and {id} come to two states at {applied}", first.id));
@@ -50,19 +54,24 @@ fn hold(id: NodeId, dir: &Path, applied: LogIndex) -> Result<Holding, Box<dyn st
         return Err(format!("{applied} was applied, the log ends at {}", recovered.last.index).into());
     }
     let mut reader = log.reader();
-    let mut entries: Vec<Entry> = Vec::new();
-    while let from = LogIndex(entries.len() as u64 + 1)
+    let base = recovered.base.as_ref();
+    let begins_behind = base.map_or(LogIndex(0), |base| base.position.index);
+    let mut entries: BTreeMap<LogIndex, Entry> = BTreeMap::new();
+    while let from = entries.last_key_value().map_or(begins_behind, |last| *last.0).next()
         && from <= applied
     {
-        entries.extend(reader.entries(from, applied, READ_BYTES)?);
+        let read = reader.entries(from, applied, READ_BYTES)?;
+        entries.extend(read.into_iter().map(|entry| (entry.index, entry)));
     }
-    let engine = FjallEngine::open(&dir.join("state"), FjallOptions::default())?;
+    let state = base.map_or(0, |base| base.state.0);
+    let engine = FjallEngine::open(&dir.join(format!("state-{state}")), FjallOptions::default())?;
     let mut machine = StateMachine::open(engine, GroupId::DEFAULT)?;
-    let at = usize::try_from(machine.applied().index.0)?;
-    if at > entries.len() {
+    let at = machine.applied().index;
+    if at > applied || !recovered.state_is_whole(at) {
         return Err(format!("{applied} was applied, the engine comes back at {at}").into());
     }
-    for some in entries[at..].chunks(1_000) {
+    let left: Vec<Entry> = entries.range(at.next()..).map(|(_, entry)| entry.clone()).collect();
+    for some in left.chunks(1_000) {
         machine.apply(some)?;
     }
     let content = machine.reader().content_digest()?.advance(u64::MAX)?;

@@ -29,6 +29,9 @@ use crate::offer::Offer;
 use crate::shim::Shim;
 use crate::volumes::Volumes;
 
+/// Little room is kept free, so that disks may be filled; and logs are short, so that servers come back by snapshots, too.
+const SERVE_ARGUMENTS: [&str; 6] = ["--space-reserve-mib", "64", "--log-mib", "1", "--log-max-mib", "1"];
+
 /// How long clients run without a fault, at the beginning and at the end of a round.
 const CALM: Duration = Duration::from_millis(200);
 
@@ -152,7 +155,7 @@ impl<'a> Run<'a> {
         } else {
             Links::Proxies(Network::between(&mut plan).map_err(refused("listen"))?)
         };
-        plan.serve_arguments.extend(["--space-reserve-mib".into(), "64".into()]);
+        plan.serve_arguments.extend(SERVE_ARGUMENTS.map(Into::into));
         let shim = match offer.shim() {
             true => Some(Shim::build(&folder.join("shim")).map_err(refused("build the library to preload"))?),
             false => None,

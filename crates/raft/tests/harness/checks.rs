@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use raftmap_raft::{
-    Action, AppendResult, Body, Ctx, Entry, Event, LogIndex, LogPosition, Message, NodeId, Outcome, Payload,
-    Term, Write,
+    Action, AppendResult, Body, Ctx, Entry, Event, LogIndex, LogPosition, Membership, Message, NodeId,
+    Outcome, Payload, StateId, Term, Write,
 };
 
 use super::node::Node;
@@ -27,6 +27,7 @@ pub(crate) struct Checks {
     acknowledged: LogIndex,
     /// Whether a disk lost something without the node's knowledge.
     disks_lie: bool,
+    founding: Membership,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,11 @@ enum Request {
 }
 
 impl Checks {
+    /// The checks of a cluster of these voters.
+    pub(crate) fn new(voters: impl IntoIterator<Item = NodeId>) -> Self {
+        Self { founding: Membership::of_voters(voters), ..Self::default() }
+    }
+
     pub(crate) fn proposed(&mut self, node: NodeId, ctx: Ctx, command: Bytes) {
         self.waiting.insert(ctx, Request::Proposal { node, command });
     }
@@ -74,8 +80,8 @@ impl Checks {
     }
 
     /// Entries that a node starts with.
-    pub(crate) fn restored(&mut self, entries: &[Entry]) {
-        let mut before = LogPosition::default();
+    pub(crate) fn restored(&mut self, base: LogPosition, entries: &[Entry]) {
+        let mut before = base;
         for entry in entries {
             self.one_log(before, entry);
             before = entry.position();
@@ -94,21 +100,49 @@ impl Checks {
             Action::Event(Event::AcknowledgedLost { by, acknowledged }) => {
                 assert!(self.disks_lie, "n{by} is said to have lost {acknowledged}, and has not");
             }
-            Action::Fetch { .. } | Action::Event(_) => {}
+            Action::Install { state, position } => self.installs(node, *state, *position),
+            Action::Fetch { .. }
+            | Action::FetchSnapshot { .. }
+            | Action::Discard { .. }
+            | Action::Event(_) => {}
         }
     }
 
     /// Log matching (section 5.3): an index and a term name one entry, and all that comes before it.
     fn writes(&mut self, node: &Node, write: &Write) {
         let raft = node.raft.as_ref().unwrap();
-        let mut before = write.entries.first().map(|first| {
-            let index = first.index.previous();
-            LogPosition { index, term: raft.term_at(index).expect("entries follow a log") }
-        });
+        let before = |entry: &Entry| {
+            let index = entry.index.previous();
+            raft.term_at(index).map(|term| LogPosition { index, term })
+        };
+        let mut before = write.entries.first().and_then(before);
         for entry in &write.entries {
-            self.one_log(before.expect("there is a first entry"), entry);
+            // What a later write of the same step has let go of needs no check any more.
+            if let Some(before) = before {
+                self.one_log(before, entry);
+            }
             before = Some(entry.position());
         }
+    }
+
+    /// What a state machine is that has applied everything up to `index`.
+    pub(crate) fn state_at(&self, index: LogIndex) -> (LogPosition, Membership) {
+        let applied = &self.applied[..usize::try_from(index.0).unwrap()];
+        let membership = applied.iter().rev().find_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some(membership.clone()),
+            _ => None,
+        });
+        let position = applied.last().map(Entry::position).unwrap_or_default();
+        (position, membership.unwrap_or_else(|| self.founding.clone()))
+    }
+
+    /// Scenario 37: a snapshot takes back nothing that was applied, and the log on disk has named it before.
+    fn installs(&mut self, node: &Node, state: StateId, position: LogPosition) {
+        assert!(position.index >= node.applied, "n{} installs {position:?} and had applied more", node.id);
+        assert!(node.applying.is_none(), "n{} installs while it applies (scenario 38)", node.id);
+        assert_eq!(node.disk.state().0, state, "n{} installs what its log does not name", node.id);
+        let committed = self.committed.get(place(position.index)).map(|committed| committed.term);
+        assert_eq!(committed, Some(position.term), "n{} installs what is not committed", node.id);
     }
 
     fn one_log(&mut self, before: LogPosition, entry: &Entry) {
@@ -172,7 +206,9 @@ impl Checks {
         assert_eq!(leader, node.id, "two leaders in term {term}");
         let raft = node.raft.as_ref().unwrap();
         for (index, committed) in (1..).map(LogIndex).zip(&self.committed) {
-            let held = committed.by >= term || raft.term_at(index) == Some(committed.term);
+            let held = committed.by >= term
+                || index < raft.base().index
+                || raft.term_at(index) == Some(committed.term);
             assert!(held, "n{} leads term {term} without {index}, committed in {}", node.id, committed.by);
         }
     }
@@ -224,9 +260,12 @@ fn promise_is_durable(node: &Node, to: NodeId, message: &Message) {
         Body::VoteReply(reply) if reply.granted => assert!(voted(Some(to)), "a vote is not durable"),
         Body::AppendReply(reply) => {
             if let AppendResult::Accepted { matched } = reply.result {
-                let term = raft.term_at(matched).expect("what is acknowledged is in the log");
-                let acknowledged = LogPosition { index: matched, term };
-                assert!(disk.holds(acknowledged), "{acknowledged:?} is acknowledged and not durable");
+                // Of what the log is about to let go of the term is not known any more.
+                let durable = match raft.term_at(matched) {
+                    Some(term) => disk.holds(LogPosition { index: matched, term }),
+                    None => disk.last().index >= matched,
+                };
+                assert!(durable, "{matched} is acknowledged and not durable");
                 assert!(voted(None), "the term of an acknowledgement is not durable");
             }
         }

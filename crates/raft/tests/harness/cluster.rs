@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use raftmap_raft::{Action, Config, Ctx, FetchPurpose, Input, LogIndex, Message, NodeId, Status};
+use raftmap_raft::{
+    Action, Config, Ctx, FetchPurpose, Input, LogIndex, Message, NodeId, Snapshot, StateId, Status,
+};
 
 use super::checks::Checks;
 use super::draw::{self, Trace};
-use super::node::{Fetch, Node};
+use super::node::{Asked, Fetch, Node};
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -36,7 +38,7 @@ impl Cluster {
             nodes: nodes.collect(),
             network: Vec::new(),
             cut: BTreeSet::new(),
-            checks: Checks::default(),
+            checks: Checks::new((1..=count).map(NodeId)),
             trace: Trace::default(),
             ctxs: 0,
         };
@@ -109,6 +111,15 @@ impl Cluster {
             Action::Fetch { purpose, from, to, max_bytes } => {
                 node.fetches.push_back(Fetch { purpose, from, to, max_bytes });
             }
+            Action::FetchSnapshot { from, at_least } => {
+                assert!(node.asked.is_none(), "n{id} asks for two snapshots");
+                node.asked = Some(Asked { from, at_least, taken: None });
+            }
+            Action::Install { state, .. } => {
+                let held = node.snapshots.iter().find(|snapshot| snapshot.state == state);
+                node.applying = Some(held.expect("it is held here").position.index);
+            }
+            Action::Discard { state } => node.snapshots.retain(|snapshot| snapshot.state != state),
             Action::Send { .. } | Action::ReadReady { .. } | Action::Failed { .. } | Action::Event(_) => {}
         }
     }
@@ -119,6 +130,56 @@ impl Cluster {
         (!held.syncs && self.sync_step(id, usize::MAX))
             || (!held.applies && self.applied_step(id))
             || (!held.fetches && self.fetched_step(id))
+            || (!held.snapshots && self.snapshot_step(id))
+    }
+
+    /// Takes the snapshot that a node asked for, where it asked; the next step brings it.
+    fn snapshot_step(&mut self, id: NodeId) -> bool {
+        let Some(Asked { from, at_least, taken }) = self.node(id).asked.take() else { return false };
+        if let Some(snapshot) = taken {
+            let node = self.node(id);
+            node.snapshots.push(snapshot.clone());
+            node.raft.as_mut().expect("it is up").step(Input::SnapshotReady(snapshot));
+            return true;
+        }
+        let source = &self.nodes[&from];
+        let whole = source.raft.as_ref().is_some_and(|raft| !raft.is_state_lost());
+        if !whole || source.applied < at_least || self.cut.contains(&(from, id)) {
+            self.trace.line(|| format!("n{id} gets no snapshot of n{from}"));
+            self.node(id).raft.as_mut().expect("it is up").step(Input::SnapshotFailed);
+            return true;
+        }
+        let (position, membership) = self.checks.state_at(source.applied);
+        let node = self.node(id);
+        let state = StateId(node.state.0 + 1);
+        node.asked = Some(Asked { from, at_least, taken: Some(Snapshot { position, membership, state }) });
+        true
+    }
+
+    /// Goes on with the snapshot that a node asked for.
+    pub(crate) fn go_on_with_snapshot(&mut self, id: NodeId) {
+        if self.is_up(id) && self.snapshot_step(id) {
+            self.settle(id);
+        }
+    }
+
+    /// Makes a node's state machine durable, and lets it compact its log.
+    pub(crate) fn compact(&mut self, id: NodeId, to: LogIndex) {
+        if self.is_up(id) {
+            let node = self.node(id);
+            node.durable = node.applied;
+            let input = Input::Compact { to: to.min(node.applied), durable: node.applied };
+            self.step(id, input);
+        }
+    }
+
+    /// A node that is down loses its state machine.
+    pub(crate) fn lose_state(&mut self, id: NodeId) {
+        let node = self.node(id);
+        assert!(node.raft.is_none(), "n{id} is up");
+        let named = node.disk.state().0;
+        node.snapshots.retain(|snapshot| snapshot.state != named);
+        (node.applied, node.durable, node.state) = (LogIndex(0), LogIndex(0), named);
     }
 
     fn sync_step(&mut self, id: NodeId, count: usize) -> bool {
@@ -133,6 +194,7 @@ impl Cluster {
         let node = self.node(id);
         let Some(applied) = node.applying.take() else { return false };
         node.applied = applied;
+        node.install_named();
         node.raft.as_mut().expect("it is up").step(Input::Applied(applied));
         true
     }
@@ -144,10 +206,13 @@ impl Cluster {
         if entries.is_empty() {
             let overtaken =
                 matches!(purpose, FetchPurpose::Send { term, .. } if term < node.disk.hard_state().term);
-            assert!(overtaken, "n{id} has not on disk what it wants to read: {purpose:?} from {from}");
-        } else {
-            node.raft.as_mut().expect("it is up").step(Input::Fetched { purpose, entries });
+            let compacted = matches!(purpose, FetchPurpose::Send { .. }) && from <= node.disk.base().index;
+            assert!(
+                overtaken || compacted,
+                "n{id} has not on disk what it wants to read: {purpose:?} from {from}"
+            );
         }
+        node.raft.as_mut().expect("it is up").step(Input::Fetched { purpose, entries });
         true
     }
 
@@ -220,7 +285,7 @@ impl Cluster {
         let node = self.node(id);
         node.start(&voters);
         let (disk, applied) = (&self.nodes[&id].disk, self.nodes[&id].applied);
-        self.checks.restored(disk.entries());
+        self.checks.restored(disk.base(), disk.entries());
         self.trace.line(|| {
             let (state, last) = (draw::hard_state(disk.hard_state()), draw::position(disk.last()));
             format!("n{id} starts: {state}, log to {last}, applied {applied}")

@@ -96,7 +96,17 @@ pub(crate) enum Command {
     Stabilize,
     /// What is on its way.
     Network,
-    /// Lets a node's disk, its state machine, or its reads from disk wait for a word.
+    /// Makes a node's state machine durable, and lets it let go of its log up to an index.
+    Compact {
+        id: u64,
+        #[arg(key)]
+        to: u64,
+    },
+    /// Goes on with the snapshot that a node asked for: takes it where it asked, or brings what was taken.
+    Snapshot(u64),
+    /// A node that is down loses its state machine.
+    LoseState(u64),
+    /// Lets a node's disk, its state machine, its reads from disk, or its snapshots wait for a word.
     Hold(u64, String),
     /// Ends that.
     Go(u64, String),

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 
 use raftmap_raft::{
-    Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Restored, Term, Write, WriteId,
+    Base, Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Restored, StateId, Term, Write,
+    WriteId,
 };
 
 #[derive(Debug, Default)]
@@ -14,13 +15,21 @@ pub(crate) struct Disk {
     /// come to light: entries that a lost record had truncated.
     records: Vec<Record>,
     /// What the records add up to.
-    log: Vec<Entry>,
+    log: Content,
     unsynced: VecDeque<Write>,
+}
+
+/// Where the log begins, and its entries behind that.
+#[derive(Debug, Default)]
+struct Content {
+    base: Option<Base>,
+    entries: Vec<Entry>,
 }
 
 #[derive(Debug)]
 struct Record {
     truncate_to: Option<LogIndex>,
+    base: Option<Base>,
     entries: Vec<Entry>,
 }
 
@@ -37,10 +46,10 @@ impl Disk {
     pub(crate) fn sync(&mut self, count: usize) -> Option<WriteId> {
         let mut last = None;
         for write in self.unsynced.drain(..count.min(self.unsynced.len())).collect::<Vec<_>>() {
-            let Write { id, hard_state, truncate_to, entries } = write;
+            let Write { id, hard_state, truncate_to, base, entries } = write;
             self.hard_state = hard_state.unwrap_or(self.hard_state);
-            if truncate_to.is_some() || !entries.is_empty() {
-                self.record(Record { truncate_to, entries });
+            if truncate_to.is_some() || base.is_some() || !entries.is_empty() {
+                self.record(Record { truncate_to, base, entries });
             }
             last = Some(id);
         }
@@ -48,9 +57,11 @@ impl Disk {
     }
 
     fn record(&mut self, record: Record) {
-        replay(&mut self.log, &record);
-        let last_term = self.log.last().map_or(Term(0), |last| last.term);
-        assert!(last_term <= self.hard_state.term, "an entry is durable before its term (scenario 11)");
+        self.log.replay(&record);
+        assert!(
+            self.last().term <= self.hard_state.term,
+            "an entry is durable before its term (scenario 11)"
+        );
         self.records.push(record);
     }
 
@@ -61,16 +72,19 @@ impl Disk {
     }
 
     /// Loses the record that holds the entry at `index`, and all after it. If the node notices, the flag is durable before
-    /// anything is cut.
+    /// anything is cut. Where the log begins is known from any later record that says so.
     pub(crate) fn damage(&mut self, index: LogIndex, noticed: bool) {
         let holds = |record: &Record| record.entries.iter().any(|entry| entry.index == index);
-        if let Some(lost) = self.records.iter().rposition(holds) {
-            self.hard_state.damaged |= noticed;
-            self.records.truncate(lost);
-            self.log.clear();
-            for record in &self.records {
-                replay(&mut self.log, record);
-            }
+        let Some(lost) = self.records.iter().rposition(holds).filter(|_| index > self.base().index) else {
+            return;
+        };
+        self.hard_state.damaged |= noticed;
+        let base = self.records.drain(lost..).filter_map(|record| record.base).next_back();
+        let base = base.map(|base| Record { truncate_to: None, base: Some(base), entries: Vec::new() });
+        self.records.extend(base);
+        self.log = Content::default();
+        for record in &self.records {
+            self.log.replay(record);
         }
     }
 
@@ -79,15 +93,29 @@ impl Disk {
     }
 
     pub(crate) fn last(&self) -> LogPosition {
-        self.log.last().map(Entry::position).unwrap_or_default()
+        self.log.entries.last().map_or(self.base(), Entry::position)
     }
 
+    /// The last entry that is not in the log any more.
+    pub(crate) fn base(&self) -> LogPosition {
+        self.log.base.as_ref().map(|base| base.position).unwrap_or_default()
+    }
+
+    /// The state machine that the log names, and up to where it must be there.
+    pub(crate) fn state(&self) -> (StateId, LogIndex) {
+        self.log.base.as_ref().map(|base| (base.state, base.durable)).unwrap_or_default()
+    }
+
+    /// Whether the entry at `position` is in the log, or was before it began anew.
     pub(crate) fn holds(&self, position: LogPosition) -> bool {
-        position.index.0 == 0 || self.at(position.index).is_some_and(|entry| entry.term == position.term)
+        let base = self.base();
+        position.index < base.index
+            || position == base
+            || self.at(position.index).is_some_and(|entry| entry.term == position.term)
     }
 
     fn at(&self, index: LogIndex) -> Option<&Entry> {
-        self.log.get(usize::try_from(index.0.checked_sub(1)?).unwrap())
+        self.log.at(index)
     }
 
     /// Reads synced entries, as an `Action::Fetch` asks: those of the range that are still there.
@@ -108,33 +136,57 @@ impl Disk {
     /// What a node starts from.
     pub(crate) fn restored(&self, applied: LogIndex, voters: impl IntoIterator<Item = NodeId>) -> Restored {
         let mut terms: Vec<(LogIndex, Term)> = Vec::new();
-        for entry in &self.log {
+        for entry in &self.log.entries {
             if terms.last().is_none_or(|run| run.1 != entry.term) {
                 terms.push((entry.index, entry.term));
             }
         }
+        let base = self.log.base.as_ref();
+        let membership = base.map_or_else(|| Membership::of_voters(voters), |base| base.membership.clone());
         Restored {
             hard_state: self.hard_state,
+            base: self.base(),
             terms,
             last: self.last().index,
+            state: self.state().0,
             applied,
-            memberships: vec![(LogIndex(0), Membership::of_voters(voters))],
+            memberships: vec![(self.base().index, membership)],
         }
     }
 
     /// The entries that are synced.
     pub(crate) fn entries(&self) -> &[Entry] {
-        &self.log
+        &self.log.entries
     }
 }
 
-fn replay(log: &mut Vec<Entry>, record: &Record) {
-    if let Some(to) = record.truncate_to {
-        log.truncate(usize::try_from(to.0).unwrap());
+impl Content {
+    fn begins_behind(&self) -> LogIndex {
+        self.base.as_ref().map_or(LogIndex(0), |base| base.position.index)
     }
-    for entry in &record.entries {
-        let next = log.last().map_or(LogIndex(1), |last| last.index.next());
-        assert_eq!(entry.index, next, "a gap in the log on disk");
-        log.push(entry.clone());
+
+    fn at(&self, index: LogIndex) -> Option<&Entry> {
+        let behind = index.0.checked_sub(self.begins_behind().0 + 1)?;
+        self.entries.get(usize::try_from(behind).unwrap())
+    }
+
+    fn replay(&mut self, record: &Record) {
+        let Record { truncate_to, base, entries } = record;
+        if let Some(to) = truncate_to {
+            assert!(*to >= self.begins_behind(), "a cut before where the log begins");
+            self.entries.retain(|entry| entry.index <= *to);
+        }
+        if let Some(base) = base {
+            assert!(base.position.index >= self.begins_behind(), "the beginning moves down");
+            let kept = self.base.as_ref().is_some_and(|begins| begins.position == base.position)
+                || self.at(base.position.index).is_some_and(|entry| entry.term == base.position.term);
+            self.entries.retain(|entry| kept && entry.index > base.position.index);
+            self.base = Some(base.clone());
+        }
+        for entry in entries {
+            let last = self.entries.last().map_or(self.begins_behind(), |last| last.index);
+            assert_eq!(entry.index, last.next(), "a gap in the log on disk");
+            self.entries.push(entry.clone());
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! How what happens is written down. `4@2` is the place in the log with index 4 and term 2.
 
 use raftmap_raft::{
-    Action, Append, AppendReply, AppendResult, Body, DamageId, Entry, Event, FailReason, FetchPurpose,
-    HardState, LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason, TransferFailure,
-    Write,
+    Action, Append, AppendReply, AppendResult, Base, Body, DamageId, Entry, Event, FailReason, FetchPurpose,
+    HardState, LogIndex, LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason,
+    TransferFailure, Write,
 };
 
 /// Lines that are kept only if somebody wants to see them.
@@ -51,11 +51,14 @@ pub(crate) fn hard_state(HardState { term, vote, damaged }: HardState) -> String
     format!("t{term} vote {vote}{}", if damaged { " DAMAGED" } else { "" })
 }
 
-pub(crate) fn write(Write { id, hard_state: state, truncate_to, entries: added }: &Write) -> String {
+pub(crate) fn write(Write { id, hard_state: state, truncate_to, base, entries: added }: &Write) -> String {
     let state = state.map(hard_state);
     let cut = truncate_to.map(|to| format!("cut to {to}"));
+    let base = base.as_ref().map(|Base { position: begins, membership: _, durable, state }| {
+        format!("begins behind {}, state {state} durable to {durable}", position(*begins))
+    });
     let added = (!added.is_empty()).then(|| entries(added));
-    let parts: Vec<_> = [state, cut, added].into_iter().flatten().collect();
+    let parts: Vec<_> = [state, cut, base, added].into_iter().flatten().collect();
     format!("write {id}: {}", parts.join("; "))
 }
 
@@ -67,6 +70,7 @@ pub(crate) fn name(body: &Body) -> &'static str {
         Body::Vote(_) => "vote",
         Body::VoteReply(_) => "vote reply",
         Body::Append(_) => "append",
+        Body::SnapshotOffer(_) => "snapshot offer",
         Body::AppendReply(_) => "append reply",
         Body::Heartbeat(_) => "heartbeat",
         Body::HeartbeatReply(_) => "heartbeat reply",
@@ -85,6 +89,9 @@ pub(crate) fn message(message: &Message) -> String {
         Body::PreVoteReply(reply) | Body::VoteReply(reply) => yes(reply.granted).into(),
         Body::Append(Append { prev, entries: sent, commit, round }) => {
             format!("after {} {} commit {commit} round {round}", position(*prev), entries(sent))
+        }
+        Body::SnapshotOffer(offer) => {
+            format!("my log begins behind {} round {}", position(offer.base), offer.round)
         }
         Body::AppendReply(AppendReply { round, damage, result }) => match result {
             AppendResult::Accepted { matched } => {
@@ -124,6 +131,13 @@ pub(crate) fn action(id: NodeId, action: &Action) -> String {
             };
             format!("n{id} reads {from} to {to} from disk {purpose}")
         }
+        Action::FetchSnapshot { from, at_least } => {
+            format!("n{id} asks n{from} for a snapshot, {at_least} or later")
+        }
+        Action::Install { state, position: applied } => {
+            format!("n{id} installs state {state}, applied {}", position(*applied))
+        }
+        Action::Discard { state } => format!("n{id} discards state {state}"),
         Action::ReadReady { ctx, index } => format!("n{id} c{ctx} reads at {index}"),
         Action::Failed { ctx, reason, outcome } => {
             let outcome = match outcome {
@@ -173,6 +187,11 @@ fn event(event: &Event) -> String {
             };
             format!("does not hand over to n{to}: {reason}")
         }
+        Event::Compacted { to } => format!("lets go of its log up to {to}"),
+        Event::SnapshotWanted { from } => format!("wants a snapshot of n{from}"),
+        Event::Installing { position: applied } => {
+            format!("takes a snapshot, applied {}", position(*applied))
+        }
         Event::Truncated { to } => format!("cuts its log to {to}"),
         Event::AcknowledgedLost { by, acknowledged } => {
             format!("finds that n{by} LOST what it acknowledged, up to {acknowledged}")
@@ -195,14 +214,21 @@ pub(crate) fn status(status: &Status) -> String {
         status.applied,
         if status.damaged { " DAMAGED" } else { "" },
     );
+    if status.base.index > LogIndex(0) {
+        drawn += &format!(" begins behind {}", position(status.base));
+    }
+    if status.state_lost {
+        drawn += " STATE LOST";
+    }
     for follower in &status.followers {
         drawn += &format!(
-            "\n  n{} matched {} next {}{}{}",
+            "\n  n{} matched {} next {}{}{}{}",
             follower.id,
             follower.matched,
             follower.next,
             if follower.active { "" } else { " silent" },
             if follower.damaged { " DAMAGED" } else { "" },
+            if follower.needs_snapshot { " needs a snapshot" } else { "" },
         );
     }
     drawn

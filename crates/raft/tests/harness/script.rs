@@ -120,6 +120,9 @@ fn run(cluster: &mut Cluster, delayed: &mut Vec<Envelope>, command: &Command) ->
         Command::Go(id, what) => hold(cluster, *id, what, false)?,
         Command::Persist(id, count) => cluster.sync(n(*id), count.unwrap_or(usize::MAX)),
         Command::PersistedAgain(id, write) => cluster.step(n(*id), Input::Persisted(WriteId(*write))),
+        Command::Compact { id, to } => cluster.compact(n(*id), LogIndex(*to)),
+        Command::Snapshot(id) => cluster.go_on_with_snapshot(n(*id)),
+        Command::LoseState(id) => cluster.lose_state(n(*id)),
         Command::Apply(id) => cluster.finish_apply(n(*id)),
         Command::Fetch(id) => cluster.finish_fetch(n(*id)),
         Command::Crash { id, kept, applied } => {
@@ -237,7 +240,8 @@ fn hold(cluster: &mut Cluster, id: u64, what: &str, held: bool) -> Result<(), Bo
         "disk" => node.held.syncs = held,
         "machine" => node.held.applies = held,
         "fetches" => node.held.fetches = held,
-        _ => return Err(format!("{what} is neither disk, machine nor fetches").into()),
+        "snapshots" => node.held.snapshots = held,
+        _ => return Err(format!("{what} is neither disk, machine, fetches nor snapshots").into()),
     }
     Ok(())
 }
@@ -259,9 +263,11 @@ fn draw_log(cluster: &Cluster, id: NodeId) -> String {
     let Some(raft) = &cluster.nodes[&id].raft else { return format!("n{id} is down") };
     // What is left on a damaged disk need not be what was committed there.
     let commit = if raft.status().damaged { LogIndex(0) } else { raft.status().commit };
-    let terms = (1..).map(LogIndex).map_while(|index| raft.term_at(index).map(|term| (index, term)));
+    let from = raft.base().index.next();
+    let terms = (from.0..).map(LogIndex).map_while(|index| raft.term_at(index).map(|term| (index, term)));
     let drawn: Vec<_> = terms
         .map(|(index, term)| if index <= commit { format!("[{term}]") } else { format!(" {term} ") })
         .collect();
-    format!("n{id} {}", drawn.concat()).trim_end().to_owned()
+    let gone = if from == LogIndex(1) { String::new() } else { format!("({}) ", raft.base().index) };
+    format!("n{id} {gone}{}", drawn.concat()).trim_end().to_owned()
 }

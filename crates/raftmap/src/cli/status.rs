@@ -185,6 +185,11 @@ fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
             "damaged: it neither votes nor counts until the leader has re-sent what its disk lost".to_owned(),
         );
     }
+    if member.own.as_ref().is_some_and(|status| status.state_lost) {
+        notes.push("lost its state: it serves nothing until it has a snapshot of another server".to_owned());
+    } else if member.by_leader.as_ref().is_some_and(|status| status.needs_snapshot) {
+        notes.push("so far behind that it takes a snapshot".to_owned());
+    }
     if member.says_leader() && view.leader != Some(member.id) {
         notes.push("takes itself for the leader, of an earlier term".to_owned());
     }
@@ -241,6 +246,8 @@ mod tests {
         let reachable =
             |id, reachable| Some(MemberStatus { reachable, ..status(id, State::STATE_UNSPECIFIED, 0) });
         let damaged = MemberStatus { damaged: true, ..status(4, State::FOLLOWER, 7) };
+        let lost = MemberStatus { state_lost: true, ..status(6, State::FOLLOWER, 7) };
+        let behind = MemberStatus { needs_snapshot: true, reachable: true, ..status(7, State::FOLLOWER, 7) };
         let mut silent = member(5, None, reachable(5, false));
         silent.silence = Some("connection refused".to_owned());
         let view = ClusterView {
@@ -252,6 +259,8 @@ mod tests {
                 member(3, Some(status(3, State::FOLLOWER, 7)), reachable(3, false)),
                 member(4, Some(damaged), reachable(4, true)),
                 silent,
+                member(6, Some(lost), reachable(6, true)),
+                member(7, Some(status(7, State::FOLLOWER, 7)), Some(behind)),
             ],
             silent: vec![("old:1".to_owned(), "no such host".to_owned())],
         };
@@ -264,7 +273,9 @@ mod tests {
             (4, "does not answer the leader"),
             (5, "re-sent what its disk lost"),
             (6, "connection refused"),
-            (7, "no answer from old:1: no such host"),
+            (7, "until it has a snapshot of another server"),
+            (8, "so far behind that it takes a snapshot"),
+            (9, "no answer from old:1: no such host"),
         ] {
             assert!(lines[line].ends_with(ending), "{text}");
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use raftmap_log::{InitError, LogOptions, OpenError};
-use raftmap_replica::StartError;
+use raftmap_replica::{CompactionConfig, StartError};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{EngineError, FjallOptions, StateError};
 
@@ -39,6 +39,10 @@ pub struct NodeConfig {
     pub heartbeat: Duration,
     /// Puts are refused while less than this is free on the disk, in bytes.
     pub space_reserve_bytes: u64,
+    /// When the log lets go of its beginning.
+    pub compaction: CompactionConfig,
+    /// How fast snapshots are sent to other servers, all together, in bytes a second.
+    pub snapshot_bytes_per_second: u64,
     /// Requests that wait for the replica, and that wait in it.
     pub requests_max: usize,
     /// A leader whose clock is further than this from the median of the servers' clocks does not stamp it.
@@ -59,6 +63,8 @@ impl NodeConfig {
             election_timeout: Duration::from_millis(500),
             heartbeat: Duration::from_millis(150),
             space_reserve_bytes: 256 << 20,
+            compaction: CompactionConfig::default(),
+            snapshot_bytes_per_second: 32 << 20,
             requests_max: 65_536,
             clock_skew_max: Duration::from_secs(5),
         }
@@ -96,6 +102,9 @@ pub enum StartFailure {
     /// The data directory does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The directories of the state machine cannot be read or changed.
+    #[error("the directories of the state machine: {0}")]
+    StateDirs(#[source] io::Error),
     /// The engine does not open.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -61,6 +61,8 @@ impl Node {
             commit_index: raft.commit.0,
             applied_index: raft.applied.0,
             damaged: raft.damaged,
+            state_lost: raft.state_lost,
+            log_base_index: raft.base.index.0,
             version: VERSION.to_owned(),
             uptime_ms: u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             running_digest: Bytes::copy_from_slice(&status.digest.to_be_bytes()),
@@ -84,6 +86,7 @@ impl Node {
             last_log_index: follower.matched.0,
             lag: status.raft.last.index.0.saturating_sub(follower.matched.0),
             damaged: follower.damaged,
+            needs_snapshot: follower.needs_snapshot,
             ..address
         }
     }

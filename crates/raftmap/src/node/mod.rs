@@ -3,35 +3,38 @@
 mod config;
 mod describe;
 mod requests;
+mod snapshots;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raftmap_log::{Identity, Log, LogOptions, RealDisk, Repair};
-use raftmap_replica::{Event, Replica, ReplicaConfig, StateWorker, member_of, restore};
+use raftmap_log::{Identity, Log, LogOptions, RealDisk, Recovered, Repair};
+use raftmap_raft::{Membership, StateId};
+use raftmap_replica::{Event, FoundState, LogSize, Replica, ReplicaConfig, StateWorker, member_of, restore};
 use raftmap_state::validate::RequestLimits;
-use raftmap_state::{FjallEngine, Reader, StateMachine};
+use raftmap_state::{FjallEngine, StateMachine};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
 use crate::runtime::{
-    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, StateThread,
+    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, StateDirs, StateHandle,
+    StateSlot, StateThread,
 };
 use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
+
+use self::snapshots::{SnapshotFetcher, StateSource};
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
 pub use crate::runtime::NodeError;
 pub use raftmap_log::FoundingMember;
 pub use raftmap_raft::NodeId;
+pub use raftmap_replica::CompactionConfig;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The state machine's directory in the data directory.
-const STATE_DIR: &str = "state";
 
 /// A running node. Clones are handles of the same one. It ends with [`Node::shut_down`], or by itself when its disk
 /// fails or an invariant is broken: [`Node::failed`].
@@ -43,7 +46,7 @@ pub struct Node {
 struct Shared {
     identity: Identity,
     limits: RequestLimits,
-    reader: Reader<FjallEngine>,
+    state: StateSlot,
     inbox: Inbox,
     failstop: Failstop,
     began: Instant,
@@ -103,34 +106,60 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
         let opened =
             opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
-        let Opened { log, identity, engine, worker, replica } = opened;
+        let Opened { log, identity, dirs, current, engine, worker, replica } = opened;
         let (inbox, outbox) = Inbox::new(config.requests_max);
         let peers_config = peers_config(&config, &identity, replica.status().raft.damaged)?;
         let peers_runtime = PeersRuntime::start()?;
-        let peers = peers_runtime.listen(config.peer_listen, peers_config, inbox.clone())?;
+        let slot = StateSlot::new(StateHandle::new(worker.machine().reader(), engine));
+        let source = StateSource { slot: slot.clone(), failstop: failstop.clone() };
+        let peers = peers_runtime.listen(config.peer_listen, peers_config, inbox.clone(), source)?;
         let peers = Arc::new(peers);
-        let reader = worker.machine().reader();
         let (writes, write_queue) = mpsc::channel();
-        let (applies, apply_queue) = mpsc::channel();
+        let (state, state_queue) = mpsc::channel();
         let (fetches, fetch_queue) = mpsc::channel();
         let fetch = FetchWorker { reader: log.reader(), inbox: inbox.clone() };
         let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
-        let state = StateThread { worker, inbox: inbox.clone(), failstop: failstop.clone() };
-        let (tick, outlet) = (config.tick, Arc::clone(&peers));
-        let check_engine = Box::new(move || Ok(engine.check()?));
+        let fetcher = SnapshotFetcher {
+            peers: Arc::clone(&peers),
+            runtime: peers_runtime.handle(),
+            dirs: dirs.clone(),
+            group: config.log.group,
+            options: config.engine,
+            founders: Membership::of_voters(identity.founding_members().iter().map(|member| member.node)),
+            inbox: inbox.clone(),
+            failstop: failstop.clone(),
+        };
+        let (discarding, discarder, checked) = (dirs.clone(), failstop.clone(), slot.clone());
         let settings = DriverSettings {
-            tick,
+            tick: config.tick,
             writes,
-            applies,
+            state,
             fetches,
-            outlet,
-            check_engine,
+            outlet: Arc::clone(&peers),
+            fetch_snapshot: Box::new(move |from, at_least| fetcher.fetch(from, at_least)),
+            discard_snapshot: Box::new(move |state| {
+                let dirs = discarding.clone();
+                let remove =
+                    move || dirs.remove(state).map_err(|source| NodeError::StateDirs(Arc::new(source)));
+                discarder.spawn("discard", remove).map(drop)
+            }),
+            check_engine: Box::new(move || checked.check()),
+            failstop: failstop.clone(),
+        };
+        let state_thread = StateThread {
+            worker,
+            slot: slot.clone(),
+            dirs,
+            current,
+            group: config.log.group,
+            options: config.engine,
+            inbox: inbox.clone(),
             failstop: failstop.clone(),
         };
         let driver = Driver::new(replica, outbox, settings);
         let threads = vec![
             failstop.spawn("log", move || log.run(&write_queue))?,
-            failstop.spawn("state", move || state.run(&apply_queue))?,
+            failstop.spawn("state", move || state_thread.run(&state_queue))?,
             failstop.spawn("fetch", move || fetch.run(&fetch_queue))?,
             failstop.spawn("replica", move || driver.run())?,
         ];
@@ -138,7 +167,7 @@ impl Node {
         let shared = Shared {
             identity,
             limits,
-            reader,
+            state: slot,
             inbox,
             failstop,
             began,
@@ -165,7 +194,7 @@ impl Node {
     }
 
     /// Lets another server lead, if this one does: `to`, or else the connected one that has most of the log. Requests that
-    /// come meanwhile wait for the next leader. Returns when it is done, or has failed: [`ReadAndWrite::status`] tells.
+    /// come meanwhile wait for the next leader. Returns when it is done, or has failed: [`crate::api::ReadAndWrite::status`] tells.
     pub async fn hand_over(&self, to: Option<NodeId>) {
         self.shared.inbox.event(Event::HandOver { to });
         let under_way = async || {
@@ -207,6 +236,9 @@ impl Node {
 struct Opened {
     log: Log<RealDisk>,
     identity: Identity,
+    dirs: StateDirs,
+    /// The state machine that the log names.
+    current: StateId,
     engine: FjallEngine,
     worker: StateWorker<FjallEngine>,
     replica: Replica,
@@ -228,17 +260,54 @@ impl Opened {
             Repair::Damaged(damage) => tracing::error!("{damage}"),
         }
         let identity = recovered.identity.clone();
-        let engine = FjallEngine::open(&config.data_dir.join(STATE_DIR), config.engine)?;
-        let worker = StateWorker::new(StateMachine::open(engine.clone(), config.log.group)?)?;
-        let restored = restore(&mut log, &recovered, worker.machine().applied())?;
+        let dirs = StateDirs::new(&config.data_dir);
+        let current = recovered.base.as_ref().map_or(StateId(0), |base| base.state);
+        let (engine, machine, found) = open_state(config, &dirs, current, &recovered)?;
+        let worker = StateWorker::new(machine)?;
+        let restored = restore(&mut log, &recovered, found)?;
         if restored.hard_state.damaged {
             tracing::error!(
                 "this server lost entries that it may have acknowledged: it neither votes nor counts until a leader has re-sent them"
             );
         }
-        let replica = Replica::new(replica_config(config, &identity)?, restored, worker.view());
-        Ok(Self { log, identity, engine, worker, replica })
+        if restored.applied < restored.base.index {
+            tracing::error!(
+                "this server lost its state: it serves nothing until it has a snapshot of another one"
+            );
+        }
+        let (size, view) = (LogSize::of(&recovered), worker.view());
+        let replica = Replica::new(replica_config(config, &identity)?, restored, size, view);
+        Ok(Self { log, identity, dirs, current, engine, worker, replica })
     }
+}
+
+/// Opens the state machine that the log names, and removes what it does not name. One that has less than the log says is set
+/// aside, and an empty one takes its place.
+fn open_state(
+    config: &NodeConfig,
+    dirs: &StateDirs,
+    named: StateId,
+    recovered: &Recovered,
+) -> Result<(FjallEngine, StateMachine<FjallEngine>, FoundState), StartFailure> {
+    let disk = StartFailure::StateDirs;
+    dirs.keep_only(named).map_err(disk)?;
+    let there = dirs.exists(named).map_err(disk)?;
+    let open = || -> Result<_, StartFailure> {
+        let engine = FjallEngine::open(&dirs.path(named), config.engine)?;
+        let machine = StateMachine::open(engine.clone(), config.log.group)?;
+        Ok((engine, machine))
+    };
+    let (mut engine, mut machine) = open()?;
+    let alone = recovered.identity.founding_members().len() == 1;
+    if !recovered.state_is_whole(machine.applied().index) && !alone {
+        let applied = machine.applied().index;
+        drop((engine, machine));
+        let aside = dirs.set_aside(named).map_err(disk)?;
+        tracing::error!(%applied, aside = %aside.display(), "the state machine has lost what it had on disk; it is set aside");
+        (engine, machine) = open()?;
+    }
+    let applied = machine.applied();
+    Ok((engine, machine, if there { FoundState::There(applied) } else { FoundState::Missing }))
 }
 
 fn peers_config(
@@ -267,7 +336,10 @@ fn peers_config(
         damaged,
         members: members.iter().map(|member| (member.node, member.peer_address.clone())).collect(),
         security,
-        limits: PeerLimits::default(),
+        limits: PeerLimits {
+            snapshot_bytes_per_second: config.snapshot_bytes_per_second,
+            ..PeerLimits::default()
+        },
     })
 }
 
@@ -291,6 +363,7 @@ fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaCon
         requests_max: config.requests_max,
         clock_skew_max_ms: u64::try_from(config.clock_skew_max.as_millis()).unwrap_or(u64::MAX),
         space_reserve_bytes: config.space_reserve_bytes,
+        compaction: config.compaction,
         ..ReplicaConfig::new(raft, member_of(identity))
     })
 }

@@ -1,5 +1,7 @@
 //! How a node answers: requests go to the replica thread; reads are made here, once the replica says that they may.
 
+use std::sync::Arc;
+
 use futures::stream;
 use raftmap_proto::v1;
 use raftmap_raft::Outcome;
@@ -13,7 +15,7 @@ use crate::api::{
     Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, ReadAndWrite, ReadOptions,
     ScanInput, ScanPage, ScanPages, WriteInput,
 };
-use crate::runtime::{NodeError, Reply, Submission};
+use crate::runtime::{NodeError, Reply, StateHandle, Submission};
 
 /// A get of more keys than this is read on a thread that may block.
 const INLINE_KEYS_MAX: usize = 64;
@@ -33,10 +35,10 @@ impl ReadAndWrite for Node {
         self.await_readable(options, call).await?;
         let answer_bytes_max = self.shared.limits.answer_bytes_max;
         let read = if get.keys.len() <= INLINE_KEYS_MAX {
-            self.shared.reader.get(&get, answer_bytes_max)
+            self.shared.state.get().reader.get(&get, answer_bytes_max)
         } else {
-            let reader = self.shared.reader.clone();
-            self.blocking(move || reader.get(&get, answer_bytes_max)).await?
+            let state = self.shared.state.get();
+            self.blocking(move || state.reader.get(&get, answer_bytes_max)).await?
         };
         read.map_err(|error| match error {
             ReadError::AnswerTooLarge { limit } => {
@@ -49,10 +51,12 @@ impl ReadAndWrite for Node {
     async fn submit_scan(&self, scan: Checked<ScanInput>) -> Result<ScanPages, Failure> {
         let ScanInput { scan, page_bytes_max, options, call } = scan.into_inner();
         self.await_readable(options, call).await?;
-        let reader = self.shared.reader.clone();
-        let cursor =
-            self.blocking(move || reader.scan(&scan)).await?.map_err(|error| self.state_failed(error))?;
-        let pages = Pages { node: self.clone(), page_bytes_max: u64::from(page_bytes_max) };
+        let state = self.shared.state.get();
+        let held = Arc::clone(&state);
+        let cursor = self.blocking(move || state.reader.scan(&scan)).await?;
+        let cursor = cursor.map_err(|error| self.state_failed(error))?;
+        let page_bytes_max = u64::from(page_bytes_max);
+        let pages = Pages { node: self.clone(), _state: held, page_bytes_max };
         Ok(Box::pin(stream::unfold(Some((pages, cursor)), |state| async move {
             let (pages, cursor) = state?;
             Some(match pages.next(cursor).await {
@@ -84,6 +88,8 @@ impl ReadAndWrite for Node {
 /// The pages of one scan.
 struct Pages {
     node: Node,
+    /// Its files stay while it is read, also when a snapshot takes its place.
+    _state: Arc<StateHandle>,
     page_bytes_max: u64,
 }
 
@@ -164,6 +170,7 @@ impl Node {
             Reason::TooLarge { limit } => (Code::TooLarge, Some(limit)),
             Reason::Deadline => (Code::Deadline, None),
             Reason::Behind { .. } => (Code::Behind, None),
+            Reason::StateLost => (Code::NodeUnfit, None),
             Reason::DiskFull { reserve_bytes, .. } => (Code::DiskFull, Some(reserve_bytes)),
             Reason::ShuttingDown => (Code::ShuttingDown, None),
             Reason::Unsupported => (Code::Unsupported, None),

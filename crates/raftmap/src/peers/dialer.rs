@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::connection::Connection;
-use super::grpc::{self, FrameReader, FrameWriter, StreamError};
+use super::grpc::{self, FrameReader, FrameWriter, Rpc, StreamError};
 use super::hello::{Direction, Proof, Unwelcome};
 use super::peer::Peer;
 use super::session::{FirstWord, Greeted, Unmet, attend};
@@ -22,7 +22,7 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
     let mut said = String::new();
     loop {
         let dialed = tokio::select! {
-            dialed = timeout(net.limits.handshake_timeout, dial(&net, peer)) => dialed,
+            dialed = timeout(net.limits.handshake_timeout, dial(&net, peer, Rpc::Stream)) => dialed,
             () = net.stop.cancelled() => return,
         };
         match dialed.unwrap_or(Err(Unmet::Late(net.limits.handshake_timeout))) {
@@ -58,7 +58,8 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
     }
 }
 
-async fn dial(net: &Net, peer: &Peer) -> Result<Greeted, Unmet> {
+/// Makes a connection to the peer for a call, on which both sides have said who they are.
+pub(super) async fn dial(net: &Net, peer: &Peer, rpc: Rpc) -> Result<Greeted, Unmet> {
     let broken = |reason: String| Unmet::Broken(reason);
     let socket = TcpStream::connect(&peer.address).await.map_err(|error| broken(error.to_string()))?;
     let address = socket.peer_addr().map_err(|error| broken(error.to_string()))?;
@@ -70,8 +71,8 @@ async fn dial(net: &Net, peer: &Peer) -> Result<Greeted, Unmet> {
     let (connection, requests) = Connection::of_dialed(io, &net.limits)
         .await
         .map_err(|error| broken(format!("{error}{}", net.security.hint())))?;
-    match call(net, peer, requests, proof).await {
-        Ok((hello, reader, writer)) => Ok(Greeted { hello, address, connection, reader, writer }),
+    match call(net, peer, rpc, requests, proof).await {
+        Ok((hello, reader, writer)) => Ok(Greeted { rpc, hello, address, connection, reader, writer }),
         Err(Failed::Unwelcome(writer, reason)) => Err(net.turn_away(connection, *writer, reason).await),
         Err(Failed::RefusedBy(reason)) => Err(Unmet::RefusedBy { by: Some(peer.id), reason }),
         Err(Failed::Broken(error)) => {
@@ -104,10 +105,11 @@ impl From<StreamError> for Failed {
 async fn call(
     net: &Net,
     peer: &Peer,
+    rpc: Rpc,
     requests: h2::client::SendRequest<bytes::Bytes>,
     proof: Result<Proof, Unwelcome>,
 ) -> Result<(super::hello::Hello, FrameReader, FrameWriter), Failed> {
-    let request = grpc::request(net.security.scheme(), &peer.address)
+    let request = grpc::request(rpc, net.security.scheme(), &peer.address)
         .map_err(|error| StreamError::Answer(error.to_string()))?;
     let (response, stream) = requests.ready().await?.send_request(request, false)?;
     let mut writer = FrameWriter::of_client(stream);
@@ -139,18 +141,18 @@ async fn call(
 
 /// How long to wait before the next attempt: twice as long each time, up to a limit, and between half and all of that by
 /// chance, so that servers that lost each other at once do not come back at once.
-struct Backoff {
+pub(super) struct Backoff {
     min: Duration,
     max: Duration,
     current: Duration,
 }
 
 impl Backoff {
-    fn new(min: Duration, max: Duration) -> Self {
+    pub(super) fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, current: min }
     }
 
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.current = self.min;
     }
 
@@ -159,7 +161,7 @@ impl Backoff {
         self.current = wait;
     }
 
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let wait = self.current.mul_f64(fastrand::f64().midpoint(1.0));
         self.current = (self.current * 2).min(self.max);
         wait

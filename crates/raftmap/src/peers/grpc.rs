@@ -1,4 +1,4 @@
-//! The one call between servers, `raftmap.peer.v1.Peer/Stream`, as gRPC over HTTP/2: heads, frames, ends.
+//! The calls between servers, `Stream` and `Snapshot` of `raftmap.peer.v1.Peer`, as gRPC over HTTP/2: heads, frames, ends.
 //!
 //! It stands on `h2` itself, as a queue that is taken from only when the network has room cannot be had above it: the
 //! generated client keeps dozens of encoded messages of its own, whatever their size. Any other gRPC client can call.
@@ -12,10 +12,36 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-const PATH: &str = "/raftmap.peer.v1.Peer/Stream";
 const GRPC: &str = "application/grpc";
 const GRPC_PROTO: &str = "application/grpc+proto";
 const GRPC_STATUS: &str = "grpc-status";
+
+/// The calls, each on a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rpc {
+    /// Batches, for as long as the two servers live.
+    Stream,
+    /// The state of the server that is called.
+    Snapshot,
+}
+
+impl Rpc {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Stream => "/raftmap.peer.v1.Peer/Stream",
+            Self::Snapshot => "/raftmap.peer.v1.Peer/Snapshot",
+        }
+    }
+
+    /// The call that is served here by this request.
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
+        let kind = request.headers().get(CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| kind == GRPC || kind == GRPC_PROTO);
+        let path = request.uri().path();
+        let rpc = [Self::Stream, Self::Snapshot].into_iter().find(|rpc| rpc.path() == path);
+        rpc.filter(|_| grpc && request.method() == Method::POST)
+    }
+}
 
 /// How a call ends, by the numbers of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +70,14 @@ pub(super) enum StreamError {
     Answer(String),
 }
 
-/// The request that opens the stream.
-pub(super) fn request(scheme: &str, authority: &str) -> Result<Request<()>, http::Error> {
+/// The request that opens the stream of a call.
+pub(super) fn request(rpc: Rpc, scheme: &str, authority: &str) -> Result<Request<()>, http::Error> {
     Request::builder()
         .method(Method::POST)
-        .uri(format!("{scheme}://{authority}{PATH}"))
+        .uri(format!("{scheme}://{authority}{}", rpc.path()))
         .header(CONTENT_TYPE, GRPC)
         .header(TE, "trailers")
         .body(())
-}
-
-/// Whether it is the call that is served here.
-pub(super) fn is_call<B>(request: &Request<B>) -> bool {
-    let kind = request.headers().get(CONTENT_TYPE);
-    let grpc = kind.is_some_and(|kind| kind == GRPC || kind == GRPC_PROTO);
-    grpc && request.method() == Method::POST && request.uri().path() == PATH
 }
 
 /// Answers any other call.

@@ -46,13 +46,15 @@ pub(super) enum Proof {
     Nothing,
 }
 
-/// Which way a connection was made. The server with the lower id dials.
+/// Which way a connection was made. The server with the lower id dials for the stream, who needs it for a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     /// This server dialed the one with this id.
     Dialed(NodeId),
-    /// The other end dialed.
+    /// The other end dialed, for the stream.
     Accepted,
+    /// The other end dialed, for a snapshot.
+    AcceptedForSnapshot,
 }
 
 /// Why a server is not the one that is wanted here.
@@ -268,6 +270,7 @@ mod tests {
         assert_eq!(check(&hello(1, 2), Proof::Certificate(NodeId(1)), Direction::Accepted), Ok(()));
         assert_eq!(check(&hello(1, 2), Proof::Nothing, Direction::Accepted), Ok(()));
         assert_eq!(check(&hello(3, 2), Proof::Nothing, Direction::Dialed(NodeId(3))), Ok(()));
+        assert_eq!(check(&hello(3, 2), Proof::Nothing, Direction::AcceptedForSnapshot), Ok(()));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::connection::{Call, Connection, LINGER};
-use super::grpc::{self, FrameReader};
+use super::grpc::{self, FrameReader, Rpc};
 use super::hello::{Direction, Proof, Unwelcome};
 use super::meters;
 use super::session::{FirstWord, Greeted, Unmet, attend};
+use super::snapshots;
 use super::{Net, PeerEvent, PeerSink};
 
 /// The process is out of file descriptors, or the like: each further try would fail at once, too.
@@ -51,7 +52,10 @@ async fn take<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, socket: TcpStream, addre
         Ok(greeted) => {
             net.strangers.forget(address.ip());
             let peer = net.peers.get(&greeted.hello.member.node_id).expect("only members are welcome");
-            attend(&net, &*sink, peer, greeted).await;
+            match greeted.rpc {
+                Rpc::Stream => drop(attend(&net, &*sink, peer, greeted).await),
+                Rpc::Snapshot => snapshots::serve(&net, peer, greeted).await,
+            }
             return;
         }
         Err(unmet) => unmet,
@@ -91,13 +95,17 @@ async fn answer(
     (request, mut respond): Call,
     proof: Result<Proof, Unwelcome>,
 ) -> Result<Greeted, Unmet> {
-    if !grpc::is_call(&request) {
+    let Some(rpc) = Rpc::of(&request) else {
         let reason = format!("there is no call {} {}", request.method(), request.uri().path());
         if grpc::decline(&mut respond).is_ok() {
             connection.finish(LINGER).await;
         }
         return Err(Unmet::Refused(reason));
-    }
+    };
+    let direction = match rpc {
+        Rpc::Stream => Direction::Accepted,
+        Rpc::Snapshot => Direction::AcceptedForSnapshot,
+    };
     let broken = |error: h2::Error| Unmet::Broken(error.to_string());
     let mut writer = grpc::accept(&mut respond).map_err(broken)?;
     let mut reader = FrameReader::new(request.into_body(), net.frame_bytes_max());
@@ -106,10 +114,10 @@ async fn answer(
         Err(unwelcome) => return Err(net.turn_away(connection, writer, unwelcome.to_string()).await),
     };
     let reason = match net.first_word(&mut reader).await {
-        Ok(FirstWord::Hello(hello)) => match net.check(&hello, proof, Direction::Accepted) {
+        Ok(FirstWord::Hello(hello)) => match net.check(&hello, proof, direction) {
             Ok(()) => {
                 net.greet(hello.member.node_id, &mut writer).await.map_err(broken)?;
-                return Ok(Greeted { hello, address, connection, reader, writer });
+                return Ok(Greeted { rpc, hello, address, connection, reader, writer });
             }
             Err(unwelcome) => unwelcome.to_string(),
         },

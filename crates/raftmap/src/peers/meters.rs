@@ -10,6 +10,10 @@
 //! | `raftmap_peer_received_frames_total` | counter | frames received |
 //! | `raftmap_peer_dropped_batches_total` | counter | batches that were not sent, with the label `reason`: `full`, `unconnected`, `too_large` |
 //! | `raftmap_peer_dials_failed_total` | counter | attempts to connect that came to nothing |
+//! | `raftmap_peer_snapshot_bytes_total` | counter | bytes of snapshots, with the label `direction`: `sent`, `received` |
+//! | `raftmap_peer_snapshots_begun_total` | counter | snapshots begun, with that label; sent: each connection counts |
+//! | `raftmap_peer_snapshots_finished_total` | counter | snapshots that came to their end, with that label |
+//! | `raftmap_peer_snapshots_failed_total` | counter | snapshots that did not, with that label; sent: each connection counts |
 //! | `raftmap_peer_strangers_total` | counter | accepted connections that came to nothing |
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +32,16 @@ pub(super) struct Meters {
     dropped: [Counter; 3],
     dropped_batches: AtomicU64,
     dials_failed: Counter,
+    pub(super) snapshots_sent: SnapshotMeters,
+    pub(super) snapshots_received: SnapshotMeters,
+}
+
+/// Handles of the metrics of the snapshots that go one way.
+pub(super) struct SnapshotMeters {
+    bytes: Counter,
+    begun: Counter,
+    finished: Counter,
+    failed: Counter,
 }
 
 /// Why a batch was not sent.
@@ -57,6 +71,8 @@ impl Meters {
             dropped: [dropped("full"), dropped("unconnected"), dropped("too_large")],
             dropped_batches: AtomicU64::new(0),
             dials_failed: counter!("raftmap_peer_dials_failed_total", "peer" => peer.clone()),
+            snapshots_sent: SnapshotMeters::new(&peer, "sent"),
+            snapshots_received: SnapshotMeters::new(&peer, "received"),
         }
     }
 
@@ -88,6 +104,35 @@ impl Meters {
 
     pub(super) fn dial_failed(&self) {
         self.dials_failed.increment(1);
+    }
+}
+
+impl SnapshotMeters {
+    fn new(peer: &str, direction: &'static str) -> Self {
+        let counter =
+            |name: &'static str| counter!(name, "peer" => peer.to_owned(), "direction" => direction);
+        Self {
+            bytes: counter("raftmap_peer_snapshot_bytes_total"),
+            begun: counter("raftmap_peer_snapshots_begun_total"),
+            finished: counter("raftmap_peer_snapshots_finished_total"),
+            failed: counter("raftmap_peer_snapshots_failed_total"),
+        }
+    }
+
+    pub(super) fn bytes(&self, bytes: usize) {
+        self.bytes.increment(bytes as u64);
+    }
+
+    pub(super) fn begun(&self) {
+        self.begun.increment(1);
+    }
+
+    pub(super) fn finished(&self) {
+        self.finished.increment(1);
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.increment(1);
     }
 }
 

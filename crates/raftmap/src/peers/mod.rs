@@ -12,6 +12,7 @@
 //! | `hello` | who is at the other end, and whether it is welcome |
 //! | `session` | carries batches over a connection for as long as it lives |
 //! | `peer`, `outbox` | what is kept of each peer: its queue, and whose turn it is to speak for it |
+//! | `snapshots` | the state of one server for another, over a connection of its own |
 //! | `strangers` | what is kept of those who have not said who they are |
 //! | `connection`, `grpc`, `watched` | HTTP/2 and gRPC: windows, signs of life, frames |
 //! | `wire` | batches as the messages of `peer.proto` |
@@ -33,6 +34,7 @@ mod outbox;
 mod peer;
 mod security;
 mod session;
+mod snapshots;
 mod strangers;
 mod watched;
 mod wire;
@@ -40,13 +42,14 @@ mod wire;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use raftmap_raft::NodeId;
+use raftmap_raft::{GroupId, LogIndex, NodeId};
 use raftmap_replica::PeerBatch;
-use raftmap_state::Member;
+use raftmap_state::{FjallOptions, Member, SnapshotHeader};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
@@ -56,10 +59,12 @@ use tracing::info;
 
 use self::hello::Hello;
 use self::peer::Peer;
+use self::snapshots::{Fetch, Pacer, Shelf, Wanted};
 use self::strangers::Strangers;
 
 pub use self::hello::PROTOCOL;
 pub use self::security::{Security, SecurityError};
+pub use self::snapshots::{FetchError, HeldSnapshot, SnapshotSource};
 #[doc(hidden)]
 pub use self::wire::fuzz_frame;
 
@@ -185,6 +190,16 @@ pub struct PeerLimits {
     pub redial_refused: Duration,
     /// How long connections may take to send what waits when the server stops.
     pub stop_timeout: Duration,
+    /// The size of a chunk of a snapshot, in bytes; one that holds a single row may be larger, up to that of a frame.
+    pub snapshot_chunk_bytes: usize,
+    /// Bytes a second of all snapshots together that this server sends; 0 counts as 1.
+    pub snapshot_bytes_per_second: u64,
+    /// Snapshots that this server sends at once, or keeps for a receiver to go on with; at least 1.
+    pub snapshots_max: usize,
+    /// How long a snapshot is kept after its connection broke.
+    pub snapshot_kept: Duration,
+    /// How long the receiver of a snapshot waits for the next part, whatever it tries; and the sender, for it to be taken.
+    pub snapshot_silence_max: Duration,
 }
 
 impl Default for PeerLimits {
@@ -202,6 +217,11 @@ impl Default for PeerLimits {
             redial_max: Duration::from_secs(1),
             redial_refused: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(2),
+            snapshot_chunk_bytes: 256 << 10,
+            snapshot_bytes_per_second: 32 << 20,
+            snapshots_max: 2,
+            snapshot_kept: Duration::from_secs(60),
+            snapshot_silence_max: Duration::from_secs(30),
         }
     }
 }
@@ -240,6 +260,10 @@ struct Net {
     limits: PeerLimits,
     peers: BTreeMap<NodeId, Peer>,
     strangers: Strangers,
+    source: Arc<dyn SnapshotSource>,
+    /// Snapshots that are being sent, or kept.
+    shelf: Shelf<HeldSnapshot>,
+    pacer: Pacer,
     /// Nothing new begins, and what waits is sent.
     stop: CancellationToken,
     /// Everything ends.
@@ -249,8 +273,14 @@ struct Net {
 
 impl Peers {
     /// Accepts peers on `listener` and dials those with a higher id, for as long as it lives. What happens goes to
-    /// `sink`. To be called within a tokio runtime, after the recorder of metrics was installed.
-    pub fn start(config: PeersConfig, listener: TcpListener, sink: impl PeerSink) -> Self {
+    /// `sink`; peers that need a snapshot get one of `source`. To be called within a tokio runtime, after the recorder of
+    /// metrics was installed.
+    pub fn start(
+        config: PeersConfig,
+        listener: TcpListener,
+        sink: impl PeerSink,
+        source: impl SnapshotSource,
+    ) -> Self {
         let PeersConfig { cluster_id, member, client_address, damaged, members, security, limits } = config;
         let own = member.node_id;
         let peers = members
@@ -265,6 +295,9 @@ impl Peers {
             damaged: AtomicBool::new(damaged),
             security,
             strangers: Strangers::new(limits.handshakes_max),
+            source: Arc::new(source),
+            shelf: Shelf::new(limits.snapshots_max),
+            pacer: Pacer::new(limits.snapshot_bytes_per_second),
             limits,
             peers,
             stop: CancellationToken::new(),
@@ -282,6 +315,26 @@ impl Peers {
     /// From now on, new connections are told whether this server is damaged.
     pub fn set_damaged(&self, damaged: bool) {
         self.net.damaged.store(damaged, Ordering::Relaxed);
+    }
+
+    /// Gets the state of server `from`, with `at_least` applied, and makes a store of it in `dir`, which must not be there
+    /// yet. Says what state it is when all of it is durable; the store is closed then, to be opened by whoever needs it. To
+    /// be awaited within a tokio runtime.
+    ///
+    /// It dials as often as it takes, and goes on where it was. Dropping the future ends it; the directory is removed then
+    /// in the background, as soon as the thread that fills it takes note.
+    ///
+    /// # Errors
+    /// If no such state can be had, or this server itself is broken: [`FetchError::ends_node`]. The directory is removed.
+    pub fn fetch_snapshot(
+        &self,
+        from: NodeId,
+        at_least: LogIndex,
+        group: GroupId,
+        dir: PathBuf,
+        options: FjallOptions,
+    ) -> impl Future<Output = Result<SnapshotHeader, FetchError>> + Send + use<> {
+        Fetch::run(Arc::clone(&self.net), Wanted { from, at_least, group, dir, options })
     }
 
     /// How the peers are doing, by id.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use raftmap_raft::NodeId;
 use raftmap_replica::PeerBatch;
+use raftmap_state::Member;
 use tokio::sync::{MutexGuard as TurnGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -37,6 +38,7 @@ struct State {
 /// A connection that stands.
 #[derive(Debug)]
 struct Line {
+    member: Member,
     info: PeerInfo,
     outbox: Arc<Outbox>,
     /// The queue was full, and that was said.
@@ -77,11 +79,18 @@ impl Peer {
     }
 
     /// From now on, what is sent to the peer goes over this connection.
-    pub(super) fn open(&self, info: PeerInfo) -> Arc<Outbox> {
+    pub(super) fn open(&self, member: Member, info: PeerInfo) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(self.outbox_limits));
-        self.state().line = Some(Line { info, outbox: Arc::clone(&outbox), full: false });
+        self.state().line = Some(Line { member, info, outbox: Arc::clone(&outbox), full: false });
         self.meters.connected(true);
         outbox
+    }
+
+    /// What waits to be sent over the connection that stands, if it is that of this data directory.
+    pub(super) fn line(&self, member: &Member) -> Option<Arc<Outbox>> {
+        let state = self.state();
+        let line = state.line.as_ref().filter(|line| line.member == *member);
+        line.map(|line| Arc::clone(&line.outbox))
     }
 
     /// The connection is no more; what waited for it is dropped.

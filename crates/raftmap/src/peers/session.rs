@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::connection::{Connection, LINGER};
-use super::grpc::{FrameReader, FrameWriter, Status, StreamError};
+use super::grpc::{FrameReader, FrameWriter, Rpc, Status, StreamError};
 use super::hello::{Direction, Hello, Proof, Unwelcome};
 use super::meters::Dropped;
 use super::outbox::{Outbox, Outgoing};
@@ -24,6 +24,7 @@ const FRAME_BYTES: usize = 1 << 20;
 /// A connection whose both ends know each other.
 #[derive(Debug)]
 pub(super) struct Greeted {
+    pub(super) rpc: Rpc,
     pub(super) hello: Hello,
     pub(super) address: SocketAddr,
     pub(super) connection: Connection,
@@ -76,7 +77,9 @@ impl Net {
         Ok(match Frame::decode(frame, self.frame_bytes_max()) {
             Ok(Frame::Hello(hello)) => FirstWord::Hello(hello),
             Ok(Frame::Refusal(reason)) => FirstWord::Refusal(reason),
-            Ok(Frame::Batch(_)) => FirstWord::Nonsense("a batch came before the hello".to_owned()),
+            Ok(Frame::Batch(_) | Frame::Snapshot(_)) => {
+                FirstWord::Nonsense("something else came before the hello".to_owned())
+            }
             Err(error) => FirstWord::Nonsense(error.to_string()),
         })
     }
@@ -88,8 +91,7 @@ impl Net {
 
     /// Says hello to `peer`.
     pub(super) async fn greet(&self, peer: NodeId, writer: &mut FrameWriter) -> Result<(), h2::Error> {
-        let hello = Frame::Hello(self.hello(peer)).encode(self.frame_bytes_max());
-        writer.send(hello.expect("a hello is smaller than any frame limit")).await
+        self.send_small(writer, Frame::Hello(self.hello(peer))).await
     }
 
     /// Tells the other side why it may not take part, and waits a while for it to leave.
@@ -99,16 +101,17 @@ impl Net {
         mut writer: FrameWriter,
         reason: String,
     ) -> Unmet {
-        if self.send_refusal(&mut writer, reason.clone()).await.is_ok() {
+        if self.send_small(&mut writer, Frame::Refusal(reason.clone())).await.is_ok() {
             let _ = writer.end(Status::FailedPrecondition);
         }
         connection.finish(LINGER).await;
         Unmet::Refused(reason)
     }
 
-    async fn send_refusal(&self, writer: &mut FrameWriter, reason: String) -> Result<(), h2::Error> {
-        let refusal = Frame::Refusal(reason).encode(self.frame_bytes_max());
-        writer.send(refusal.expect("a refusal is cut to less than any frame limit")).await
+    /// Sends a frame that carries nothing of what clients wrote but a key.
+    pub(super) async fn send_small(&self, writer: &mut FrameWriter, frame: Frame) -> Result<(), h2::Error> {
+        let frame = frame.encode(self.frame_bytes_max());
+        writer.send(frame.expect("texts are cut, and a key is smaller than any frame limit")).await
     }
 }
 
@@ -132,7 +135,7 @@ enum Ended {
 /// Carries batches over the connection until it ends, or until a newer one takes its place. One connection at a time
 /// speaks for a peer, and its events come in order. Says whether one side refused the other.
 pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted: Greeted) -> bool {
-    let Greeted { hello, address, connection, mut reader, mut writer } = greeted;
+    let Greeted { rpc: _, hello, address, connection, mut reader, mut writer } = greeted;
     let replaced = peer.take_over();
     let turn = tokio::select! {
         biased;
@@ -142,7 +145,7 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
     };
     let Hello { version, client_address, damaged, member, .. } = hello;
     let info = PeerInfo { address, client_address, version, damaged };
-    let outbox = peer.open(info.clone());
+    let outbox = peer.open(member, info.clone());
     let connected = tokio::select! {
         biased;
         () = replaced.cancelled() => false,
@@ -263,6 +266,9 @@ impl<S: PeerSink> Session<'_, S> {
                 Ok(Frame::Batch(batch)) => batch,
                 Ok(Frame::Refusal(reason)) => return Read::Ended(Ended::RefusedBy(reason)),
                 Ok(Frame::Hello(_)) => return Read::Nonsense("a second hello".to_owned()),
+                Ok(Frame::Snapshot(_)) => {
+                    return Read::Nonsense("a snapshot has a call of its own".to_owned());
+                }
                 Err(error) => return Read::Nonsense(error.to_string()),
             };
             let received = PeerEvent::Received { from: self.peer.id, batch, room };
@@ -286,7 +292,7 @@ impl<S: PeerSink> Session<'_, S> {
             let batch = match outgoing {
                 Outgoing::Batch(batch) => batch,
                 Outgoing::Refusal(reason) => {
-                    self.net.send_refusal(writer, reason).await?;
+                    self.net.send_small(writer, Frame::Refusal(reason)).await?;
                     return writer.end(Status::FailedPrecondition);
                 }
                 Outgoing::End => return writer.end(Status::Ok),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use raftmap_raft::{Ctx, Entry, Write};
+use raftmap_raft::{Ctx, LogIndex, NodeId, StateId, Write};
 use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request, Ticks};
 use raftmap_state::StateError;
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
+use super::state::StateJob;
 use super::workers::FetchRequest;
 use crate::peers::{PeerEvent, Transport};
 
@@ -23,9 +24,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct DriverSettings<T> {
     pub(crate) tick: Duration,
     pub(crate) writes: Sender<Write>,
-    pub(crate) applies: Sender<Vec<Entry>>,
+    pub(crate) state: Sender<StateJob>,
     pub(crate) fetches: Sender<FetchRequest>,
     pub(crate) outlet: Arc<T>,
+    /// Fetches a snapshot of a server, which must have applied so much.
+    pub(crate) fetch_snapshot: Box<dyn Fn(NodeId, LogIndex) + Send>,
+    /// Removes a snapshot.
+    pub(crate) discard_snapshot: Box<dyn Fn(StateId) -> Result<(), NodeError> + Send>,
     /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
     pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
     pub(crate) failstop: Failstop,
@@ -150,7 +155,13 @@ impl<T: Transport> Driver<T> {
             match effect {
                 // A worker that is gone has failed, and the node ends for its reason.
                 Effect::Write(write) => drop(self.settings.writes.send(write)),
-                Effect::Apply(entries) => drop(self.settings.applies.send(entries)),
+                Effect::Apply(entries) => drop(self.settings.state.send(StateJob::Apply(entries))),
+                Effect::PersistState => drop(self.settings.state.send(StateJob::Persist)),
+                Effect::Install { state, position: _ } => {
+                    drop(self.settings.state.send(StateJob::Install(state)));
+                }
+                Effect::FetchSnapshot { from, at_least } => (self.settings.fetch_snapshot)(from, at_least),
+                Effect::Discard(state) => (self.settings.discard_snapshot)(state)?,
                 Effect::Fetch { purpose, from, to, max_bytes } => {
                     drop(self.settings.fetches.send(FetchRequest { purpose, from, to, max_bytes }));
                 }
@@ -189,6 +200,8 @@ impl<T: Transport> Driver<T> {
         metrics::gauge!("raftmap_log_durable_index").set(raft.durable.0 as f64);
         metrics::gauge!("raftmap_commit_index").set(raft.commit.0 as f64);
         metrics::gauge!("raftmap_applied_index").set(raft.applied.0 as f64);
+        metrics::gauge!("raftmap_log_base_index").set(raft.base.index.0 as f64);
+        metrics::gauge!("raftmap_state_lost").set(f64::from(u8::from(raft.state_lost)));
         metrics::gauge!("raftmap_damaged").set(f64::from(u8::from(raft.damaged)));
         metrics::gauge!("raftmap_requests_waiting").set(status.requests as f64);
         metrics::gauge!("raftmap_peers_connected").set(status.connected.len() as f64);
@@ -219,6 +232,11 @@ fn tell(notice: &Notice) {
         Notice::Raft(Raft::HandingOver { to }) => tracing::info!(%to, "handing over"),
         Notice::Raft(Raft::TransferFailed { to, reason }) => {
             tracing::warn!(%to, ?reason, "leadership was not handed over");
+        }
+        Notice::Raft(Raft::Compacted { to }) => tracing::info!(%to, "the log lets go of its beginning"),
+        Notice::Raft(Raft::SnapshotWanted { from }) => tracing::info!(%from, "asking for a snapshot"),
+        Notice::Raft(Raft::Installing { position }) => {
+            tracing::info!(index = %position.index, term = %position.term, "a snapshot takes the place of the state");
         }
         Notice::Raft(Raft::Truncated { to }) => {
             tracing::info!(%to, "entries that were never committed are replaced");

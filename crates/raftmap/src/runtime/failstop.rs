@@ -9,6 +9,8 @@ use raftmap_log::LogError;
 use raftmap_state::StateError;
 use tokio::sync::watch;
 
+use crate::peers::FetchError;
+
 /// Why a running node ended. Nothing is tried again: what was not acknowledged is of unknown outcome, and the program is
 /// to end with this as its last line.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,6 +21,12 @@ pub enum NodeError {
     /// The state machine or its engine failed.
     #[error("the state machine failed: {0}")]
     State(Arc<StateError>),
+    /// A directory of a state machine cannot be had or removed.
+    #[error("the directories of the state machine failed: {0}")]
+    StateDirs(Arc<std::io::Error>),
+    /// A snapshot cannot be kept: this server's own disk failed, or an invariant is broken.
+    #[error("a snapshot of another server cannot be kept: {0}")]
+    Snapshot(Arc<FetchError>),
     /// An invariant is broken.
     #[error("broken invariant on the {thread} thread: {message}")]
     Panicked {

@@ -19,6 +19,8 @@ mod driver;
 mod failstop;
 mod inbox;
 mod peers;
+mod state;
+mod state_dirs;
 mod workers;
 
 pub(crate) use driver::{Driver, DriverSettings};
@@ -26,4 +28,6 @@ pub(crate) use failstop::Failstop;
 pub use failstop::NodeError;
 pub(crate) use inbox::{Inbox, Reply, Submission};
 pub(crate) use peers::PeersRuntime;
-pub(crate) use workers::{FetchWorker, LogThread, StateThread};
+pub(crate) use state::{StateHandle, StateSlot, StateThread};
+pub(crate) use state_dirs::StateDirs;
+pub(crate) use workers::{FetchWorker, LogThread};

@@ -4,11 +4,11 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::failstop::NodeError;
 use crate::node::StartFailure;
-use crate::peers::{PeerSink, Peers, PeersConfig};
+use crate::peers::{PeerSink, Peers, PeersConfig, SnapshotSource};
 
 /// The runtime of the connections to the other servers. One thread is enough for what a disk can take in, and tasks that
 /// wake each other on one thread wake no other.
@@ -32,6 +32,12 @@ impl PeersRuntime {
         Ok(Self { runtime: Some(runtime) })
     }
 
+    /// For tasks that belong beside the connections.
+    pub(crate) fn handle(&self) -> Handle {
+        let runtime = self.runtime.as_ref().expect("it is taken when this is dropped");
+        runtime.handle().clone()
+    }
+
     /// Begins to listen at `address` and to dial, on this runtime.
     ///
     /// # Errors
@@ -41,6 +47,7 @@ impl PeersRuntime {
         address: SocketAddr,
         config: PeersConfig,
         sink: impl PeerSink,
+        source: impl SnapshotSource,
     ) -> Result<Peers, StartFailure> {
         let _inside = self.runtime.as_ref().map(Runtime::enter);
         let listener = StdListener::bind(address).and_then(|listener| {
@@ -48,7 +55,7 @@ impl PeersRuntime {
             TcpListener::from_std(listener)
         });
         let listener = listener.map_err(|source| StartFailure::Listen { address, source })?;
-        Ok(Peers::start(config, listener, sink))
+        Ok(Peers::start(config, listener, sink, source))
     }
 }
 

@@ -3,10 +3,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use raftmap_log::{Disk, Log, LogReader};
-use raftmap_raft::{Entry, FetchPurpose, LogIndex, Write};
-use raftmap_replica::{Event, StateWorker};
-use raftmap_state::Engine;
+use raftmap_log::{Disk, Log, LogError, LogReader};
+use raftmap_raft::{FetchPurpose, LogIndex, Write};
+use raftmap_replica::Event;
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::Inbox;
@@ -64,33 +63,8 @@ impl<D: Disk> LogThread<D> {
         if let Some(preparation) = self.log.prepare()? {
             self.failstop.spawn("prepare", move || Ok(preparation.run()?))?;
         }
-        Ok(())
-    }
-}
-
-/// Applies entries. The engine may block it.
-pub(crate) struct StateThread<E: Engine> {
-    pub(crate) worker: StateWorker<E>,
-    pub(crate) inbox: Inbox,
-    pub(crate) failstop: Failstop,
-}
-
-impl<E: Engine> StateThread<E> {
-    /// Runs until the replica is gone; then what was applied is made durable, if the node ends in good order.
-    ///
-    /// # Errors
-    /// If the state machine fails: the node ends.
-    pub(crate) fn run(mut self, batches: &Receiver<Vec<Entry>>) -> Result<(), NodeError> {
-        for entries in batches {
-            let began = Instant::now();
-            let applied = self.worker.apply(&entries)?;
-            self.inbox.event(applied);
-            metrics::histogram!("raftmap_apply_seconds").record(began.elapsed());
-            metrics::counter!("raftmap_applied_entries_total").increment(entries.len() as u64);
-        }
-        if !self.failstop.has_failed() {
-            // Not for safety, since the log has it all: the next start then has less to apply again.
-            self.worker.machine().persist()?;
+        if let Some(cut) = self.log.cut()? {
+            self.failstop.spawn("cut", move || Ok(cut.run()?))?;
         }
         Ok(())
     }
@@ -117,7 +91,11 @@ impl<D: Disk> FetchWorker<D> {
     /// If the log cannot be read: the node ends, and sends nothing that it is not sure of (scenario 25).
     pub(crate) fn run(mut self, requests: &Receiver<FetchRequest>) -> Result<(), NodeError> {
         for FetchRequest { purpose, from, to, max_bytes } in requests {
-            let entries = self.reader.entries(from, to, max_bytes)?;
+            let entries = match self.reader.entries(from, to, max_bytes) {
+                // The log was compacted meanwhile: whoever needs them needs a snapshot.
+                Err(LogError::Compacted { .. }) if matches!(purpose, FetchPurpose::Send { .. }) => Vec::new(),
+                entries => entries?,
+            };
             self.inbox.event(Event::Fetched { purpose, entries });
         }
         Ok(())

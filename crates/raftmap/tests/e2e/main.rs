@@ -13,6 +13,7 @@
 //! | 9 | a disk that fails ends the server, and nothing that it alone held was acknowledged | `faults` |
 //! | 10 | whoever is no server of the cluster is refused, with a reason on both sides | `ports` |
 //!
+//! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
 //! Every test has a cluster of its own in a folder of its own. What must happen is waited for, for a minute at most; a
@@ -26,4 +27,5 @@ mod lives;
 mod partitions;
 mod ports;
 mod retries;
+mod snapshots;
 mod support;

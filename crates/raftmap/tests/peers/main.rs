@@ -9,3 +9,7 @@ mod proxy;
 mod raw;
 mod refusals;
 mod servers;
+mod snapshot_refusals;
+mod snapshots;
+mod states;
+mod tap;

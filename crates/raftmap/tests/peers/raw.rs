@@ -29,21 +29,30 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn plaintext(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap()).await
+        Self::over("Stream", TcpStream::connect(address).await.unwrap()).await
     }
 
     pub(crate) async fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
-        let socket = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        Self::over(TlsConnector::from(config).connect(name, socket).await.unwrap()).await
+        Self::calling("Stream", address, config).await
     }
 
-    async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    /// A call for a snapshot.
+    pub(crate) async fn snapshot(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        Self::calling("Snapshot", address, config).await
+    }
+
+    async fn calling(call: &str, address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let socket = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        Self::over(call, TlsConnector::from(config).connect(name, socket).await.unwrap()).await
+    }
+
+    async fn over(call: &str, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (requests, connection) = client::handshake(io).await.unwrap();
         let connection = AbortOnDropHandle::new(tokio::spawn(async move {
             let _ = connection.await;
         }));
-        let request = Request::post("http://peer/raftmap.peer.v1.Peer/Stream")
+        let request = Request::post(format!("http://peer/raftmap.peer.v1.Peer/{call}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         let mut requests = requests.ready().await.unwrap();

@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::states::Source;
+
 /// What is waited for comes within this, or the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -115,7 +117,13 @@ impl Server {
     /// A server that takes this many events ahead of what it works on.
     pub(crate) fn with_inbox(config: PeersConfig, listener: TcpListener, events: usize) -> Self {
         let (sink, events) = mpsc::channel(events);
-        Self { peers: Peers::start(config, listener, sink), events, seen: VecDeque::new() }
+        Self { peers: Peers::start(config, listener, sink, Source::default()), events, seen: VecDeque::new() }
+    }
+
+    /// A server that has a state.
+    pub(crate) fn with_state(config: PeersConfig, listener: TcpListener, source: Source) -> Self {
+        let (sink, events) = mpsc::channel(64);
+        Self { peers: Peers::start(config, listener, sink, source), events, seen: VecDeque::new() }
     }
 
     /// The connections, with nobody who takes events.

@@ -8,8 +8,8 @@ use raftmap_raft::{
     Config, Ctx, Entry, GroupId, HardState, LogIndex, Membership, NodeId, Restored, Term, Write, WriteId,
 };
 use raftmap_replica::{
-    Effect, Event, Failure, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind, StateView,
-    StateWorker,
+    Effect, Event, Failure, LogSize, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind,
+    StateView, StateWorker,
 };
 use raftmap_state::{Answer, Get, Member, MemoryEngine, Put, PutEntry, StateMachine, WriteRequest};
 
@@ -83,7 +83,8 @@ impl Cluster {
         let hard_state = HardState { damaged: true, ..HardState::default() };
         let restored = Restored { hard_state, memberships, ..Restored::default() };
         let view = StateView { applied_term, ..server.worker.view() };
-        server.replica = Replica::new(ReplicaConfig::new(raft, member(id)), restored, view);
+        server.replica =
+            Replica::new(ReplicaConfig::new(raft, member(id)), restored, LogSize::default(), view);
     }
 
     pub fn event(&mut self, id: u64, event: Event) {
@@ -225,6 +226,13 @@ impl Cluster {
                     let applied = server.worker.apply(&entries).unwrap();
                     server.events.push_back(applied);
                 }
+                Effect::PersistState => {
+                    let position = server.worker.machine().persist().unwrap();
+                    server.events.push_back(Event::StatePersisted(position.index));
+                }
+                // Snapshots are for the simulator.
+                Effect::FetchSnapshot { .. } => server.events.push_back(Event::SnapshotFailed),
+                Effect::Install { .. } | Effect::Discard(_) => panic!("there was no snapshot: {effect:?}"),
                 Effect::Fetch { purpose, from, to, .. } => {
                     let range = usize::try_from(from.0 - 1).unwrap()..usize::try_from(to.0).unwrap();
                     let entries = server.log[range].to_vec();
@@ -272,7 +280,7 @@ impl Server {
         let restored = Restored { memberships, ..Restored::default() };
         let view = StateView { applied: LogIndex(0), ..worker.view() };
         Self {
-            replica: Replica::new(config, restored, view),
+            replica: Replica::new(config, restored, LogSize::default(), view),
             worker,
             log: Vec::new(),
             unsynced: Vec::new(),

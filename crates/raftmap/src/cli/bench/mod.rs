@@ -87,7 +87,7 @@ pub(crate) struct Bench {
 
 /// What was measured.
 enum Measured {
-    Throughput(Report),
+    Throughput(Box<Report>),
     Gaps(GapReport),
 }
 
@@ -125,7 +125,7 @@ impl Bench {
             for _ in 0..self.connections {
                 clients.push(self.connect.client().await?);
             }
-            return self.load().run(&clients).await.map(Measured::Throughput);
+            return self.load().run(&clients).await.map(|report| Measured::Throughput(Box::new(report)));
         }
         let (mut cluster, folder) = start_local().await?;
         let mut clients = Vec::new();
@@ -133,7 +133,7 @@ impl Bench {
             clients.push(Client::connect(cluster.endpoints(), cluster.tls(CLIENT)?).await?);
         }
         let measured = match self.event {
-            None => Measured::Throughput(self.load().run(&clients).await?),
+            None => Measured::Throughput(Box::new(self.load().run(&clients).await?)),
             Some(event) => {
                 let gaps = gaps::measure(&mut cluster, &clients, self.load(), event, self.events).await?;
                 Measured::Gaps(gaps)

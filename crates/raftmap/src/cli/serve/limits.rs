@@ -1,6 +1,7 @@
 //! The limits and times that a server keeps.
 
 use clap::Args;
+use raftmap::node::CompactionConfig;
 
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
@@ -36,6 +37,30 @@ pub(super) struct LimitArgs {
     /// Puts are refused while less than this is free on the disk, in MiB; deletes and reads go on
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub(super) space_reserve_mib: u64,
+
+    /// A log of this size lets go of its beginning, in MiB; the newest quarter stays, for servers that are a little behind
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(super) log_mib: u64,
+
+    /// A leader keeps what a server that is behind still needs, until its log is as large as this, in MiB; then that
+    /// server takes a snapshot
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(super) log_max_mib: u64,
+
+    /// How fast snapshots are sent to other servers, all together, in MiB a second
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(super) snapshot_mib_per_second: u64,
+}
+
+impl LimitArgs {
+    pub(super) fn compaction(&self) -> CompactionConfig {
+        let start_bytes = self.log_mib << 20;
+        CompactionConfig {
+            start_bytes,
+            tail_bytes: start_bytes / 4,
+            max_bytes: (self.log_max_mib << 20).max(start_bytes),
+        }
+    }
 }
 
 #[derive(Args)]

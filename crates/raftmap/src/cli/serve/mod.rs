@@ -155,6 +155,8 @@ impl Serve {
         config.limits.operations_max = limits.operations_max;
         config.requests_max = limits.requests_max;
         config.space_reserve_bytes = limits.space_reserve_mib.saturating_mul(1 << 20);
+        config.compaction = limits.compaction();
+        config.snapshot_bytes_per_second = limits.snapshot_mib_per_second << 20;
         config.election_timeout = Duration::from_millis(timing.election_timeout_ms);
         config.heartbeat = Duration::from_millis(timing.heartbeat_ms);
         config.clock_skew_max = Duration::from_millis(timing.clock_skew_max_ms);

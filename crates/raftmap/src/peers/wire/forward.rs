@@ -84,6 +84,7 @@ fn reason_into_wire(reason: Reason) -> Wire {
         Reason::TooLarge { limit } => Wire::TooLarge(limit),
         Reason::Deadline => Wire::Deadline(peer::Nothing {}),
         Reason::Behind { applied } => Wire::Behind(applied.0),
+        Reason::StateLost => Wire::StateLost(peer::Nothing {}),
         Reason::DiskFull { free_bytes, reserve_bytes } => {
             Wire::DiskFull(peer::DiskFull { free_bytes, reserve_bytes })
         }
@@ -109,6 +110,7 @@ fn reason_from_wire(reason: Wire) -> Result<Reason, WireError> {
         Wire::DiskFull(peer::DiskFull { free_bytes, reserve_bytes }) => {
             Reason::DiskFull { free_bytes, reserve_bytes }
         }
+        Wire::StateLost(_) => Reason::StateLost,
         Wire::ShuttingDown(_) => Reason::ShuttingDown,
         Wire::Unsupported(_) => Reason::Unsupported,
         Wire::Refused(bytes) => match decode_result(bytes)? {

@@ -5,6 +5,7 @@
 
 mod forward;
 mod raft;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use raftmap_proto::peer;
 use raftmap_raft::{GroupId, LogIndex, MessageError, NodeId, PayloadError, Term};
 use raftmap_replica::{PeerBatch, PeerMessage};
 
+pub(super) use self::snapshot::{Denied, SnapshotFrame, SnapshotRequest};
 use super::hello::Hello;
 
 /// Terms and log indexes are below this: no cluster gets there, and adding to them does not overflow.
@@ -27,7 +29,7 @@ const REASON_BYTES_MAX: usize = 1024;
 /// message takes about a hundred times its bytes; the messages that servers send, two to three times.
 const MEMORY_FACTOR: usize = 4;
 
-/// One message of the stream.
+/// One message of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     /// Who speaks: the first one.
@@ -36,6 +38,8 @@ pub(super) enum Frame {
     Refusal(String),
     /// What one replica has for another.
     Batch(PeerBatch),
+    /// On a connection for a snapshot.
+    Snapshot(SnapshotFrame),
 }
 
 /// Bytes that no correct peer of this version sends.
@@ -105,6 +109,7 @@ impl Frame {
                 peer::peer_frame::Frame::Refusal(peer::Refusal { reason })
             }
             Self::Batch(batch) => peer::peer_frame::Frame::Batch(batch_into_wire(batch)),
+            Self::Snapshot(frame) => snapshot::into_wire(frame),
         };
         let frame = peer::PeerFrame { frame: Some(frame) };
         let mut sizes = SizeCache::new();
@@ -126,11 +131,18 @@ impl Frame {
             .with_max_message_size(bytes_max)
             .with_element_memory_limit(bytes_max * MEMORY_FACTOR)
             .decode(&mut { bytes })?;
-        match frame.frame.ok_or(WireError::Variant("the frame"))? {
-            peer::peer_frame::Frame::Hello(hello) => Ok(Self::Hello(Hello::from_wire(hello)?)),
-            peer::peer_frame::Frame::Refusal(refusal) => Ok(Self::Refusal(printable(&refusal.reason))),
-            peer::peer_frame::Frame::Batch(batch) => Ok(Self::Batch(batch_from_wire(batch)?)),
-        }
+        use peer::peer_frame::Frame as Wire;
+        Ok(match frame.frame.ok_or(WireError::Variant("the frame"))? {
+            Wire::Hello(hello) => Self::Hello(Hello::from_wire(hello)?),
+            Wire::Refusal(refusal) => Self::Refusal(printable(&refusal.reason)),
+            Wire::Batch(batch) => Self::Batch(batch_from_wire(batch)?),
+            Wire::SnapshotRequest(request) => Self::Snapshot(snapshot::request_from_wire(request)?),
+            Wire::SnapshotBegin(peer::SnapshotBegin { resumed }) => {
+                Self::Snapshot(SnapshotFrame::Begin { resumed })
+            }
+            Wire::SnapshotDenied(denied) => Self::Snapshot(snapshot::denied_from_wire(denied)?),
+            Wire::SnapshotChunk(chunk) => Self::Snapshot(SnapshotFrame::Chunk(chunk)),
+        })
     }
 }
 

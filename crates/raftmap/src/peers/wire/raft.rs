@@ -4,7 +4,7 @@ use raftmap_proto::peer;
 use raftmap_proto::peer::raft_message::Body as Wire;
 use raftmap_raft::{
     Append, AppendReply, AppendResult, Body, DamageId, Entry, Heartbeat, HeartbeatReply, LogPosition,
-    Message, Payload, ReadIndex, ReadIndexReply, Repair, VoteReply, VoteRequest,
+    Message, Payload, ReadIndex, ReadIndexReply, Repair, SnapshotOffer, VoteReply, VoteRequest,
 };
 
 use super::{WireError, index, number, term};
@@ -47,6 +47,11 @@ pub(super) fn into_wire(message: Message) -> peer::RaftMessage {
             Wire::ReadIndexReply(peer::ReadIndexReply { id, index: index.0 })
         }
         Body::TimeoutNow => Wire::TimeoutNow(peer::TimeoutNow {}),
+        Body::SnapshotOffer(SnapshotOffer { base, round }) => Wire::SnapshotOffer(peer::SnapshotOffer {
+            base_index: base.index.0,
+            base_term: base.term.0,
+            round,
+        }),
     };
     peer::RaftMessage { term: message.term.0, body: Some(body) }
 }
@@ -84,6 +89,10 @@ pub(super) fn from_wire(message: peer::RaftMessage) -> Result<Message, WireError
             Body::ReadIndexReply(ReadIndexReply { id, index: index("a read index", read)? })
         }
         Wire::TimeoutNow(peer::TimeoutNow {}) => Body::TimeoutNow,
+        Wire::SnapshotOffer(offer) => Body::SnapshotOffer(SnapshotOffer {
+            base: position(offer.base_term, offer.base_index)?,
+            round: number("a round", offer.round)?,
+        }),
     };
     let message = Message { term: term("a term", message.term)?, body };
     message.validate()?;

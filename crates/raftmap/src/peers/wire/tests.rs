@@ -3,7 +3,8 @@ use proptest::option;
 use proptest::prelude::*;
 use raftmap_raft::{
     Append, AppendReply, AppendResult, Body, DamageId, Entry, Heartbeat, HeartbeatReply, LogPosition,
-    Membership, Message, Outcome, Payload, ReadIndex, ReadIndexReply, Repair, VoteReply, VoteRequest,
+    Membership, Message, Outcome, Payload, ReadIndex, ReadIndexReply, Repair, SnapshotOffer, VoteReply,
+    VoteRequest,
 };
 use raftmap_replica::{Failure, Forward, ForwardReply, Reason};
 use raftmap_state::{
@@ -85,13 +86,19 @@ fn raft_message() -> impl Strategy<Value = Message> {
         (position(), round.clone(), option::of(repair), any::<u32>()).prop_map(
             |(commit, round, repair, rank)| Body::Heartbeat(Heartbeat { commit, round, repair, rank })
         ),
-        (round, option::of(damage()))
+        (round.clone(), option::of(damage()))
             .prop_map(|(round, damage)| Body::HeartbeatReply(HeartbeatReply { round, damage })),
         any::<u64>().prop_map(|id| Body::ReadIndex(ReadIndex { id })),
         (any::<u64>(), index()).prop_map(|(id, index)| Body::ReadIndexReply(ReadIndexReply { id, index })),
         Just(Body::TimeoutNow),
+        (position(), round).prop_map(|(base, round)| Body::SnapshotOffer(SnapshotOffer { base, round })),
     ];
-    prop_oneof![append(), (term(), body).prop_map(|(term, body)| Message { term, body })]
+    let message = |(term, body)| match body {
+        // What a leader lets go of is not of a later term than its own.
+        Body::SnapshotOffer(offer) => Message { term: offer.base.term.max(term), body },
+        body => Message { term, body },
+    };
+    prop_oneof![append(), (term(), body).prop_map(message)]
 }
 
 fn record() -> impl Strategy<Value = Option<Record>> {
@@ -152,6 +159,7 @@ fn reason() -> impl Strategy<Value = Reason> {
         any::<u64>().prop_map(|limit| Reason::Overloaded { limit }),
         any::<u64>().prop_map(|limit| Reason::TooLarge { limit }),
         Just(Reason::Deadline),
+        Just(Reason::StateLost),
         index().prop_map(|applied| Reason::Behind { applied }),
         (any::<u64>(), any::<u64>())
             .prop_map(|(free_bytes, reserve_bytes)| Reason::DiskFull { free_bytes, reserve_bytes }),
@@ -203,10 +211,33 @@ fn hello() -> impl Strategy<Value = Hello> {
         })
 }
 
+fn snapshot_frame() -> impl Strategy<Value = SnapshotFrame> {
+    let bytes = || vec(any::<u8>(), 0..100).prop_map(Bytes::from);
+    let denied = prop_oneof![
+        Just(Denied::Unconnected),
+        any::<u64>().prop_map(Denied::Busy),
+        Just(Denied::NoState),
+        index().prop_map(Denied::Behind),
+    ];
+    prop_oneof![
+        (index(), option::of(bytes())).prop_map(|(at_least, token)| {
+            SnapshotFrame::Request(SnapshotRequest { group: GroupId::DEFAULT, at_least, token })
+        }),
+        any::<bool>().prop_map(|resumed| SnapshotFrame::Begin { resumed }),
+        denied.prop_map(SnapshotFrame::Denied),
+        bytes().prop_map(SnapshotFrame::Chunk),
+    ]
+}
+
 proptest! {
     #[test]
     fn every_batch_survives_its_encoding(batch in batch()) {
         prop_assert_eq!(round_trip(Frame::Batch(batch.clone())), Ok(Frame::Batch(batch)));
+    }
+
+    #[test]
+    fn every_word_about_a_snapshot_survives_its_encoding(frame in snapshot_frame()) {
+        prop_assert_eq!(round_trip(Frame::Snapshot(frame.clone())), Ok(Frame::Snapshot(frame)));
     }
 
     #[test]

@@ -1,0 +1,147 @@
+//! The state machine's thread, and the state machine that readers find.
+
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use raftmap_raft::{Entry, GroupId, StateId};
+use raftmap_replica::{Event, StateWorker};
+use raftmap_state::{FjallEngine, FjallOptions, Reader, StateError, StateMachine};
+
+use super::failstop::{Failstop, NodeError};
+use super::inbox::Inbox;
+use super::state_dirs::StateDirs;
+
+/// How often it is looked whether the last reader of a replaced state machine is done.
+const JANITOR_EVERY: Duration = Duration::from_secs(1);
+
+/// The state machine as readers see it. Whoever reads for longer holds it, so that its files stay.
+pub(crate) struct StateHandle {
+    pub(crate) reader: Reader<FjallEngine>,
+    engine: FjallEngine,
+}
+
+impl StateHandle {
+    pub(crate) fn new(reader: Reader<FjallEngine>, engine: FjallEngine) -> Arc<Self> {
+        Arc::new(Self { reader, engine })
+    }
+}
+
+/// Where readers find the state machine, which a snapshot may replace. Clones share it.
+#[derive(Clone)]
+pub(crate) struct StateSlot(Arc<RwLock<Arc<StateHandle>>>);
+
+impl StateSlot {
+    pub(crate) fn new(handle: Arc<StateHandle>) -> Self {
+        Self(Arc::new(RwLock::new(handle)))
+    }
+
+    pub(crate) fn get(&self) -> Arc<StateHandle> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another one in its place, and gives the one before.
+    fn replace(&self, handle: Arc<StateHandle>) -> Arc<StateHandle> {
+        std::mem::replace(&mut self.0.write().unwrap_or_else(PoisonError::into_inner), handle)
+    }
+
+    /// Whether its store still works; see [`FjallEngine::check`].
+    ///
+    /// # Errors
+    /// If it does not: the node ends.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        Ok(self.get().engine.check()?)
+    }
+}
+
+/// What the state machine's thread is to do.
+pub(crate) enum StateJob {
+    /// Apply these entries.
+    Apply(Vec<Entry>),
+    /// Make durable what was applied so far, while more is applied.
+    Persist,
+    /// Go on with the state machine of this name.
+    Install(StateId),
+}
+
+/// Applies entries. The engine may block it.
+pub(crate) struct StateThread {
+    pub(crate) worker: StateWorker<FjallEngine>,
+    pub(crate) slot: StateSlot,
+    pub(crate) dirs: StateDirs,
+    pub(crate) current: StateId,
+    pub(crate) group: GroupId,
+    pub(crate) options: FjallOptions,
+    pub(crate) inbox: Inbox,
+    pub(crate) failstop: Failstop,
+}
+
+impl StateThread {
+    /// Runs until the replica is gone; then what was applied is made durable, if the node ends in good order.
+    ///
+    /// # Errors
+    /// If the state machine fails: the node ends.
+    pub(crate) fn run(mut self, jobs: &Receiver<StateJob>) -> Result<(), NodeError> {
+        for job in jobs {
+            match job {
+                StateJob::Apply(entries) => self.apply(&entries)?,
+                StateJob::Persist => self.persist()?,
+                StateJob::Install(state) => self.install(state)?,
+            }
+        }
+        if !self.failstop.has_failed() {
+            // Not for safety, since the log has it all: the next start then has less to apply again.
+            self.worker.machine().persist()?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: &[Entry]) -> Result<(), NodeError> {
+        let began = Instant::now();
+        let applied = self.worker.apply(entries)?;
+        self.inbox.event(applied);
+        metrics::histogram!("raftmap_apply_seconds").record(began.elapsed());
+        metrics::counter!("raftmap_applied_entries_total").increment(entries.len() as u64);
+        Ok(())
+    }
+
+    fn persist(&self) -> Result<(), NodeError> {
+        let (persist, inbox) = (self.worker.machine().persistence(), self.inbox.clone());
+        self.failstop.spawn("persist", move || {
+            let began = Instant::now();
+            let position = persist.run()?;
+            metrics::histogram!("raftmap_persist_seconds").record(began.elapsed());
+            inbox.event(Event::StatePersisted(position.index));
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn install(&mut self, state: StateId) -> Result<(), NodeError> {
+        let engine = FjallEngine::open(&self.dirs.path(state), self.options).map_err(StateError::from)?;
+        let machine = StateMachine::open(engine.clone(), self.group)?;
+        let before = self.slot.replace(StateHandle::new(machine.reader(), engine));
+        let installed = self.worker.install(machine)?;
+        let replaced = std::mem::replace(&mut self.current, state);
+        self.remove_when_unread(&before, replaced)?;
+        drop(before);
+        self.inbox.event(installed);
+        Ok(())
+    }
+
+    /// Removes a replaced state machine once nobody reads it any more. A node that ends before leaves it to its next start.
+    fn remove_when_unread(&self, handle: &Arc<StateHandle>, state: StateId) -> Result<(), NodeError> {
+        let (dirs, failstop) = (self.dirs.clone(), self.failstop.clone());
+        let (handle, alive) = (Arc::downgrade(handle), Arc::downgrade(&self.slot.0));
+        self.failstop.spawn("janitor", move || {
+            while handle.strong_count() > 0 {
+                if alive.strong_count() == 0 || failstop.has_failed() {
+                    return Ok(());
+                }
+                std::thread::sleep(JANITOR_EVERY);
+            }
+            dirs.remove(state).map_err(|source| NodeError::StateDirs(Arc::new(source)))
+        })?;
+        Ok(())
+    }
+}
