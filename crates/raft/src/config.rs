@@ -33,6 +33,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Reads that wait for a confirmation; beyond it they fail as overloaded.
     pub max_reads: usize,
+    /// A learner that lacks no more entries than this may become a voter.
+    pub max_promotion_lag: u64,
     /// Where the randomness comes from: another one for each start of each node, since it also names the questions of this
     /// start and the damage that it found.
     pub seed: u64,
@@ -55,6 +57,7 @@ impl Config {
             max_apply_bytes: 4 * MIB,
             cache_bytes: 32 * MIB,
             max_reads: 65_536,
+            max_promotion_lag: 10_000,
             seed,
         }
     }

@@ -136,6 +136,11 @@ impl Core {
         &self.memberships.last().expect("the membership at the base is never removed").1
     }
 
+    /// The index of the entry that put it in force.
+    pub(crate) fn membership_index(&self) -> LogIndex {
+        self.memberships.last().expect("the membership at the base is never removed").0
+    }
+
     /// All members but this one.
     pub(crate) fn others(&self) -> Vec<NodeId> {
         self.membership().all().into_iter().filter(|id| *id != self.id()).collect()
@@ -153,8 +158,14 @@ impl Core {
         self.damage != Damage::Whole
     }
 
+    /// Whether this node may stand for election. One that the latest membership leaves out may, too, as long as that is not
+    /// known to be committed: others may need what it has of the log to get there (dissertation, section 4.2.2). It then counts
+    /// for nothing itself.
     pub(crate) fn may_campaign(&self) -> bool {
-        !self.is_damaged() && !self.is_state_lost() && self.membership().is_voter(self.id())
+        let settled = self.membership_index() <= self.commit;
+        let votes = |(_, membership): &(LogIndex, Membership)| membership.is_voter(self.id());
+        let latest = self.memberships.iter().rev().take(if settled { 1 } else { 2 });
+        !self.is_damaged() && !self.is_state_lost() && latest.into_iter().any(votes)
     }
 
     /// A timeout by chance, between one and two election timeouts (section 5.2).

@@ -1,5 +1,7 @@
 //! What goes into the core and what comes out of it: nothing else does.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::entry::{Entry, LogPosition};
@@ -62,6 +64,16 @@ pub enum Input {
     TransferLeadership {
         /// Who is to lead.
         to: NodeId,
+    },
+    /// The members are to be these (section 6). Ends as part of an [`Action::Apply`] when the last entry of the change is
+    /// applied, or as [`Action::Failed`].
+    ChangeMembers {
+        /// Names it.
+        ctx: Ctx,
+        /// Those who vote. Who does not vote yet must be a learner that has caught up.
+        voters: BTreeSet<NodeId>,
+        /// Those who receive the log and count for nothing.
+        learners: BTreeSet<NodeId>,
     },
     /// The connection to this node broke: its process may have ended. If it led, nobody waits for its silence to last.
     PeerLost(NodeId),
@@ -182,12 +194,44 @@ pub enum FailReason {
         /// To whom.
         to: NodeId,
     },
+    /// The members cannot be changed so.
+    Members(ChangeRefusal),
     /// Too many bytes wait to be committed, or too many reads to be confirmed.
     Overloaded,
     /// The command is larger than may be proposed.
     TooLarge {
         /// What is allowed, in bytes.
         limit_bytes: usize,
+    },
+}
+
+/// Why the members cannot be changed so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefusal {
+    /// Nobody would vote, or somebody would be both voter and learner.
+    #[error("somebody must vote, and nobody can be voter and learner at once")]
+    NotAMembership,
+    /// They are so already.
+    #[error("the members are so already")]
+    NothingToChange,
+    /// Another change is not committed yet, this leader has committed nothing in its term yet, or it is handing over.
+    #[error("another change, or the leader's term, is not settled yet: try again in a moment")]
+    Busy,
+    /// This node is to vote, and is not a learner that has caught up.
+    #[error("server {id} is no learner that has caught up: it would vote on what it does not have")]
+    NotCaughtUp {
+        /// The node.
+        id: NodeId,
+    },
+    /// Too few of those who would vote are there and whole: nothing could be committed any more.
+    #[error(
+        "only {fit} of the {voters} servers that would vote are there and whole: nothing could be committed any more"
+    )]
+    NoQuorum {
+        /// So many are there and whole.
+        fit: usize,
+        /// So many would vote.
+        voters: usize,
     },
 }
 
@@ -302,4 +346,6 @@ pub enum StepDownReason {
     NoQuorum,
     /// Its disk finished nothing for too long while entries waited.
     DiskStalled,
+    /// It does not vote any more, and that is committed.
+    Removed,
 }

@@ -1,6 +1,8 @@
 //! A leader: it appends proposals, replicates them, commits what a quorum has on disk, and confirms reads (section 5.3,
 //! section 8).
 
+mod members;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -37,6 +39,8 @@ pub(crate) struct Leader {
     quorum_elapsed: u32,
     disk: DiskWatch,
     transfer: Option<Transfer>,
+    /// The change of members that waits for its joint configuration to be committed.
+    change: Option<Ctx>,
 }
 
 /// Leadership that is being handed over.
@@ -72,6 +76,7 @@ impl Leader {
             quorum_elapsed: 0,
             disk: DiskWatch { durable: core.durable(), elapsed: 0 },
             transfer: None,
+            change: None,
         };
         Self::append(core, Payload::Noop);
         this.clock_round(core);
@@ -95,6 +100,9 @@ impl Leader {
             core.outbox.event(Event::SteppedDown { term: core.term(), reason });
             return Some(Role::follower(core, None));
         }
+        if let Some(follower) = self.depart(core) {
+            return Some(follower);
+        }
         self.tick_transfer(core);
         self.heartbeat_elapsed += 1;
         if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
@@ -112,6 +120,9 @@ impl Leader {
             (self.disk.elapsed, disk_stall_ticks),
             (self.transfer.as_ref().map_or(0, |transfer| transfer.elapsed), election_ticks),
         ];
+        if Self::is_removed(core) {
+            return 0;
+        }
         let quiet = timers.map(|(elapsed, limit)| limit.saturating_sub(elapsed + 1));
         quiet.into_iter().min().unwrap_or(0)
     }
@@ -126,12 +137,13 @@ impl Leader {
         let here =
             |id: NodeId| id == core.id() || self.progress.get(&id).is_some_and(Progress::counts_as_active);
         let alive = quorum::is_quorum(core.membership(), here);
-        self.progress.values_mut().for_each(|progress| progress.active = false);
+        self.progress.values_mut().for_each(Progress::begin_watch);
         (!alive).then_some(StepDownReason::NoQuorum)
     }
 
     fn clock_round(&mut self, core: &mut Core) {
         self.heartbeat_elapsed = 0;
+        self.see_off();
         self.rank(core);
         self.begin_round(core);
         self.progress.values_mut().for_each(|progress| progress.clock_began(self.round));
@@ -361,6 +373,7 @@ impl Leader {
 
     /// Sends what can be sent now: one append for all that was proposed meanwhile, one round for all reads that wait.
     pub(crate) fn flush(&mut self, core: &mut Core) {
+        self.flush_members(core);
         let window =
             Window { messages: core.config.max_inflight_messages, bytes: core.config.max_inflight_bytes };
         for (to, progress) in &mut self.progress {
@@ -405,6 +418,9 @@ impl Leader {
             }
         }
         core.fail_uncommitted_proposals();
+        if let Some(ctx) = self.change {
+            core.fail(ctx, FailReason::LeadershipLost, Outcome::Unknown);
+        }
     }
 }
 

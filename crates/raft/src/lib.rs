@@ -57,7 +57,8 @@ pub use config::{Config, Restored};
 pub use entry::{Entry, HardState, LogPosition, Payload, PayloadError};
 pub use ids::{Ctx, DamageId, GroupId, LogIndex, NodeId, StateId, Term, WriteId};
 pub use io::{
-    Action, Event, FailReason, FetchPurpose, Input, Outcome, Snapshot, StepDownReason, TransferFailure,
+    Action, ChangeRefusal, Event, FailReason, FetchPurpose, Input, Outcome, Snapshot, StepDownReason,
+    TransferFailure,
 };
 pub use membership::{Membership, MembershipError};
 pub use message::{

@@ -41,6 +41,11 @@ impl Membership {
         self.voters.iter().chain(&self.voters_outgoing).chain(&self.learners).copied().collect()
     }
 
+    /// Whether two sets of voters hold, and a majority of each is needed.
+    pub fn is_joint(&self) -> bool {
+        !self.voters_outgoing.is_empty()
+    }
+
     /// Whether `id` votes, in either half of a joint configuration.
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.voters_outgoing.contains(&id)

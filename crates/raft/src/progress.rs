@@ -31,6 +31,10 @@ pub(crate) struct Progress {
     pub(crate) fetching: bool,
     /// Heard from since the last check for a quorum.
     pub(crate) active: bool,
+    /// Heard from between the last two checks.
+    was_active: bool,
+    /// It is no member any more, since this index; and for how many rounds of the clock it was told so.
+    pub(crate) leaves: Option<(LogIndex, u32)>,
     /// An append was answered since the follower was last checked for lost ones.
     answered: bool,
     /// The round of the clock whose answer is the next occasion to check it for lost appends.
@@ -86,6 +90,8 @@ impl Progress {
             mode: Mode::Probe { waiting: false },
             fetching: false,
             active: true,
+            was_active: true,
+            leaves: None,
             answered: false,
             check_at: None,
             acked_round: 0,
@@ -108,6 +114,16 @@ impl Progress {
     /// Whether it counts for the leader's check of its quorum.
     pub(crate) fn counts_as_active(&self) -> bool {
         self.active && self.damage.is_none()
+    }
+
+    /// Begins another period in which it is to be heard from.
+    pub(crate) fn begin_watch(&mut self) {
+        self.was_active = std::mem::replace(&mut self.active, false);
+    }
+
+    /// Whether it was heard from lately, and its disk is whole: it could count for a quorum now.
+    pub(crate) fn is_fit(&self) -> bool {
+        (self.active || self.was_active) && self.damage.is_none()
     }
 
     /// The index up to which it is known to match, damaged or not.

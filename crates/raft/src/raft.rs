@@ -59,6 +59,17 @@ impl Raft {
                 self.core.applied_to(index);
                 None
             }
+            Input::ChangeMembers { ctx, voters, learners } => {
+                match &mut self.role {
+                    Role::Leader(leader) => leader.change_members(&mut self.core, ctx, voters, learners),
+                    _ => self.core.fail(
+                        ctx,
+                        FailReason::NotLeader { leader: self.leader() },
+                        Outcome::NotApplied,
+                    ),
+                }
+                None
+            }
             Input::Compact { to, durable } => {
                 self.core.compact(to, durable);
                 if let Role::Leader(leader) = &mut self.role {

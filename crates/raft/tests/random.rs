@@ -64,6 +64,8 @@ struct Climate {
     transfer: u32,
     /// A connection breaks, perhaps that to a leader which is well.
     disconnect: u32,
+    /// The members change.
+    change: u32,
     /// A log lets go of its beginning.
     compact: u32,
     /// A node that crashes loses its state machine.
@@ -79,7 +81,7 @@ struct Climate {
 impl Climate {
     fn new(rng: &mut Rng) -> Self {
         let mut one_of = |chances: &[u32]| chances[rng.usize(..chances.len())];
-        Self {
+        let mut climate = Self {
             lose: one_of(&[0, 20, 100]),
             double: one_of(&[0, 20, 100]),
             reorder: one_of(&[0, 20, 500]),
@@ -91,6 +93,7 @@ impl Climate {
             coup: one_of(&[0, 5, 20]),
             transfer: one_of(&[0, 5, 40]),
             disconnect: one_of(&[0, 5, 40]),
+            change: one_of(&[0, 0, 10, 40]),
             compact: one_of(&[0, 5, 40]),
             lose_state: one_of(&[0, 0, 100]),
             request: one_of(&[20, 60]),
@@ -102,7 +105,12 @@ impl Climate {
                 fetches: one_of(&[0, 1]) == 1,
                 snapshots: one_of(&[0, 1]) == 1,
             },
+        };
+        // Which of the voters may be damaged at once is not reckoned for voters that change.
+        if climate.change > 0 {
+            (climate.damage, climate.lose_state) = (0, 0);
         }
+        climate
     }
 }
 
@@ -134,10 +142,12 @@ impl History {
             max_apply_bytes: one_of(&[1, 60, 10_000]),
             cache_bytes: one_of(&[0, 60, 10_000]),
             max_reads: one_of(&[2, 1000]),
+            max_promotion_lag: one_of(&[0, 3, 1000]) as u64,
             seed,
             ..Config::new(NodeId(0), seed)
         };
-        let mut cluster = Cluster::new(nodes, &config);
+        let voters = if climate.change > 0 { rng.u64(1..=nodes) } else { nodes };
+        let mut cluster = Cluster::new(nodes, voters, &config);
         cluster.trace.on = drawn;
         for node in cluster.nodes.values_mut() {
             node.held = climate.held;
@@ -196,6 +206,9 @@ impl History {
             let peer = self.any_leader().unwrap_or(id);
             self.disconnect(id, peer);
         }
+        if self.chance(self.climate.change) {
+            self.change_members();
+        }
         if self.chance(self.climate.compact) {
             let to = self.rng.u64(..=self.cluster.nodes[&id].applied.0);
             self.cluster.compact(id, LogIndex(to));
@@ -241,6 +254,30 @@ impl History {
         self.cluster.network.retain(|sent| !between(sent.from, sent.to));
         self.cluster.step(id, Input::PeerLost(peer));
         self.cluster.step(peer, Input::PeerLost(id));
+    }
+
+    /// Lets a leader add a learner, make one a voter, remove a voter, or try anything at all.
+    fn change_members(&mut self) {
+        let Some(leader) = self.any_leader() else { return };
+        let Some(raft) = &self.cluster.nodes[&leader].raft else { return };
+        let membership = raft.membership();
+        let (mut voters, mut learners) = (membership.voters.clone(), membership.learners.clone());
+        let strangers = self.cluster.ids().into_iter().filter(|id| !membership.all().contains(id));
+        let stranger = self.rng.choice(strangers.collect::<Vec<_>>());
+        match self.rng.u8(..8) {
+            0..2 => learners.extend(stranger),
+            2..5 => voters.append(&mut learners),
+            5..7 => {
+                let out = self.rng.choice(voters.iter().copied().collect::<Vec<_>>());
+                voters.retain(|id| Some(*id) != out);
+            }
+            _ => {
+                let ids = self.cluster.ids();
+                voters = ids.iter().copied().filter(|_| self.rng.bool()).collect();
+                learners = ids.into_iter().filter(|id| !voters.contains(id) && self.rng.bool()).collect();
+            }
+        }
+        self.cluster.change_members(leader, voters, learners);
     }
 
     fn crash(&mut self) {
@@ -432,7 +469,15 @@ impl History {
                 && status.leader.is_some()
                 && status.handing_over_to.is_none()
         };
-        self.cluster.checks.waiting() == 0 && self.cluster.ids().into_iter().all(settled)
+        // Who is no member any more may never hear of it.
+        let leaders =
+            self.cluster.nodes.values().filter_map(|node| node.raft.as_ref()).filter(|raft| raft.is_leader());
+        let Some(leader) = leaders.max_by_key(|raft| raft.term()) else { return false };
+        let members = leader.membership();
+        self.cluster.checks.waiting() == 0
+            && !members.is_joint()
+            && members.voters.contains(&leader.id())
+            && members.all().into_iter().all(settled)
     }
 
     /// A cluster that came to rest takes writes and reads everywhere.

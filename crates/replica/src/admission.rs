@@ -24,6 +24,14 @@ impl Replica {
             RequestKind::OpenSession => {
                 self.queue.push_command(ctx, Body::OpenSession(self.config.session_limits));
             }
+            RequestKind::ChangeMembers { voters, learners } => {
+                if let Some(id) = voters.iter().chain(&learners).find(|id| self.view.removed.contains(id)) {
+                    let failure = Failure::not_applied(Reason::MemberRemoved { id: *id }, self.raft.leader());
+                    return self.respond(ctx, Err(failure));
+                }
+                self.requests.set_stage(ctx, Stage::Proposed);
+                self.raft.step(Input::ChangeMembers { ctx, voters, learners });
+            }
             RequestKind::Read { .. } if self.view.applied < self.raft.base().index => {
                 self.respond(ctx, Err(Failure::not_applied(Reason::StateLost, self.raft.leader())));
             }

@@ -1,5 +1,7 @@
 //! What happens to a replica, and what it wants done.
 
+use std::collections::BTreeSet;
+
 use raftmap_raft::{
     Ctx, Entry, FetchPurpose, LogIndex, LogPosition, NodeId, Snapshot, StateId, Term, Write, WriteId,
 };
@@ -88,6 +90,8 @@ pub struct StateView {
     pub digest: u128,
     /// Who the members are, as far as they were recorded.
     pub members: Vec<Member>,
+    /// Those that were members and are none any more, in the order of their ids.
+    pub removed: Vec<NodeId>,
 }
 
 /// Something that a client of this server wants.
@@ -113,6 +117,13 @@ pub enum RequestKind {
     },
     /// To open a session. Ends as [`Effect::Answer`].
     OpenSession,
+    /// To change the members, at the leader; see [`raftmap_raft::Input::ChangeMembers`]. Ends as [`Effect::Answer`].
+    ChangeMembers {
+        /// Those who are to vote.
+        voters: BTreeSet<NodeId>,
+        /// Those who are to receive the log and count for nothing.
+        learners: BTreeSet<NodeId>,
+    },
     /// To read. Ends as [`Effect::Read`], when the local state is fit to be read, or as [`Effect::Answer`] with a failure.
     Read {
         /// Whether it must see everything that was acknowledged before it began.

@@ -1,6 +1,6 @@
 //! Why a request came to nothing.
 
-use raftmap_raft::{LogIndex, NodeId, Outcome};
+use raftmap_raft::{ChangeRefusal, LogIndex, NodeId, Outcome};
 use raftmap_state::Refusal;
 
 /// Why a request came to nothing, and whether it may take effect all the same.
@@ -65,6 +65,15 @@ pub enum Reason {
         /// What is kept free.
         reserve_bytes: u64,
     },
+    /// A server that was removed is never a member again.
+    #[error("server {id} was removed from the cluster: an id is never used again, give the server a new one")]
+    MemberRemoved {
+        /// Its id.
+        id: NodeId,
+    },
+    /// The members cannot be changed so.
+    #[error(transparent)]
+    Members(ChangeRefusal),
     /// The server is about to stop.
     #[error("this server is shutting down")]
     ShuttingDown,

@@ -66,6 +66,11 @@ impl Replica {
     fn objection_to(&self, member: &Member) -> Option<String> {
         let own = &self.config.member;
         let Member { node_id, incarnation, founding_hash } = *member;
+        if self.view.removed.contains(&node_id) {
+            return Some(format!(
+                "server {node_id} was removed from the cluster: stop it, and remove its data directory; an id is never used again"
+            ));
+        }
         if founding_hash != own.founding_hash {
             return Some(format!(
                 "server {node_id} was founded with other members than server {}: check what `raftmap init` was told on both",

@@ -66,7 +66,8 @@ impl Replica {
     /// stands.
     pub fn new(config: ReplicaConfig, restored: Restored, log_size: LogSize, view: StateView) -> Self {
         assert!(restored.applied == view.applied, "log and state machine speak of two indexes");
-        Self {
+        let removed = view.removed.contains(&config.member.node_id);
+        let mut this = Self {
             raft: Raft::new(config.raft.clone(), restored),
             clock: Clock::new(config.clock_skew_max_ms),
             requests: Requests::default(),
@@ -90,7 +91,11 @@ impl Replica {
             outgoing: BTreeMap::new(),
             effects: Vec::new(),
             config,
+        };
+        if removed {
+            this.check_members();
         }
+        this
     }
 
     /// Takes in what happened.
@@ -189,7 +194,7 @@ impl Replica {
         self.clock.reached(view.log_time_ms, now);
         self.digests.push_back((view.applied, view.digest));
         self.digests.drain(..self.digests.len().saturating_sub(DIGESTS));
-        let members_changed = view.members != self.view.members;
+        let members_changed = (&view.members, &view.removed) != (&self.view.members, &self.view.removed);
         self.view = view;
         if members_changed {
             self.check_members();
@@ -310,6 +315,7 @@ impl Replica {
         let reason = match reason {
             FailReason::NotLeader { .. } | FailReason::HandingOver { .. } => self.no_leader(),
             FailReason::LeadershipLost => Reason::LeadershipLost,
+            FailReason::Members(refusal) => Reason::Members(refusal),
             FailReason::Overloaded => {
                 Reason::Overloaded { limit: self.config.raft.max_uncommitted_bytes as u64 }
             }
@@ -422,7 +428,7 @@ impl Replica {
             digest: self.view.digest,
             connected: self.connected.keys().copied().collect(),
             free_bytes: self.free_bytes,
-            voters: self.raft.membership().voters.iter().copied().collect(),
+            membership: self.raft.membership().clone(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How a replica starts: what log and state machine hold is put together, and must fit.
 
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
-use raftmap_raft::{LogIndex, LogPosition, Membership, Restored, StateId};
+use raftmap_raft::{LogIndex, LogPosition, Membership, NodeId, Restored, StateId};
 use raftmap_state::Engine;
 use raftmap_state::{Member, StateError, StateMachine};
 
@@ -149,6 +149,7 @@ fn is_alone(recovered: &Recovered) -> bool {
 pub struct StateWorker<E: Engine> {
     machine: StateMachine<E>,
     members: Vec<Member>,
+    removed: Vec<NodeId>,
 }
 
 impl<E: Engine> StateWorker<E> {
@@ -157,8 +158,8 @@ impl<E: Engine> StateWorker<E> {
     /// # Errors
     /// If the engine fails.
     pub fn new(machine: StateMachine<E>) -> Result<Self, StateError> {
-        let members = machine.reader().members()?;
-        Ok(Self { machine, members })
+        let (members, removed) = (machine.reader().members()?, machine.reader().removed()?);
+        Ok(Self { machine, members, removed })
     }
 
     /// The state machine.
@@ -184,6 +185,7 @@ impl<E: Engine> StateWorker<E> {
             next_deadline_ms: self.machine.next_deadline_ms(),
             digest: self.machine.running_digest().0,
             members: self.members.clone(),
+            removed: self.removed.clone(),
         }
     }
 
@@ -193,9 +195,10 @@ impl<E: Engine> StateWorker<E> {
     /// Any error ends the node.
     pub fn apply(&mut self, entries: &[raftmap_raft::Entry]) -> Result<Event, StateError> {
         let outcomes = self.machine.apply(entries)?;
-        // Members are recorded by entries without an answer, which are rare.
+        // Members are recorded, and removed, by entries without an answer, which are rare.
         if outcomes.iter().any(|outcome| matches!(outcome.result, Ok(raftmap_state::Answer::Done))) {
             self.members = self.machine.reader().members()?;
+            self.removed = self.machine.reader().removed()?;
         }
         Ok(Event::Applied { outcomes, view: self.view() })
     }

@@ -1,6 +1,6 @@
 //! How a replica stands.
 
-use raftmap_raft::NodeId;
+use raftmap_raft::{Membership, NodeId};
 
 /// How a replica stands, for operators, metrics and tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,6 @@ pub struct ReplicaStatus {
     pub connected: Vec<NodeId>,
     /// Room left on the disk in bytes, if it was measured.
     pub free_bytes: Option<u64>,
-    /// The members that vote.
-    pub voters: Vec<NodeId>,
+    /// The membership in force, committed or not.
+    pub membership: Membership,
 }

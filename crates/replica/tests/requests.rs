@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
-use raftmap_raft::{LogIndex, NodeId, Outcome, Term};
+use raftmap_raft::{ChangeRefusal, LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     CompactionConfig, Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason,
     ReplicaConfig, RequestKind,
@@ -511,4 +513,34 @@ fn a_log_that_has_grown_is_compacted_up_to_what_a_connected_follower_needs() {
     assert!(status.followers.iter().all(|follower| !follower.needs_snapshot), "{status:?}");
     write(&mut cluster, 300);
     assert!(base(&cluster, leader) > status.base.index, "at its limit a log waits for nobody");
+}
+
+#[test]
+fn members_change_at_the_leader_and_the_request_ends_with_the_last_entry_of_the_change() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let [other, out]: [u64; 2] = (1..=3).filter(|id| *id != leader).collect::<Vec<_>>().try_into().unwrap();
+    let change = |voters: &[u64]| RequestKind::ChangeMembers {
+        voters: voters.iter().copied().map(NodeId).collect(),
+        learners: BTreeSet::new(),
+    };
+    let elsewhere = cluster.request(other, 10_000, change(&[leader, other]));
+    let refused = cluster.request(leader, 10_000, change(&[leader, other, 9]));
+    let changed = cluster.request(leader, 10_000, change(&[leader, other]));
+    cluster.settle();
+    assert_eq!(cluster.failure_of(elsewhere).outcome, Outcome::NotApplied);
+    let reason = Reason::Members(ChangeRefusal::NotCaughtUp { id: NodeId(9) });
+    assert_eq!(cluster.failure_of(refused).reason, reason);
+    assert_eq!(*cluster.end_of(changed), End::Answered(Answer::Done));
+    for id in [leader, other, out] {
+        let status = cluster.nodes[&id].replica.status();
+        assert_eq!(status.membership.voters.len(), 2, "server {id}: {:?}", status.membership);
+        let membership = cluster.nodes[&id].worker.machine().membership();
+        assert!(membership.is_some_and(|(_, membership)| !membership.is_joint()), "server {id}");
+    }
+    let stopped = cluster.nodes[&out].stopped.clone().expect("who is removed ends, and says why");
+    assert!(stopped.contains("was removed"), "{stopped}");
+    let again = cluster.request(leader, 10_000, change(&[leader, other, out]));
+    cluster.settle();
+    assert_eq!(cluster.failure_of(again).reason, Reason::MemberRemoved { id: NodeId(out) });
 }

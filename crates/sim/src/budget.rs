@@ -59,9 +59,9 @@ impl Budget {
         !self.lied.contains(&id)
     }
 
-    /// How many servers' disks are damaged.
-    pub(crate) fn damaged(&self) -> usize {
-        self.damaged.len()
+    /// The servers whose disks are damaged.
+    pub(crate) fn damaged(&self) -> &BTreeSet<NodeId> {
+        &self.damaged
     }
 
     pub(crate) fn is_damaged(&self, id: NodeId) -> bool {

@@ -309,6 +309,7 @@ impl Clients {
             Reply::Failed(_) | Reply::Broken if is_write => {
                 noted.may_be_applied = true;
                 if noted.number.is_none() {
+                    self.choose_server(id, &reply);
                     return self.finish(id, Outcome::Unknown, now);
                 }
             }
@@ -320,12 +321,16 @@ impl Clients {
 
     /// Tries another server, or the one that leads.
     fn move_on(&mut self, id: usize, reply: &Reply) -> Next {
+        self.choose_server(id, reply);
+        Next::Wait(RETRY.draw(&mut self.rng))
+    }
+
+    fn choose_server(&mut self, id: usize, reply: &Reply) {
         let leader = match reply {
             Reply::Failed(failure) => failure.leader,
             _ => None,
         };
         self.clients[id].server = leader.unwrap_or(NodeId(self.rng.u64(1..=self.nodes)));
-        Next::Wait(RETRY.draw(&mut self.rng))
     }
 
     fn finish(&mut self, id: usize, outcome: Outcome, now: Time) -> Next {

@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         self.servers
             .values()
             .filter_map(|server| Some(server.running.as_ref()?.replica.status().raft))
@@ -99,6 +99,7 @@ impl World {
                 self.count("handovers");
                 self.tell(id, Event::HandOver { to });
             }
+            Fault::Members(change) => self.change_members(change),
             Fault::ClientsCut { target, lasts } => {
                 let id = self.whom(target);
                 self.count("servers without clients");
@@ -170,7 +171,7 @@ impl World {
         true
     }
 
-    fn go_down(&mut self, id: NodeId, power: bool, engine_lost: bool) {
+    pub(crate) fn go_down(&mut self, id: NodeId, power: bool, engine_lost: bool) {
         self.trace.note(self.now, "down", &[id.0], || format!("server {id} is down"));
         self.deferred.insert(id, Vec::new());
         let mut rng = self.rng.fork();
@@ -292,8 +293,11 @@ impl World {
         if !self.clients.all_rest() {
             return Some("clients still wait".to_owned());
         }
+        let Some(membership) = self.settled_membership() else {
+            return Some("members are changing".to_owned());
+        };
         let mut ends = Vec::new();
-        for server in self.servers.values() {
+        for server in self.servers.values().filter(|server| membership.all().contains(&server.id)) {
             let id = server.id;
             let Some(running) = &server.running else { return Some(format!("server {id} is down")) };
             let raft = running.replica.status().raft;
@@ -309,8 +313,9 @@ impl World {
 
     /// All is healed and at rest: the servers hold the same, and the history is linearizable.
     pub(crate) fn judge(&mut self) -> Checked {
+        let members = self.settled_membership().unwrap_or_default().all();
         let mut digests = Vec::new();
-        for server in self.servers.values() {
+        for server in self.servers.values().filter(|server| members.contains(&server.id)) {
             let Some(running) = &server.running else { continue };
             let failed = |error: &dyn std::fmt::Display| {
                 Violation(format!("the state of server {} cannot be read: {error}", server.id))

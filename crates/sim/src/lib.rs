@@ -15,6 +15,7 @@
 mod budget;
 mod clients;
 mod faults;
+mod members;
 mod network;
 mod oracle;
 pub mod plan;

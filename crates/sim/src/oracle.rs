@@ -1,9 +1,9 @@
 //! What must hold after each step, by somebody who sees all servers at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use raftmap_raft::{Base, Entry, HardState, LogIndex, NodeId, Payload, Term, Write, WriteId};
+use raftmap_raft::{Base, Entry, HardState, LogIndex, Membership, NodeId, Payload, Term, Write, WriteId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A rule that was broken, in words.
@@ -103,7 +103,8 @@ struct Committed {
 /// The observer.
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    majority: usize,
+    /// The memberships that were ever in a log, by the index and the term of their entry.
+    memberships: BTreeMap<(LogIndex, Term), Membership>,
     held: BTreeMap<NodeId, Held>,
     leaders: BTreeMap<Term, NodeId>,
     committed: Vec<Committed>,
@@ -119,9 +120,10 @@ fn place(index: LogIndex) -> usize {
 }
 
 impl Oracle {
-    pub(crate) fn new(nodes: u64) -> Self {
+    pub(crate) fn new(nodes: u64, voters: u64) -> Self {
+        let founding = Membership::of_voters((1..=voters).map(NodeId));
         Self {
-            majority: usize::try_from(nodes / 2 + 1).expect("few servers"),
+            memberships: BTreeMap::from([((LogIndex(0), Term(0)), founding)]),
             held: (1..=nodes).map(|id| (NodeId(id), Held::default())).collect(),
             leaders: BTreeMap::new(),
             committed: Vec::new(),
@@ -133,6 +135,31 @@ impl Oracle {
 
     fn held(&mut self, id: NodeId) -> &mut Held {
         self.held.get_mut(&id).expect("it is a server")
+    }
+
+    /// Whether any log ever named it.
+    pub(crate) fn was_member(&self, id: NodeId) -> bool {
+        self.memberships.values().any(|membership| membership.all().contains(&id))
+    }
+
+    /// Whether those for whom `holds` is true were a majority when the entry at `index` was committed: by the membership that was in
+    /// force then, which is that of the entry's append, or a later one. `in_log` says of an index and a term whether such an entry is
+    /// in the log that counts.
+    fn is_majority(
+        &self,
+        index: LogIndex,
+        in_log: impl Fn(LogIndex, Term) -> bool,
+        holds: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let known = self.memberships.iter().filter(|((at, term), _)| at.0 == 0 || in_log(*at, *term));
+        let at_append = known.clone().take_while(|((at, _), _)| *at <= index).last();
+        let later = known.skip_while(|((at, _), _)| *at <= index);
+        at_append.into_iter().chain(later).any(|(_, membership)| {
+            let majority = |voters: &BTreeSet<NodeId>| {
+                voters.is_empty() || 2 * voters.iter().filter(|id| holds(**id)).count() > voters.len()
+            };
+            majority(&membership.voters) && majority(&membership.voters_outgoing)
+        })
     }
 
     /// The highest revision that was acknowledged so far.
@@ -229,6 +256,9 @@ impl Oracle {
                 );
             }
             held.log.push(stamp);
+            if let Payload::Membership(membership) = &entry.payload {
+                self.memberships.insert((entry.index, entry.term), membership.clone());
+            }
         }
         Ok(())
     }
@@ -353,10 +383,13 @@ impl Oracle {
         let own = entries.iter().rev().find(|entry| Some(entry.term) == leads);
         let (Some(term), Some(last)) = (leads, own) else { return Ok(()) };
         let counts = |held: &Held| held.counts.get(&term).is_some_and(|upto| *upto >= last.index);
-        let others = self.held.iter().filter(|(other, held)| **other != id && counts(held)).count();
-        if others + 1 < self.majority {
+        let holds = |other: NodeId| other == id || counts(&self.held[&other]);
+        let log = &self.held[&id].log;
+        let in_log = |at: LogIndex, term| log.get(place(at) - 1).is_some_and(|stamp| stamp.term == term);
+        if !self.is_majority(last.index, in_log, holds) {
+            let others: Vec<_> = self.held.keys().filter(|other| **other != id && holds(**other)).collect();
             return broken!(
-                "server {id} leads term {term} and applies {}, and {others} others with whole disks said that they \
+                "server {id} leads term {term} and applies {}, and with whole disks only {others:?} beside it said that they \
                  hold it",
                 last.index
             );
@@ -406,16 +439,18 @@ impl Oracle {
     ///
     /// `damaged` servers held what they promised when they promised it; what they lost since is made good before they
     /// count again.
-    pub(crate) fn acknowledges(&mut self, revision: LogIndex, damaged: usize) -> Checked {
+    pub(crate) fn acknowledges(&mut self, revision: LogIndex, damaged: &BTreeSet<NodeId>) -> Checked {
         let at = place(revision);
         let Some(committed) = self.committed.get(at - 1) else {
             return broken!("revision {revision} is acknowledged, and nobody has applied it");
         };
-        let holders =
-            self.held.values().filter(|held| held.disk.get(at - 1) == Some(&committed.stamp)).count();
-        if holders + damaged < self.majority {
+        let on_disk = |id: &NodeId| self.held[id].disk.get(at - 1) == Some(&committed.stamp);
+        let committed_at = |at: LogIndex| self.committed.get(place(at) - 1);
+        let in_log = |at, term| committed_at(at).is_none_or(|committed| committed.stamp.term == term);
+        if !self.is_majority(revision, in_log, |id| damaged.contains(&id) || on_disk(&id)) {
+            let holders: Vec<_> = self.held.keys().filter(|id| on_disk(id)).collect();
             return broken!(
-                "on disk on a majority: revision {revision} is acknowledged, and {holders} servers have it on disk"
+                "on disk on a majority: revision {revision} is acknowledged, and {holders:?} have it on disk"
             );
         }
         self.acknowledged = self.acknowledged.max(revision.0);
@@ -456,7 +491,7 @@ mod tests {
 
     #[test]
     fn two_leaders_in_a_term_are_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         oracle.leads(A, Term(1)).unwrap();
         oracle.leads(B, Term(2)).unwrap();
         breaks(oracle.leads(B, Term(1)), "election safety");
@@ -464,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_cuts_its_log_is_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         keep(&mut oracle, A, vec![entry(1, 1, "a")]);
         let cut = Write { truncate_to: Some(LogIndex(0)), ..Write::default() };
         oracle.leads(A, Term(1)).unwrap();
@@ -475,10 +510,10 @@ mod tests {
 
     #[test]
     fn logs_that_do_not_match_are_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
         breaks(oracle.appends(B, &write(vec![entry(1, 1, "other")])), "log matching");
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 2, "b")]);
         keep(&mut oracle, B, vec![entry(1, 2, "c")]);
         breaks(oracle.appends(B, &write(vec![entry(2, 2, "b")])), "log matching");
@@ -486,7 +521,7 @@ mod tests {
 
     #[test]
     fn a_leader_without_a_committed_entry_is_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         oracle.leads(A, Term(1)).unwrap();
         keep(&mut oracle, C, vec![entry(1, 1, "a")]);
         oracle.applies(C, &[entry(1, 1, "a")]).unwrap();
@@ -496,7 +531,7 @@ mod tests {
     #[test]
     fn a_leader_that_counts_a_damaged_server_is_noticed() {
         let leads_with = |is_damaged| {
-            let mut oracle = Oracle::new(3);
+            let mut oracle = Oracle::new(3, 3);
             for id in [A, B] {
                 keep(&mut oracle, id, vec![entry(1, 1, "a")]);
             }
@@ -524,7 +559,7 @@ mod tests {
 
     #[test]
     fn a_late_leader_of_an_earlier_term_need_not_have_what_was_committed_after_it() {
-        let mut oracle = Oracle::new(5);
+        let mut oracle = Oracle::new(5, 5);
         oracle.leads(A, Term(3)).unwrap();
         keep(&mut oracle, C, vec![entry(1, 3, "a")]);
         oracle.applies(C, &[entry(1, 3, "a")]).unwrap();
@@ -533,7 +568,7 @@ mod tests {
 
     #[test]
     fn two_entries_at_one_index_are_noticed_when_they_are_applied() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         keep(&mut oracle, A, vec![entry(1, 1, "a")]);
         keep(&mut oracle, B, vec![entry(1, 2, "b")]);
         oracle.applies(A, &[entry(1, 1, "a")]).unwrap();
@@ -542,7 +577,7 @@ mod tests {
 
     #[test]
     fn what_is_promised_or_applied_before_it_is_on_disk_is_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         oracle.appends(A, &write(vec![entry(1, 1, "a")])).unwrap();
         breaks(oracle.promises_entries(A, Term(1), LogIndex(1), false), "durable before promised");
         breaks(oracle.applies(A, &[entry(1, 1, "a")]), "not on its disk");
@@ -554,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_forgets_without_a_word_is_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         keep(&mut oracle, A, vec![entry(1, 1, "a"), entry(2, 1, "b")]);
         breaks(oracle.started(A, LogIndex(0), &[entry(1, 1, "a")], HardState::default()), "had 2 on disk");
         let damaged = HardState { damaged: true, ..HardState::default() };
@@ -569,7 +604,7 @@ mod tests {
     fn a_cut_that_was_under_way_may_be_on_disk_or_not_and_nothing_else_may() {
         let before = [entry(1, 1, "a"), entry(2, 1, "b"), entry(3, 1, "c")];
         let with_cut = || {
-            let mut oracle = Oracle::new(3);
+            let mut oracle = Oracle::new(3, 3);
             keep(&mut oracle, A, before.to_vec());
             let cut = Write {
                 id: WriteId(2),
@@ -594,19 +629,19 @@ mod tests {
 
     #[test]
     fn what_is_acknowledged_without_a_majority_is_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         keep(&mut oracle, A, vec![entry(1, 1, "a")]);
-        breaks(oracle.acknowledges(LogIndex(1), 0), "nobody has applied it");
+        breaks(oracle.acknowledges(LogIndex(1), &BTreeSet::new()), "nobody has applied it");
         oracle.applies(A, &[entry(1, 1, "a")]).unwrap();
-        breaks(oracle.acknowledges(LogIndex(1), 0), "on disk on a majority");
+        breaks(oracle.acknowledges(LogIndex(1), &BTreeSet::new()), "on disk on a majority");
         keep(&mut oracle, B, vec![entry(1, 1, "a")]);
-        oracle.acknowledges(LogIndex(1), 0).unwrap();
+        oracle.acknowledges(LogIndex(1), &BTreeSet::new()).unwrap();
         assert_eq!(oracle.acknowledged(), 1);
     }
 
     #[test]
     fn servers_that_come_to_different_states_are_noticed() {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, 3);
         oracle.applied(A, LogIndex(1), 7).unwrap();
         breaks(oracle.applied(B, LogIndex(1), 8), "another state");
     }

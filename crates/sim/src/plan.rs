@@ -44,10 +44,12 @@ pub enum Class {
     Clients,
     /// Leaders are told to hand over.
     Handovers,
+    /// Servers come in as learners, become voters, and go.
+    Members,
 }
 
 /// All kinds of fault.
-pub const CLASSES: [Class; 15] = [
+pub const CLASSES: [Class; 16] = [
     Class::Kill,
     Class::Power,
     Class::Rot,
@@ -63,6 +65,7 @@ pub const CLASSES: [Class; 15] = [
     Class::Clocks,
     Class::Clients,
     Class::Handovers,
+    Class::Members,
 ];
 
 /// Whom a fault strikes.
@@ -85,6 +88,17 @@ pub struct Crash {
     pub rot: bool,
     /// Its state machine's store comes back empty.
     pub engine_lost: bool,
+}
+
+/// How the members are to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MembersChange {
+    /// A server that never was a member becomes a learner.
+    AddLearner,
+    /// All learners become voters.
+    Promote,
+    /// A voter goes: the one at this place among them. Three stay in any case.
+    RemoveVoter(usize),
 }
 
 /// What goes wrong.
@@ -173,6 +187,8 @@ pub enum Fault {
         /// Who is to lead; `None`: it chooses.
         to: Option<NodeId>,
     },
+    /// The leader is told to change the members.
+    Members(MembersChange),
     /// What clients and a server say to each other is lost.
     ClientsCut {
         /// Which server.
@@ -262,6 +278,8 @@ pub struct Plan {
     pub seed: u64,
     /// Servers.
     pub nodes: u64,
+    /// How many of them, the first ones, vote from the beginning. The others are no members until they are made so.
+    pub voters: u64,
     /// When faults end and everything is healed.
     pub faults_end: Time,
     /// What is usual.
@@ -300,9 +318,13 @@ impl Plan {
             climate.drift_ppm = 0;
             climate.skew_ms = 0;
         }
+        // A cluster whose members change keeps three voters, and has a few servers to begin with that are none.
+        let voters = nodes;
+        let changes = classes.contains(&Class::Members) && voters >= 3;
+        let nodes = if changes { voters + rng.u64(1..=3) } else { voters };
         let mut drawing = Drawing { rng: &mut rng, nodes };
         let mut faults = Vec::new();
-        for class in classes {
+        for class in classes.into_iter().filter(|class| *class != Class::Members || changes) {
             let every = Time::ms(drawing.rng.u64(500..20_000));
             let mut at = drawing.spread(Time(0), every);
             while at < faults_end {
@@ -312,7 +334,7 @@ impl Plan {
         }
         faults.retain(|planned| planned.at < faults_end);
         faults.sort_by_key(|planned| planned.at);
-        Self { seed, nodes, faults_end, climate, faults }
+        Self { seed, nodes, voters, faults_end, climate, faults }
     }
 }
 
@@ -428,6 +450,11 @@ impl Drawing<'_> {
                 let to = self.rng.bool().then(|| self.server());
                 Fault::HandOver { target, to }
             }
+            Class::Members => Fault::Members(match self.rng.u32(..4) {
+                0 => MembersChange::AddLearner,
+                1 | 2 => MembersChange::Promote,
+                _ => MembersChange::RemoveVoter(self.rng.usize(..8)),
+            }),
         };
         faults.push(Planned { at, fault, left_out: false });
     }
@@ -532,6 +559,9 @@ impl fmt::Display for Fault {
             Self::ClockJump { target, by_ms } => write!(f, "the clock of {target} jumps by {by_ms} ms"),
             Self::HandOver { target, to: Some(to) } => write!(f, "{target} is to hand over to server {to}"),
             Self::HandOver { target, to: None } => write!(f, "{target} is to hand over"),
+            Self::Members(MembersChange::AddLearner) => f.write_str("a server is to become a learner"),
+            Self::Members(MembersChange::Promote) => f.write_str("all learners are to become voters"),
+            Self::Members(MembersChange::RemoveVoter(_)) => f.write_str("a voter is to go"),
             Self::ClientsCut { target, lasts } => {
                 write!(f, "clients and {target} do not hear each other, for {lasts} s")
             }

@@ -44,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) disk_delay: Time,
     /// Clients do not reach it: faults that do so at the moment.
     pub(crate) clients_cut: u32,
+    /// It was removed from the cluster, and never starts again.
+    pub(crate) retired: bool,
     /// Its disk says that it is nearly full: faults that do so at the moment.
     pub(crate) disk_full: u32,
     /// What its disk will say nothing about, when it writes the next batch.
@@ -125,9 +127,9 @@ pub(crate) enum Refused {
 }
 
 impl Server {
-    pub(crate) fn new(id: NodeId, nodes: u64, climate: &Climate, rng: &mut Rng) -> Self {
+    pub(crate) fn new(id: NodeId, voters: u64, climate: &Climate, rng: &mut Rng) -> Self {
         let disk = MemDisk::new(MemDiskOptions { seed: rng.u64(..), ..MemDiskOptions::default() });
-        let members = (1..=nodes).map(|id| FoundingMember {
+        let members = (1..=voters).map(|id| FoundingMember {
             node: NodeId(id),
             peer_address: format!("server-{id}:7001"),
             client_address: format!("server-{id}:7000"),
@@ -150,6 +152,7 @@ impl Server {
             paused: false,
             disk_delay: Time(0),
             clients_cut: 0,
+            retired: false,
             disk_full: 0,
             lie: None,
             error_armed: None,

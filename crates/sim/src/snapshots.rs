@@ -1,7 +1,7 @@
 //! Snapshots on their way from one server to another: chunk after chunk over a connection of their own, which breaks and is
 //! made again as long as both are up.
 
-use raftmap_raft::{GroupId, LogIndex, NodeId, Snapshot, StateId};
+use raftmap_raft::{GroupId, LogIndex, Membership, NodeId, Snapshot, StateId};
 use raftmap_replica::Event;
 use raftmap_state::{MemoryEngine, MemoryIngest, MemorySnapshot, SnapshotInstall, SnapshotReader};
 
@@ -134,7 +134,7 @@ impl World {
         self.trace.note(self.now, "snapshot", &[id.0, position.index.0], || {
             format!("server {id} has a snapshot of {} up to {}", transfer.from, position.index)
         });
-        let founding = raftmap_raft::Membership::of_voters(self.ids());
+        let founding = Membership::of_voters((1..=self.plan.voters).map(NodeId));
         let membership = header.membership.map_or(founding, |(_, membership)| membership);
         let server = self.server(id);
         let state = server.engines.last_key_value().map_or(StateId(0), |(last, _)| StateId(last.0 + 1));

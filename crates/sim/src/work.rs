@@ -85,6 +85,10 @@ impl World {
         let (leading, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(leads);
         for effect in others.into_iter().chain(leading) {
             self.carry_out(id, effect)?;
+            // It was removed: what it wanted beside that does not happen any more.
+            if self.servers[&id].running.is_none() {
+                return Ok(());
+            }
         }
         // One that was stopped for long may win an election and hear of a later one in the same moment.
         if led_and_follows {
@@ -149,10 +153,8 @@ impl World {
                 }
                 Ok(())
             }
-            Effect::RefusePeer { peer, reason } => {
-                broken!("server {id} refuses server {peer}, and both are who they were: {reason}")
-            }
-            Effect::Stop { reason } => broken!("server {id} is expelled: {reason}"),
+            Effect::RefusePeer { peer, reason } => self.refused(id, peer, &reason),
+            Effect::Stop { reason } => self.expelled(id, &reason),
             Effect::Notice(notice) => self.notice(id, &notice),
         }
     }
@@ -390,7 +392,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, id: NodeId) -> Checked {
-        if self.servers[&id].is_up() {
+        if self.servers[&id].is_up() || self.servers[&id].retired {
             return Ok(());
         }
         // Whoever has not noticed yet that it was down does now.

@@ -182,6 +182,8 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     /// The search through its history came to an end.
     pub(crate) searched: bool,
+    /// Counts the changes of members that were asked for.
+    pub(crate) changes: u64,
 }
 
 impl World {
@@ -191,11 +193,12 @@ impl World {
         let mut rng = seeds.fork();
         let clients = Clients::new(&plan.climate, plan.nodes, seeds.fork());
         let ids = || (1..=plan.nodes).map(NodeId);
-        let servers = ids().map(|id| (id, Server::new(id, plan.nodes, &plan.climate, &mut rng))).collect();
+        let servers = ids().map(|id| (id, Server::new(id, plan.voters, &plan.climate, &mut rng))).collect();
         Self {
             network: Network::new(plan.nodes, plan.climate.network, plan.climate.chaos),
-            oracle: Oracle::new(plan.nodes),
-            budget: Budget::new(plan.nodes),
+            oracle: Oracle::new(plan.nodes, plan.voters),
+            // Members change down to three voters.
+            budget: Budget::new(if plan.nodes > plan.voters { 3 } else { plan.voters }),
             deferred: ids().map(|id| (id, Vec::new())).collect(),
             servers,
             clients,
@@ -210,6 +213,7 @@ impl World {
             attempts: BTreeMap::new(),
             healed: false,
             searched: false,
+            changes: 0,
         }
     }
 

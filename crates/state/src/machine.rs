@@ -169,9 +169,7 @@ impl<E: Engine> StateMachine<E> {
         let result = match &entry.payload {
             Payload::Noop => Ok(Answer::Done),
             Payload::Membership(membership) => {
-                let row = encode_membership(position.index, membership);
-                overlay.set(Bytes::from_static(&table::MEMBERSHIP_KEY), row);
-                self.membership = Some((position.index, membership.clone()));
+                self.change_members(overlay, position.index, membership);
                 Ok(Answer::Done)
             }
             Payload::Command(bytes) => self.command(overlay, position.index, bytes.clone())?,
@@ -184,6 +182,24 @@ impl<E: Engine> StateMachine<E> {
         self.applied.running_digest = digest.finish(&encode_result(&result)).0;
         self.applied.position = position;
         Ok(result)
+    }
+
+    /// Puts a membership in force. Who is in it no more is remembered for ever: its id is never used again. A voter is always
+    /// in the joint configuration before the one that leaves it out, and a learner came in by an entry, so that the one before
+    /// names whoever goes.
+    fn change_members(
+        &mut self,
+        overlay: &mut Overlay<E::Snapshot>,
+        index: LogIndex,
+        membership: &Membership,
+    ) {
+        let stays = membership.all();
+        let before = self.membership.as_ref().map(|(_, before)| before.all()).unwrap_or_default();
+        for gone in before.difference(&stays) {
+            overlay.set(table::removed_key(*gone), Bytes::new());
+        }
+        overlay.set(Bytes::from_static(&table::MEMBERSHIP_KEY), encode_membership(index, membership));
+        self.membership = Some((index, membership.clone()));
     }
 
     fn command(

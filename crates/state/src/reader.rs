@@ -142,6 +142,19 @@ impl<E: Engine> Reader<E> {
         Ok(members)
     }
 
+    /// Those that were members and are none any more, in the order of their ids.
+    ///
+    /// # Errors
+    /// If the engine fails: the node ends.
+    pub fn removed(&self) -> Result<Vec<NodeId>, StateError> {
+        let (start, end) = table::REMOVED_SPAN;
+        let mut removed = Vec::new();
+        for row in self.engine.snapshot().range(&start, &end) {
+            removed.push(table::decode_removed_key(&row?.0)?);
+        }
+        Ok(removed)
+    }
+
     /// What was recorded about one member.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ struct Committed {
 enum Request {
     Proposal { node: NodeId, command: Bytes },
     Read { node: NodeId, not_before: LogIndex },
+    Change { node: NodeId },
 }
 
 impl Checks {
@@ -53,6 +54,10 @@ impl Checks {
         self.waiting.insert(ctx, Request::Proposal { node, command });
     }
 
+    pub(crate) fn change_began(&mut self, node: NodeId, ctx: Ctx) {
+        self.waiting.insert(ctx, Request::Change { node });
+    }
+
     pub(crate) fn read_began(&mut self, node: NodeId, ctx: Ctx) {
         self.waiting.insert(ctx, Request::Read { node, not_before: self.acknowledged });
     }
@@ -60,7 +65,9 @@ impl Checks {
     /// Nobody waits for answers of a node that crashed.
     pub(crate) fn crashed(&mut self, node: NodeId) {
         self.waiting.retain(|_, request| match request {
-            Request::Proposal { node: at, .. } | Request::Read { node: at, .. } => *at != node,
+            Request::Proposal { node: at, .. }
+            | Request::Read { node: at, .. }
+            | Request::Change { node: at } => *at != node,
         });
     }
 
@@ -168,12 +175,23 @@ impl Checks {
             assert_eq!(committed, Some(entry.term), "n{} applies what is not committed", node.id);
         }
         for (index, ctx) in proposals {
-            let Some(Request::Proposal { node: at, command }) = self.waiting.remove(ctx) else {
-                panic!("c{ctx} does not wait for an entry");
+            let entry = entries.iter().find(|entry| entry.index == *index).expect("an entry of these");
+            let at = match self.waiting.remove(ctx) {
+                Some(Request::Proposal { node: at, command }) => {
+                    assert_eq!(
+                        entry.payload,
+                        Payload::Command(command),
+                        "c{ctx} is answered for another command"
+                    );
+                    at
+                }
+                Some(Request::Change { node: at }) => {
+                    assert!(matches!(entry.payload, Payload::Membership(_)), "c{ctx} was to change members");
+                    at
+                }
+                _ => panic!("c{ctx} does not wait for an entry"),
             };
             assert_eq!(at, node.id, "c{ctx} is answered elsewhere");
-            let entry = entries.iter().find(|entry| entry.index == *index).expect("an entry of these");
-            assert_eq!(entry.payload, Payload::Command(command), "c{ctx} is answered for another command");
             self.acknowledged = self.acknowledged.max(*index);
         }
     }
@@ -195,7 +213,7 @@ impl Checks {
                 assert!(!applied, "{command:?} was applied");
                 self.refused.insert(command);
             }
-            Request::Proposal { .. } => {}
+            Request::Proposal { .. } | Request::Change { .. } => {}
             Request::Read { .. } => assert_eq!(outcome, Outcome::NotApplied, "a read changes nothing"),
         }
     }
@@ -229,8 +247,15 @@ impl Checks {
                 None => {
                     let position = LogPosition { index, term };
                     let durable = |node: &&Node| node.disk.hard_state().damaged || node.disk.holds(position);
-                    let count = nodes.values().filter(durable).count();
-                    assert!(2 * count > nodes.len(), "n{id} commits {index}, which {count} nodes hold");
+                    let membership = raft.membership();
+                    for voters in [&membership.voters, &membership.voters_outgoing] {
+                        let held =
+                            nodes.values().filter(|node| voters.contains(&node.id)).filter(durable).count();
+                        assert!(
+                            voters.is_empty() || 2 * held > voters.len(),
+                            "n{id} commits {index}, which {held} of {voters:?} hold"
+                        );
+                    }
                     self.committed.push(Committed { term, by: status.term });
                 }
             }

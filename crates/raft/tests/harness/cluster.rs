@@ -20,6 +20,8 @@ pub(crate) struct Cluster {
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
+    /// Who votes before anything changed that.
+    founders: Vec<NodeId>,
     ctxs: u64,
 }
 
@@ -31,15 +33,17 @@ pub(crate) struct Envelope {
 }
 
 impl Cluster {
-    /// Nodes 1 to `count`, with empty disks, all up. `config` is theirs but for the id and the seed.
-    pub(crate) fn new(count: u64, config: &Config) -> Self {
+    /// Nodes 1 to `count`, with empty disks, all up, of which the first so many are the founding voters. `config` is theirs but
+    /// for the id and the seed.
+    pub(crate) fn new(count: u64, voters: u64, config: &Config) -> Self {
         let nodes = (1..=count).map(NodeId).map(|id| (id, Node::new(Config { id, ..config.clone() })));
         let mut cluster = Self {
             nodes: nodes.collect(),
             network: Vec::new(),
             cut: BTreeSet::new(),
-            checks: Checks::new((1..=count).map(NodeId)),
+            checks: Checks::new((1..=voters).map(NodeId)),
             trace: Trace::default(),
+            founders: (1..=voters).map(NodeId).collect(),
             ctxs: 0,
         };
         for id in cluster.ids() {
@@ -247,6 +251,17 @@ impl Cluster {
         self.step_together(id, inputs);
     }
 
+    pub(crate) fn change_members(
+        &mut self,
+        id: NodeId,
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    ) {
+        let ctx = self.next_ctx();
+        self.checks.change_began(id, ctx);
+        self.step(id, Input::ChangeMembers { ctx, voters, learners });
+    }
+
     pub(crate) fn read(&mut self, id: NodeId) {
         let ctx = self.next_ctx();
         self.checks.read_began(id, ctx);
@@ -281,9 +296,9 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: NodeId) {
-        let voters = self.ids();
+        let founders = self.founders.clone();
         let node = self.node(id);
-        node.start(&voters);
+        node.start(&founders);
         let (disk, applied) = (&self.nodes[&id].disk, self.nodes[&id].applied);
         self.checks.restored(disk.base(), disk.entries());
         self.trace.line(|| {

@@ -6,6 +6,9 @@ pub(crate) enum Command {
     Cluster {
         #[arg(key)]
         nodes: u64,
+        /// How many of them vote from the beginning; else all.
+        #[arg(key)]
+        voters: Option<u64>,
         /// Appends on their way to one follower.
         #[arg(key)]
         window: Option<usize>,
@@ -53,6 +56,14 @@ pub(crate) enum Command {
     Tick(u64, u64),
     /// Proposes commands, all before the node acts.
     Propose(u64, Vec<(String, String)>),
+    /// Lets a leader change who votes and who learns.
+    Members {
+        id: u64,
+        #[arg(key)]
+        voters: String,
+        #[arg(key)]
+        learners: Option<String>,
+    },
     /// Begins a read.
     Read(u64),
     /// Delivers what is on its way now: all, or what goes to one node, or from one node.

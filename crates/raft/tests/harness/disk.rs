@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use raftmap_raft::{
-    Base, Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Restored, StateId, Term, Write,
-    WriteId,
+    Base, Entry, HardState, LogIndex, LogPosition, Membership, NodeId, Payload, Restored, StateId, Term,
+    Write, WriteId,
 };
 
 #[derive(Debug, Default)]
@@ -150,8 +150,15 @@ impl Disk {
             last: self.last().index,
             state: self.state().0,
             applied,
-            memberships: vec![(self.base().index, membership)],
+            memberships: std::iter::once((self.base().index, membership)).chain(self.memberships()).collect(),
         }
+    }
+
+    fn memberships(&self) -> impl Iterator<Item = (LogIndex, Membership)> {
+        self.log.entries.iter().filter_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some((entry.index, membership.clone())),
+            _ => None,
+        })
     }
 
     /// The entries that are synced.

@@ -1,9 +1,11 @@
 //! How what happens is written down. `4@2` is the place in the log with index 4 and term 2.
 
+use std::collections::BTreeSet;
+
 use raftmap_raft::{
-    Action, Append, AppendReply, AppendResult, Base, Body, DamageId, Entry, Event, FailReason, FetchPurpose,
-    HardState, LogIndex, LogPosition, Message, NodeId, Outcome, Payload, Status, StepDownReason,
-    TransferFailure, Write,
+    Action, Append, AppendReply, AppendResult, Base, Body, ChangeRefusal, DamageId, Entry, Event, FailReason,
+    FetchPurpose, HardState, LogIndex, LogPosition, Membership, Message, NodeId, Outcome, Payload, Status,
+    StepDownReason, TransferFailure, Write,
 };
 
 /// Lines that are kept only if somebody wants to see them.
@@ -34,8 +36,20 @@ pub(crate) fn payload(payload: &Payload) -> String {
         Payload::Noop => "-".into(),
         Payload::Command(bytes) if bytes.len() > 20 => format!("({} bytes)", bytes.len()),
         Payload::Command(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Payload::Membership(_) => "members".into(),
+        Payload::Membership(membership) => members(membership),
     }
+}
+
+fn members(Membership { voters, voters_outgoing, learners }: &Membership) -> String {
+    let ids = |ids: &BTreeSet<NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let mut drawn = format!("voters {}", ids(voters));
+    if !voters_outgoing.is_empty() {
+        drawn += &format!(" before {}", ids(voters_outgoing));
+    }
+    if !learners.is_empty() {
+        drawn += &format!(" learners {}", ids(learners));
+    }
+    drawn
 }
 
 pub(crate) fn entries(entries: &[Entry]) -> String {
@@ -156,6 +170,13 @@ fn fail_reason(reason: FailReason) -> String {
         FailReason::NotLeader { leader: None } => "no leader".into(),
         FailReason::LeadershipLost => "leadership lost".into(),
         FailReason::HandingOver { to } => format!("handing over to n{to}"),
+        FailReason::Members(refusal) => match refusal {
+            ChangeRefusal::NotAMembership => "that is no membership".into(),
+            ChangeRefusal::NothingToChange => "nothing to change".into(),
+            ChangeRefusal::Busy => "another change or term is not settled".into(),
+            ChangeRefusal::NotCaughtUp { id } => format!("n{id} has not caught up"),
+            ChangeRefusal::NoQuorum { fit, voters } => format!("{fit} of {voters} voters would be there"),
+        },
         FailReason::Overloaded => "overloaded".into(),
         FailReason::TooLarge { limit_bytes } => format!("more than {limit_bytes} bytes"),
     }
@@ -176,6 +197,9 @@ fn event(event: &Event) -> String {
         }
         Event::SteppedDown { term, reason: StepDownReason::DiskStalled } => {
             format!("steps down in t{term}: disk stalled")
+        }
+        Event::SteppedDown { term, reason: StepDownReason::Removed } => {
+            format!("steps down in t{term}: it does not vote any more")
         }
         Event::HandingOver { to } => format!("hands over to n{to}"),
         Event::TransferFailed { to, reason } => {

@@ -29,8 +29,8 @@ impl Runner for Script {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &Context) -> Result<String, Box<dyn Error>> {
-        if let Command::Cluster { nodes, .. } = command {
-            let mut cluster = Cluster::new(*nodes, &config(command));
+        if let Command::Cluster { nodes, voters, .. } = command {
+            let mut cluster = Cluster::new(*nodes, voters.unwrap_or(*nodes), &config(command));
             cluster.trace.on = true;
             *self = Self { cluster: Some(cluster), delayed: Vec::new() };
             return Ok(String::new());
@@ -48,6 +48,7 @@ fn config(command: &Command) -> Config {
         Config { election_ticks: 10, heartbeat_ticks: 3, disk_stall_ticks: 15, ..Config::new(NodeId(0), 1) };
     let Command::Cluster {
         nodes: _,
+        voters: _,
         window,
         window_bytes,
         append_bytes,
@@ -90,6 +91,15 @@ fn run(cluster: &mut Cluster, delayed: &mut Vec<Envelope>, command: &Command) ->
         Command::Propose(id, commands) => {
             let commands = commands.iter().map(|(key, value)| Bytes::from(format!("{key}={value}")));
             cluster.propose(n(*id), commands.collect());
+        }
+        Command::Members { id, voters, learners } => {
+            let ids = |text: &str| -> Result<_, Box<dyn Error>> {
+                Ok(text
+                    .split_whitespace()
+                    .map(|id| id.parse().map(NodeId))
+                    .collect::<Result<BTreeSet<_>, _>>()?)
+            };
+            cluster.change_members(n(*id), ids(voters)?, ids(learners.as_deref().unwrap_or_default())?);
         }
         Command::Read(id) => cluster.read(n(*id)),
         Command::Deliver { to, from, count } => deliver(cluster, *to, *from, count.unwrap_or(usize::MAX)),

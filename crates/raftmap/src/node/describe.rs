@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use raftmap_proto::v1;
-use raftmap_raft::{FollowerStatus, NodeId, RoleName};
+use raftmap_raft::{FollowerStatus, Membership, NodeId, RoleName};
 use raftmap_replica::ReplicaStatus;
 
 use super::{Node, VERSION};
@@ -15,28 +15,29 @@ impl Node {
     }
 
     pub(super) fn describe_members(&self, status: &ReplicaStatus) -> v1::MembersResponse {
-        let member = |id: &NodeId| v1::Member {
+        let member = |id: NodeId| v1::Member {
             id: id.0,
-            client_address: self.client_address(*id).unwrap_or_default().to_owned(),
-            role: v1::member::Role::VOTER.into(),
-            leader: status.raft.leader == Some(*id),
-            version: if *id == status.raft.id { VERSION.to_owned() } else { String::new() },
+            client_address: self.client_address(id).unwrap_or_default().to_owned(),
+            role: role(&status.membership, id).into(),
+            leader: status.raft.leader == Some(id),
+            version: if id == status.raft.id { VERSION.to_owned() } else { String::new() },
         };
         v1::MembersResponse {
             term: status.raft.term.0,
-            members: status.voters.iter().map(member).collect(),
+            members: status.membership.all().into_iter().map(member).collect(),
             ..v1::MembersResponse::default()
         }
     }
 
     pub(super) fn describe_status(&self, status: &ReplicaStatus) -> v1::StatusResponse {
-        let members = status.voters.iter().map(|id| {
-            if *id == status.raft.id {
+        let members = status.membership.all().into_iter().map(|id| {
+            let member = if id == status.raft.id {
                 self.describe_self(status)
             } else {
-                let follower = status.raft.followers.iter().find(|follower| follower.id == *id);
-                self.describe_other(*id, status, follower)
-            }
+                let follower = status.raft.followers.iter().find(|follower| follower.id == id);
+                self.describe_other(id, status, follower)
+            };
+            v1::MemberStatus { role: role(&status.membership, id).into(), ..member }
         });
         v1::StatusResponse {
             request_id: String::new(),
@@ -95,8 +96,11 @@ impl Node {
         v1::MemberStatus {
             id: id.0,
             client_address: self.client_address(id).unwrap_or_default().to_owned(),
-            role: v1::member::Role::VOTER.into(),
             ..v1::MemberStatus::default()
         }
     }
+}
+
+fn role(membership: &Membership, id: NodeId) -> v1::member::Role {
+    if membership.is_voter(id) { v1::member::Role::VOTER } else { v1::member::Role::LEARNER }
 }

@@ -172,6 +172,7 @@ impl Node {
             Reason::Behind { .. } => (Code::Behind, None),
             Reason::StateLost => (Code::NodeUnfit, None),
             Reason::DiskFull { reserve_bytes, .. } => (Code::DiskFull, Some(reserve_bytes)),
+            Reason::Members(_) | Reason::MemberRemoved { .. } => (Code::Invalid, None),
             Reason::ShuttingDown => (Code::ShuttingDown, None),
             Reason::Unsupported => (Code::Unsupported, None),
             Reason::Refused(refusal) => (refusal.code().into(), refusal.limit()),

@@ -28,6 +28,7 @@ pub(crate) mod table {
     const LARGE_ANSWERS: u8 = 6;
     const MEMBERS: u8 = 7;
     const MEMBERSHIP: u8 = 8;
+    const REMOVED: u8 = 9;
 
     /// Whose row a row is.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub(crate) mod table {
         LargeAnswers,
         Members,
         Membership,
+        Removed,
     }
 
     /// The table of a row, by its key. A table of one row has one key.
@@ -54,6 +56,7 @@ pub(crate) mod table {
             Some(&LARGE_ANSWERS) => Table::LargeAnswers,
             Some(&MEMBERS) => Table::Members,
             Some(&MEMBERSHIP) => Table::Membership,
+            Some(&REMOVED) => Table::Removed,
             Some(&value) => return Err(DecodeError::Unknown { what: "table", value }),
         };
         if matches!(table, Table::Applied | Table::Membership) {
@@ -70,6 +73,7 @@ pub(crate) mod table {
     pub(crate) const ANSWERS_SPAN: Span = ([ANSWERS], [ANSWERS + 1]);
     pub(crate) const LARGE_ANSWERS_SPAN: Span = ([LARGE_ANSWERS], [LARGE_ANSWERS + 1]);
     pub(crate) const MEMBERS_SPAN: Span = ([MEMBERS], [MEMBERS + 1]);
+    pub(crate) const REMOVED_SPAN: Span = ([REMOVED], [REMOVED + 1]);
     pub(crate) const ALL_SPAN: Span = ([0], [u8::MAX]);
 
     /// The one row of [`super::Applied`].
@@ -140,6 +144,17 @@ pub(crate) mod table {
 
     pub(crate) fn member_key(id: NodeId) -> Bytes {
         key(MEMBERS, &[&id.0.to_be_bytes()])
+    }
+
+    /// A member that is none any more; the row has no value.
+    pub(crate) fn removed_key(id: NodeId) -> Bytes {
+        key(REMOVED, &[&id.0.to_be_bytes()])
+    }
+
+    pub(crate) fn decode_removed_key(row_key: &Bytes) -> Result<NodeId, DecodeError> {
+        let (id, next) = big_endian(row_key, 1)?;
+        end(row_key, next)?;
+        Ok(NodeId(id))
     }
 
     /// A longer key would be a second row of what may have one.

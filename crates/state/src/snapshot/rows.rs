@@ -46,6 +46,12 @@ impl SeenRows {
                     return Err(DecodeError::Malformed { what: "member row" });
                 }
             }
+            Table::Removed => {
+                table::decode_removed_key(key)?;
+                if !value.is_empty() {
+                    return Err(DecodeError::Malformed { what: "row of a removed member" });
+                }
+            }
             Table::Membership => self.membership = Some(decode_membership(value)?),
         }
         Ok(())

@@ -88,6 +88,9 @@ fn reason_into_wire(reason: Reason) -> Wire {
         Reason::DiskFull { free_bytes, reserve_bytes } => {
             Wire::DiskFull(peer::DiskFull { free_bytes, reserve_bytes })
         }
+        Reason::Members(_) | Reason::MemberRemoved { .. } => {
+            unreachable!("a change of members is not passed on")
+        }
         Reason::ShuttingDown => Wire::ShuttingDown(peer::Nothing {}),
         Reason::Unsupported => Wire::Unsupported(peer::Nothing {}),
         Reason::Refused(refusal) => Wire::Refused(encode_result(&Err(refusal))),
