@@ -135,7 +135,7 @@ impl Cluster {
     }
 
     /// Takes in what a server says of the members. What is older than what is known changes nothing.
-    fn adopt(&self, response: &MembersResponse) {
+    pub(crate) fn adopt(&self, response: &MembersResponse) {
         let mut servers = self.servers();
         let newer = response.membership_index >= servers.membership_index;
         if self.config.discover && newer && !response.members.is_empty() {

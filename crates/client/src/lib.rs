@@ -48,6 +48,7 @@ mod endpoint;
 mod entry;
 mod error;
 mod link;
+mod members;
 mod pipeline;
 mod read;
 mod retry;
@@ -62,7 +63,7 @@ pub use config::{Builder, DEFAULT_ATTEMPT_TIMEOUT, DEFAULT_TIMEOUT, Identity, Se
 pub use entry::Entry;
 pub use error::{Cause, Error, SetupError};
 pub use raftmap_proto::v1::failure::Code;
-pub use raftmap_proto::v1::{MemberStatus, StatusResponse};
+pub use raftmap_proto::v1::{MemberAddresses, MemberStatus, MembersResponse, StatusResponse};
 pub use read::{Get, GetMany, Values};
 pub use scan::{Page, Pages, Scan};
 pub use txn::{CompareAndSwap, Expected, Operation, OperationResult, Swap, Txn, TxnAnswer};

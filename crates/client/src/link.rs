@@ -158,6 +158,11 @@ impl Connection {
         self.stale.notify_one();
     }
 
+    /// Its server says that the members are new.
+    pub(crate) fn members_changed(&self) {
+        self.stale.notify_one();
+    }
+
     /// Waits until another server leads instead of this one.
     pub(crate) async fn succeeded(&self) {
         let mut succeeded = self.succeeded.subscribe();

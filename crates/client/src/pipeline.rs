@@ -196,6 +196,9 @@ impl<'a> Stream<'a> {
             drop(reply.send(result));
         }
         drop(in_flight);
+        if message.membership_index > 0 {
+            self.connection.members_changed();
+        }
         self.heard.fetch_add(1, Ordering::Relaxed);
         self.answered.notify_one();
     }

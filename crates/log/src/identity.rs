@@ -25,6 +25,14 @@ pub struct Identity {
     node: NodeId,
     incarnation: u64,
     founding_members: Vec<FoundingMember>,
+    joined: Option<Joined>,
+}
+
+/// What a server is told that is not of the founding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Joined {
+    own: FoundingMember,
+    contacts: Vec<FoundingMember>,
 }
 
 const TITLE: &str = "# Who this raftmap server is. Written once by `raftmap init`; do not change it.\n";
@@ -32,8 +40,8 @@ const MEMBERS_MAX: usize = 1000;
 const ADDRESS_BYTES_MAX: usize = 300;
 
 impl Identity {
-    /// The version of the format that this code writes.
-    pub(crate) const VERSION: u32 = 1;
+    /// The version of the format that this code writes: the second one knows servers that were not there at the founding.
+    pub(crate) const VERSION: u32 = 2;
 
     /// An identity. `incarnation` is random, drawn anew for every data directory.
     ///
@@ -55,12 +63,50 @@ impl Identity {
         if node == NodeId(0) || founding_members[0].node == NodeId(0) {
             return Err(IdentityError::NodeZero);
         }
-        for member in &founding_members {
-            for address in [&member.peer_address, &member.client_address] {
-                check_address(member.node, address)?;
-            }
+        founding_members.iter().try_for_each(check_addresses)?;
+        Ok(Self { cluster, node, incarnation, founding_members, joined: None })
+    }
+
+    /// The identity of a server that joins the cluster after its founding: where it is itself, and where others were when it was
+    /// made.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and if the server is one of the founders, or is among its contacts.
+    pub fn joining(
+        cluster: u128,
+        incarnation: u64,
+        own: FoundingMember,
+        founding_members: Vec<FoundingMember>,
+        mut contacts: Vec<FoundingMember>,
+    ) -> Result<Self, IdentityError> {
+        let identity = Self::new(cluster, own.node, incarnation, founding_members)?;
+        contacts.sort_by_key(|contact| contact.node);
+        if contacts.len() > MEMBERS_MAX {
+            return Err(IdentityError::MemberCount(contacts.len()));
         }
-        Ok(Self { cluster, node, incarnation, founding_members })
+        let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.node).chain([own.node]).collect();
+        if let Some(twice) =
+            (1..ids.len()).map(|at| ids[at]).find(|id| ids.iter().filter(|each| *each == id).count() > 1)
+        {
+            return Err(IdentityError::MemberTwice(twice));
+        }
+        if identity.founding_members.iter().any(|member| member.node == own.node) {
+            return Err(IdentityError::MemberTwice(own.node));
+        }
+        contacts.iter().chain([&own]).try_for_each(check_addresses)?;
+        Ok(Self { joined: Some(Joined { own, contacts }), ..identity })
+    }
+
+    /// This server's own addresses, as the others were told.
+    pub fn own(&self) -> Option<&FoundingMember> {
+        let founder = self.founding_members.iter().find(|member| member.node == self.node);
+        founder.or(self.joined.as_ref().map(|joined| &joined.own))
+    }
+
+    /// Where servers were, itself included, when the directory was made: of two that it was told, the later.
+    pub fn addresses(&self) -> impl Iterator<Item = &FoundingMember> {
+        let joined = self.joined.iter().flat_map(|joined| joined.contacts.iter().chain([&joined.own]));
+        self.founding_members.iter().chain(joined)
     }
 
     /// The cluster's id, the same on all of its nodes.
@@ -85,19 +131,23 @@ impl Identity {
 
     /// XXH3 (128 bits) of the founding members' lines in [`Self::to_text`]: equal on all nodes of a cluster.
     pub fn founding_hash(&self) -> u128 {
-        xxhash_rust::xxh3::xxh3_128(self.member_lines().as_bytes())
+        xxhash_rust::xxh3::xxh3_128(lines("member", &self.founding_members).as_bytes())
     }
 
     /// The text of the identity file.
     pub fn to_text(&self) -> String {
+        let version = if self.joined.is_some() { Self::VERSION } else { 1 };
         let mut text = format!(
-            "{TITLE}version = {}\ncluster = {:032x}\nnode = {}\nincarnation = {:016x}\n{}",
-            Self::VERSION,
+            "{TITLE}version = {version}\ncluster = {:032x}\nnode = {}\nincarnation = {:016x}\n{}",
             self.cluster,
             self.node,
             self.incarnation,
-            self.member_lines()
+            lines("member", &self.founding_members)
         );
+        if let Some(Joined { own, contacts }) = &self.joined {
+            text.push_str(&lines("own", [own]));
+            text.push_str(&lines("contact", contacts));
+        }
         let checksum = crc32c::crc32c(text.as_bytes());
         writeln!(text, "checksum = {checksum:08x}").expect("writing to a string cannot fail");
         text
@@ -116,28 +166,44 @@ impl Identity {
         let mut lines =
             Lines { rest: body.strip_prefix(TITLE).ok_or(IdentityError::Malformed(1))?, number: 1 };
         let version = lines.number("version", 10)?;
-        if version != u128::from(Self::VERSION) {
+        if !(1..=u128::from(Self::VERSION)).contains(&version) {
             return Err(IdentityError::UnknownVersion(u32::try_from(version).unwrap_or(u32::MAX)));
         }
         let cluster = lines.number("cluster", 16)?;
         let node = NodeId(lines.number_u64("node", 10)?);
         let incarnation = lines.number_u64("incarnation", 16)?;
         let mut members = Vec::new();
-        while !lines.rest.is_empty() {
-            members.push(lines.member()?);
+        while lines.rest.starts_with("member = ") {
+            members.push(lines.member("member")?);
         }
-        let identity = Self::new(cluster, node, incarnation, members)?;
+        let identity = if lines.rest.is_empty() {
+            Self::new(cluster, node, incarnation, members)?
+        } else {
+            let own = lines.member("own")?;
+            let mut contacts = Vec::new();
+            while !lines.rest.is_empty() {
+                contacts.push(lines.member("contact")?);
+            }
+            Self::joining(cluster, incarnation, own, members, contacts)?
+        };
         if identity.to_text() == text { Ok(identity) } else { Err(IdentityError::Malformed(lines.number)) }
     }
+}
 
-    fn member_lines(&self) -> String {
-        self.founding_members
-            .iter()
-            .map(|member| {
-                format!("member = {} {} {}\n", member.node, member.peer_address, member.client_address)
-            })
-            .collect()
+fn lines<'a>(name: &str, members: impl IntoIterator<Item = &'a FoundingMember>) -> String {
+    let line = |member: &FoundingMember| {
+        format!("{name} = {} {} {}\n", member.node, member.peer_address, member.client_address)
+    };
+    members.into_iter().map(line).collect()
+}
+
+fn check_addresses(member: &FoundingMember) -> Result<(), IdentityError> {
+    if member.node == NodeId(0) {
+        return Err(IdentityError::NodeZero);
     }
+    [&member.peer_address, &member.client_address]
+        .into_iter()
+        .try_for_each(|address| check_address(member.node, address))
 }
 
 fn check_address(node: NodeId, address: &str) -> Result<(), IdentityError> {
@@ -172,8 +238,8 @@ impl<'a> Lines<'a> {
         u64::try_from(self.number(key, radix)?).map_err(|_| IdentityError::Malformed(self.number))
     }
 
-    fn member(&mut self) -> Result<FoundingMember, IdentityError> {
-        let value = self.value("member")?;
+    fn member(&mut self, key: &str) -> Result<FoundingMember, IdentityError> {
+        let value = self.value(key)?;
         let malformed = IdentityError::Malformed(self.number);
         let mut parts = value.split(' ');
         let (Some(node), Some(peer), Some(client), None) =
@@ -237,6 +303,33 @@ mod tests {
     }
 
     #[test]
+    fn who_joins_later_knows_the_founders_itself_and_others() {
+        let joining =
+            |own, contacts| Identity::joining(0xFACE, 0xBEEF, member(own), vec![member(1)], contacts);
+        let identity = joining(4, vec![member(3), member(2)]).unwrap();
+        let text = identity.to_text();
+        assert!(text.contains("version = 2\n"), "{text}");
+        assert!(
+            text.contains(
+                "member = 1 host-1.example:7001 [fd00::1]:7000\n\
+                 own = 4 host-4.example:7001 [fd00::4]:7000\n\
+                 contact = 2 host-2.example:7001 [fd00::2]:7000\n\
+                 contact = 3 host-3.example:7001 [fd00::3]:7000\n"
+            ),
+            "{text}"
+        );
+        assert_eq!(Identity::parse(&text), Ok(identity.clone()));
+        assert_eq!(identity.own(), Some(&member(4)));
+        assert_eq!(identity.addresses().map(|member| member.node.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        let founder = Identity::new(0xFACE, NodeId(1), 1, vec![member(1)]).unwrap();
+        assert_eq!(founder.founding_hash(), identity.founding_hash(), "of one founding");
+        assert_eq!(founder.own(), Some(&member(1)));
+        assert_eq!(joining(1, vec![]), Err(IdentityError::MemberTwice(NodeId(1))));
+        assert_eq!(joining(4, vec![member(4)]), Err(IdentityError::MemberTwice(NodeId(4))));
+        assert_eq!(joining(4, vec![member(0)]), Err(IdentityError::NodeZero));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let new = |node, members| Identity::new(1, NodeId(node), 1, members);
         assert_eq!(new(1, vec![]), Err(IdentityError::MemberCount(0)));
@@ -261,10 +354,11 @@ mod tests {
         };
         assert_eq!(resealed(&str::to_owned), Ok(identity()));
         assert_eq!(
-            resealed(&|text| text.replace("version = 1", "version = 2")),
-            Err(IdentityError::UnknownVersion(2))
+            resealed(&|text| text.replace("version = 1", "version = 3")),
+            Err(IdentityError::UnknownVersion(3))
         );
-        let malformed: [&dyn Fn(&str) -> String; 6] = [
+        let malformed: [&dyn Fn(&str) -> String; 7] = [
+            &|text| text.replace("version = 1", "version = 2"),
             &|text| text.replace("# Who", "# who"),
             &|text| text.replace("node = 2", "node = +2"),
             &|text| text.replace("node = 2", "node = 02"),

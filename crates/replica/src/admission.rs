@@ -12,7 +12,7 @@ use crate::requests::{Origin, Stage};
 
 impl Replica {
     /// Lets in a request of a client, or refuses it.
-    pub(crate) fn admit(&mut self, request: Request) {
+    pub(crate) fn admit(&mut self, now: Now, request: Request) {
         let Request { ctx, deadline_ms, kind } = request;
         assert!(ctx.0 < 1 << 63, "the upper half of the numbers is the replica's own");
         self.requests.insert(ctx, Origin::Client, Stage::Queued, deadline_ms);
@@ -24,14 +24,8 @@ impl Replica {
             RequestKind::OpenSession => {
                 self.queue.push_command(ctx, Body::OpenSession(self.config.session_limits));
             }
-            RequestKind::ChangeMembers { voters, learners } => {
-                if let Some(id) = voters.iter().chain(&learners).find(|id| self.view.removed.contains(id)) {
-                    let failure = Failure::not_applied(Reason::MemberRemoved { id: *id }, self.raft.leader());
-                    return self.respond(ctx, Err(failure));
-                }
-                self.requests.set_stage(ctx, Stage::Proposed);
-                self.raft.step(Input::ChangeMembers { ctx, voters, learners });
-            }
+            RequestKind::AddMember(introduction) => self.add_member(now, ctx, introduction),
+            RequestKind::RemoveMember(id) => self.remove_member(ctx, id),
             RequestKind::Read { .. } if self.view.applied < self.raft.base().index => {
                 self.respond(ctx, Err(Failure::not_applied(Reason::StateLost, self.raft.leader())));
             }
@@ -88,7 +82,7 @@ impl Replica {
         }
         *seen = sequence;
         let refused = match Command::decode(command) {
-            _ if !self.raft.is_leader() => self.no_leader(),
+            _ if !self.raft.is_leader() || !self.raft.membership().all().contains(&from) => self.no_leader(),
             Err(_) => Reason::Unsupported,
             Ok(decoded) => match self.check_room() {
                 Err(reason) => reason,
@@ -161,7 +155,7 @@ impl Replica {
         }
     }
 
-    fn propose(&mut self, now: Now, ctx: Ctx, body: Body) {
+    pub(crate) fn propose(&mut self, now: Now, ctx: Ctx, body: Body) {
         let command = Command { stamped_time_ms: Some(self.clock.stamp_ms(now)), body }.encode();
         self.requests.set_stage(ctx, Stage::Proposed);
         self.raft.step(Input::Propose { ctx, command });
@@ -184,13 +178,19 @@ impl Replica {
         }
     }
 
-    /// A command of the replica's own, at a leader. One at a time.
-    pub(crate) fn propose_own(&mut self, now: Now, body: Body) {
+    /// A command of the replica's own, at a leader.
+    pub(crate) fn propose_own(&mut self, now: Now, body: Body) -> Ctx {
+        let ctx = self.own_request(now);
+        self.propose(now, ctx, body);
+        ctx
+    }
+
+    /// A request that nobody waits for.
+    pub(crate) fn own_request(&mut self, now: Now) -> Ctx {
         const PATIENCE_MS: u64 = 60_000;
         let ctx = self.own_ctx();
         self.requests.insert(ctx, Origin::Itself, Stage::Queued, now.monotonic_ms + PATIENCE_MS);
-        self.own_command = Some(ctx);
-        self.propose(now, ctx, body);
+        ctx
     }
 
     /// Whether everything in the log is applied and nothing waits.

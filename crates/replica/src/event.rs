@@ -1,11 +1,9 @@
 //! What happens to a replica, and what it wants done.
 
-use std::collections::BTreeSet;
-
 use raftmap_raft::{
     Ctx, Entry, FetchPurpose, LogIndex, LogPosition, NodeId, Snapshot, StateId, Term, Write, WriteId,
 };
-use raftmap_state::{Answer, Member, Outcome, SessionTag, WriteRequest};
+use raftmap_state::{Answer, Introduction, Member, Outcome, SessionTag, WriteRequest};
 
 use crate::failure::Failure;
 use crate::peer::PeerBatch;
@@ -35,6 +33,12 @@ pub enum Event {
     },
     /// A connection to another server stands, and it said who it is.
     PeerConnected(Member),
+    /// Another server refuses this one, and says that it was removed from the cluster. That is for ever: whoever says it has
+    /// applied it.
+    Removed {
+        /// In its words.
+        reason: String,
+    },
     /// The last connection to another server was lost.
     PeerLost(NodeId),
     /// The log has everything up to this write on disk.
@@ -92,6 +96,17 @@ pub struct StateView {
     pub members: Vec<Member>,
     /// Those that were members and are none any more, in the order of their ids.
     pub removed: Vec<NodeId>,
+    /// Where members are, and servers that are to become members, as far as that was said; in the order of their ids.
+    pub introductions: Vec<Introduction>,
+    /// The index of the last entry that changed the membership, or said where a member is.
+    pub members_index: LogIndex,
+}
+
+impl StateView {
+    /// All that it tells of members.
+    pub(crate) fn says_of_members(&self) -> (LogIndex, &[Member], &[NodeId], &[Introduction]) {
+        (self.members_index, &self.members, &self.removed, &self.introductions)
+    }
 }
 
 /// Something that a client of this server wants.
@@ -117,13 +132,11 @@ pub enum RequestKind {
     },
     /// To open a session. Ends as [`Effect::Answer`].
     OpenSession,
-    /// To change the members, at the leader; see [`raftmap_raft::Input::ChangeMembers`]. Ends as [`Effect::Answer`].
-    ChangeMembers {
-        /// Those who are to vote.
-        voters: BTreeSet<NodeId>,
-        /// Those who are to receive the log and count for nothing.
-        learners: BTreeSet<NodeId>,
-    },
+    /// To take a server in, at the leader; it was checked. It becomes a learner, with which this ends as [`Effect::Answer`]; and
+    /// a voter by itself once it has caught up, in the place of the one that it replaces. Of a member only the addresses change.
+    AddMember(Introduction),
+    /// To let a member go, at the leader. Ends as [`Effect::Answer`], once it is none.
+    RemoveMember(NodeId),
     /// To read. Ends as [`Effect::Read`], when the local state is fit to be read, or as [`Effect::Answer`] with a failure.
     Read {
         /// Whether it must see everything that was acknowledged before it began.
@@ -195,6 +208,17 @@ pub enum Effect {
         peer: NodeId,
         /// Why, for the operators of both sides.
         reason: String,
+        /// It was removed from the cluster: it ends.
+        removed: bool,
+    },
+    /// This is known of where servers are, and of those that were removed. At the start, and when it changed.
+    Locate {
+        /// See [`StateView::introductions`]; those that are not among them are where the data directory says.
+        introductions: Vec<Introduction>,
+        /// See [`StateView::removed`].
+        removed: Vec<NodeId>,
+        /// See [`StateView::members_index`].
+        index: LogIndex,
     },
     /// End the server, loudly: it must not take part any more.
     Stop {

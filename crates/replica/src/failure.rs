@@ -71,6 +71,12 @@ pub enum Reason {
         /// Its id.
         id: NodeId,
     },
+    /// Who is to go, or to be replaced, is no member.
+    #[error("server {id} is no member of the cluster")]
+    NotAMember {
+        /// Its id.
+        id: NodeId,
+    },
     /// The members cannot be changed so.
     #[error(transparent)]
     Members(ChangeRefusal),

@@ -35,6 +35,6 @@ pub use event::{Effect, Event, Notice, Now, Request, RequestKind, StateView};
 pub use failure::{Failure, Reason};
 pub use peer::{Forward, ForwardReply, PeerBatch, PeerMessage};
 pub use replica::Replica;
-pub use start::{FoundState, StartError, StateWorker, member_of, restore};
+pub use start::{FoundState, StartError, StateWorker, is_alone, member_of, restore};
 pub use status::ReplicaStatus;
 pub use ticks::Ticks;

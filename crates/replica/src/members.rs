@@ -1,12 +1,15 @@
 //! Who the other servers are, and the few commands that a leader proposes of its own accord.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
-use raftmap_raft::{FollowerStatus, Input, NodeId};
-use raftmap_state::{Body, Member};
+use raftmap_raft::{ChangeRefusal, Ctx, FollowerStatus, Input, Membership, NodeId};
+use raftmap_state::{Answer, Body, Introduction, Member};
 
 use crate::event::{Effect, Now};
+use crate::failure::{Failure, Reason};
 use crate::replica::Replica;
+use crate::requests::Stage;
 
 impl Replica {
     /// A server is connected. If the cluster knows another one under that id, it is refused: its disk was wiped, or it
@@ -18,7 +21,7 @@ impl Replica {
             None => {
                 self.connected.insert(member.node_id, member);
             }
-            Some(reason) => self.effect(Effect::RefusePeer { peer: member.node_id, reason }),
+            Some(reason) => self.refuse_peer(member.node_id, reason),
         }
     }
 
@@ -59,8 +62,92 @@ impl Replica {
             .collect();
         for (peer, reason) in refused {
             self.connected.remove(&peer);
-            self.effect(Effect::RefusePeer { peer, reason });
+            self.refuse_peer(peer, reason);
         }
+    }
+
+    fn refuse_peer(&mut self, peer: NodeId, reason: String) {
+        let removed = self.view.removed.contains(&peer);
+        self.effect(Effect::RefusePeer { peer, reason, removed });
+    }
+
+    /// Says where servers are, as far as the log has told.
+    pub(crate) fn locate(&mut self) {
+        let (introductions, removed) = (self.view.introductions.clone(), self.view.removed.clone());
+        self.effect(Effect::Locate { introductions, removed, index: self.view.members_index });
+    }
+
+    /// Takes a server in as a learner, or says where a member is now. What is said of it comes first in the log: whoever hears
+    /// that it is a member knows where it is.
+    pub(crate) fn add_member(&mut self, now: Now, ctx: Ctx, introduction: Introduction) {
+        let Membership { voters, mut learners, .. } = self.raft.membership().clone();
+        let id = introduction.node_id;
+        let objection = match introduction.replaces {
+            _ if !self.raft.is_leader() => Some(self.no_leader()),
+            _ if self.view.removed.contains(&id) => Some(Reason::MemberRemoved { id }),
+            Some(gone) if !voters.contains(&gone) => Some(Reason::NotAMember { id: gone }),
+            _ => None,
+        };
+        if let Some(reason) = objection {
+            return self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
+        }
+        let introduce = Body::IntroduceMember(introduction);
+        if self.raft.membership().all().contains(&id) {
+            return self.propose(now, ctx, introduce);
+        }
+        self.propose_own(now, introduce);
+        learners.insert(id);
+        self.change_members(ctx, voters, learners);
+    }
+
+    pub(crate) fn remove_member(&mut self, ctx: Ctx, id: NodeId) {
+        let Membership { mut voters, mut learners, .. } = self.raft.membership().clone();
+        let reason = match voters.remove(&id) || learners.remove(&id) {
+            _ if !self.raft.is_leader() => self.no_leader(),
+            true => return self.change_members(ctx, voters, learners),
+            // An earlier attempt may have done it.
+            false if self.view.removed.contains(&id) => return self.respond(ctx, Ok(Answer::Done)),
+            false => Reason::NotAMember { id },
+        };
+        self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
+    }
+
+    fn change_members(&mut self, ctx: Ctx, voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId>) {
+        // The core knows who was silent for a while, this one who is not connected now.
+        let here = |id: &&NodeId| **id == self.raft.id() || self.connected.contains_key(*id);
+        let fit = voters.iter().filter(here).count();
+        if 2 * fit <= voters.len() && !voters.is_empty() {
+            let refusal = ChangeRefusal::NoQuorum { fit, voters: voters.len() };
+            let failure = Failure::not_applied(Reason::Members(refusal), self.raft.leader());
+            return self.respond(ctx, Err(failure));
+        }
+        self.requests.set_stage(ctx, Stage::Proposed);
+        self.raft.step(Input::ChangeMembers { ctx, voters, learners });
+    }
+
+    /// Voters and learners once those learners vote that have caught up, each in the place of the one that it replaces.
+    fn promotion(&self) -> Option<(BTreeSet<NodeId>, BTreeSet<NodeId>)> {
+        let Membership { mut voters, voters_outgoing, mut learners } = self.raft.membership().clone();
+        if learners.is_empty() || !voters_outgoing.is_empty() {
+            return None;
+        }
+        let status = self.raft.status();
+        let caught_up = |follower: &&FollowerStatus| {
+            let lag = status.last.index.0.saturating_sub(follower.matched.0);
+            let fit = follower.active && !follower.damaged && !follower.needs_snapshot;
+            fit && lag <= self.config.raft.max_promotion_lag && self.connected.contains_key(&follower.id)
+        };
+        let before = learners.len();
+        for FollowerStatus { id, .. } in status.followers.iter().filter(caught_up) {
+            if learners.remove(id) {
+                voters.insert(*id);
+                let introduction = self.view.introductions.iter().find(|said| said.node_id == *id);
+                if let Some(replaced) = introduction.and_then(|said| said.replaces) {
+                    voters.remove(&replaced);
+                }
+            }
+        }
+        (learners.len() < before).then_some((voters, learners))
     }
 
     fn objection_to(&self, member: &Member) -> Option<String> {
@@ -87,8 +174,8 @@ impl Replica {
         })
     }
 
-    /// What a leader does when nobody asks it to: it records members at first contact, and lets log time pass when
-    /// something expires and no other entry carries the time.
+    /// What a leader does when nobody asks it to: it records members at first contact, makes learners that have caught up
+    /// voters, and lets log time pass when something expires and no other entry carries the time. One thing at a time.
     pub(crate) fn housekeep(&mut self, now: Now) {
         let handing_over = self.raft.handing_over_to().is_some();
         if self.own_command.is_some() || self.shutting_down || handing_over {
@@ -96,15 +183,23 @@ impl Replica {
         }
         let recorded =
             |member: &&Member| !self.view.members.iter().any(|known| known.node_id == member.node_id);
-        let unrecorded = std::iter::once(&self.config.member).chain(self.connected.values()).find(recorded);
+        let members = self.raft.membership().all();
+        let connected = self.connected.values().filter(|member| members.contains(&member.node_id));
+        let unrecorded = std::iter::once(&self.config.member).chain(connected).find(recorded);
         if let Some(member) = unrecorded.copied() {
-            return self.propose_own(now, Body::RecordMember(member));
+            self.own_command = Some(self.propose_own(now, Body::RecordMember(member)));
+            return;
+        }
+        if let Some((voters, learners)) = self.promotion() {
+            let ctx = self.own_request(now);
+            self.own_command = Some(ctx);
+            return self.change_members(ctx, voters, learners);
         }
         if let Some(deadline_ms) = self.view.next_deadline_ms
             && self.is_idle()
             && deadline_ms <= self.clock.stamp_ms(now)
         {
-            self.propose_own(now, Body::Time);
+            self.own_command = Some(self.propose_own(now, Body::Time));
         }
     }
 }

@@ -92,6 +92,7 @@ impl Replica {
             effects: Vec::new(),
             config,
         };
+        this.locate();
         if removed {
             this.check_members();
         }
@@ -102,9 +103,10 @@ impl Replica {
     pub fn step(&mut self, now: Now, event: Event) {
         match event {
             Event::Tick => self.tick(now),
-            Event::Request(request) => self.admit(request),
+            Event::Request(request) => self.admit(now, request),
             Event::Peer { from, batch } => self.receive(now, from, batch),
             Event::PeerConnected(member) => self.peer_connected(member),
+            Event::Removed { reason } => self.effect(Effect::Stop { reason }),
             Event::PeerLost(peer) => self.peer_lost(peer),
             Event::Persisted(write) => self.raft.step(Input::Persisted(write)),
             Event::Applied { outcomes, view } => self.applied(now, outcomes, view),
@@ -165,7 +167,11 @@ impl Replica {
                 PeerMessage::Raft(message) => match message.validate() {
                     Ok(()) => self.raft.step(Input::Receive { from, message }),
                     Err(error) => {
-                        self.effects.push(Effect::RefusePeer { peer: from, reason: error.to_string() });
+                        self.effects.push(Effect::RefusePeer {
+                            peer: from,
+                            reason: error.to_string(),
+                            removed: false,
+                        });
                         return;
                     }
                 },
@@ -194,9 +200,9 @@ impl Replica {
         self.clock.reached(view.log_time_ms, now);
         self.digests.push_back((view.applied, view.digest));
         self.digests.drain(..self.digests.len().saturating_sub(DIGESTS));
-        let members_changed = (&view.members, &view.removed) != (&self.view.members, &self.view.removed);
-        self.view = view;
-        if members_changed {
+        let before = std::mem::replace(&mut self.view, view);
+        if before.says_of_members() != self.view.says_of_members() {
+            self.locate();
             self.check_members();
         }
     }
@@ -397,8 +403,8 @@ impl Replica {
             Some(Origin::Peer { node, sequence }) => {
                 self.send(node, PeerMessage::ForwardReply(ForwardReply { sequence, result }));
             }
-            Some(Origin::Itself) => self.own_command = None,
-            None => {}
+            Some(Origin::Itself) if self.own_command == Some(ctx) => self.own_command = None,
+            Some(Origin::Itself) | None => {}
         }
     }
 
@@ -429,6 +435,8 @@ impl Replica {
             connected: self.connected.keys().copied().collect(),
             free_bytes: self.free_bytes,
             membership: self.raft.membership().clone(),
+            introductions: self.view.introductions.clone(),
+            members_index: self.view.members_index,
         }
     }
 }

@@ -3,7 +3,7 @@
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
 use raftmap_raft::{LogIndex, LogPosition, Membership, NodeId, Restored, StateId};
 use raftmap_state::Engine;
-use raftmap_state::{Member, StateError, StateMachine};
+use raftmap_state::{Introduction, Member, StateError, StateMachine};
 
 use crate::event::{Event, StateView};
 
@@ -139,8 +139,8 @@ fn first_membership(recovered: &Recovered) -> Membership {
     base.map_or_else(|| Membership::of_voters(founders), |base| base.membership.clone())
 }
 
-/// Whether there is no other server to ask for anything.
-fn is_alone(recovered: &Recovered) -> bool {
+/// Whether there is no other server to ask for anything, as far as the log tells.
+pub fn is_alone(recovered: &Recovered) -> bool {
     let last = recovered.memberships.last().map(|(_, membership)| membership.clone());
     last.unwrap_or_else(|| first_membership(recovered)).all().len() == 1
 }
@@ -150,6 +150,8 @@ pub struct StateWorker<E: Engine> {
     machine: StateMachine<E>,
     members: Vec<Member>,
     removed: Vec<NodeId>,
+    introductions: Vec<Introduction>,
+    introduced: LogIndex,
 }
 
 impl<E: Engine> StateWorker<E> {
@@ -158,8 +160,10 @@ impl<E: Engine> StateWorker<E> {
     /// # Errors
     /// If the engine fails.
     pub fn new(machine: StateMachine<E>) -> Result<Self, StateError> {
-        let (members, removed) = (machine.reader().members()?, machine.reader().removed()?);
-        Ok(Self { machine, members, removed })
+        let reader = machine.reader();
+        let (members, removed) = (reader.members()?, reader.removed()?);
+        let (introduced, introductions) = reader.introductions()?;
+        Ok(Self { machine, members, removed, introductions, introduced })
     }
 
     /// The state machine.
@@ -186,6 +190,10 @@ impl<E: Engine> StateWorker<E> {
             digest: self.machine.running_digest().0,
             members: self.members.clone(),
             removed: self.removed.clone(),
+            introductions: self.introductions.clone(),
+            members_index: self
+                .introduced
+                .max(self.machine.membership().map_or(LogIndex(0), |known| known.0)),
         }
     }
 
@@ -195,10 +203,12 @@ impl<E: Engine> StateWorker<E> {
     /// Any error ends the node.
     pub fn apply(&mut self, entries: &[raftmap_raft::Entry]) -> Result<Event, StateError> {
         let outcomes = self.machine.apply(entries)?;
-        // Members are recorded, and removed, by entries without an answer, which are rare.
+        // What is known of members changes by entries without an answer, which are rare.
         if outcomes.iter().any(|outcome| matches!(outcome.result, Ok(raftmap_state::Answer::Done))) {
-            self.members = self.machine.reader().members()?;
-            self.removed = self.machine.reader().removed()?;
+            let reader = self.machine.reader();
+            self.members = reader.members()?;
+            self.removed = reader.removed()?;
+            (self.introduced, self.introductions) = reader.introductions()?;
         }
         Ok(Event::Applied { outcomes, view: self.view() })
     }

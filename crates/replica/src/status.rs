@@ -1,6 +1,7 @@
 //! How a replica stands.
 
-use raftmap_raft::{Membership, NodeId};
+use raftmap_raft::{LogIndex, Membership, NodeId};
+use raftmap_state::Introduction;
 
 /// How a replica stands, for operators, metrics and tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,4 +20,8 @@ pub struct ReplicaStatus {
     pub free_bytes: Option<u64>,
     /// The membership in force, committed or not.
     pub membership: Membership,
+    /// See [`crate::StateView::introductions`].
+    pub introductions: Vec<Introduction>,
+    /// See [`crate::StateView::members_index`].
+    pub members_index: LogIndex,
 }

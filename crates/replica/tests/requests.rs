@@ -2,16 +2,14 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
-use raftmap_raft::{ChangeRefusal, LogIndex, NodeId, Outcome, Term};
+use raftmap_raft::{LogIndex, Membership, NodeId, Outcome, Term};
 use raftmap_replica::{
     CompactionConfig, Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason,
     ReplicaConfig, RequestKind,
 };
-use raftmap_state::{Answer, Delete, Member, PutAnswer, WriteRequest};
+use raftmap_state::{Answer, Delete, Introduction, Member, PutAnswer, WriteRequest};
 
 fn read_value(cluster: &Cluster, ctx: raftmap_raft::Ctx) -> Option<&[u8]> {
     match cluster.end_of(ctx) {
@@ -515,22 +513,22 @@ fn a_log_that_has_grown_is_compacted_up_to_what_a_connected_follower_needs() {
     assert!(base(&cluster, leader) > status.base.index, "at its limit a log waits for nobody");
 }
 
+fn introduction(id: u64, replaces: Option<u64>) -> Introduction {
+    let (peer_address, client_address) = (format!("host-{id}:7001"), format!("host-{id}:7000"));
+    Introduction { node_id: NodeId(id), peer_address, client_address, replaces: replaces.map(NodeId) }
+}
+
 #[test]
-fn members_change_at_the_leader_and_the_request_ends_with_the_last_entry_of_the_change() {
+fn members_go_at_the_leader_and_the_request_ends_when_they_are_none() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect();
     let [other, out]: [u64; 2] = (1..=3).filter(|id| *id != leader).collect::<Vec<_>>().try_into().unwrap();
-    let change = |voters: &[u64]| RequestKind::ChangeMembers {
-        voters: voters.iter().copied().map(NodeId).collect(),
-        learners: BTreeSet::new(),
-    };
-    let elsewhere = cluster.request(other, 10_000, change(&[leader, other]));
-    let refused = cluster.request(leader, 10_000, change(&[leader, other, 9]));
-    let changed = cluster.request(leader, 10_000, change(&[leader, other]));
+    let elsewhere = cluster.request(other, 10_000, RequestKind::RemoveMember(NodeId(out)));
+    let stranger = cluster.request(leader, 10_000, RequestKind::RemoveMember(NodeId(9)));
+    let changed = cluster.request(leader, 10_000, RequestKind::RemoveMember(NodeId(out)));
     cluster.settle();
-    assert_eq!(cluster.failure_of(elsewhere).outcome, Outcome::NotApplied);
-    let reason = Reason::Members(ChangeRefusal::NotCaughtUp { id: NodeId(9) });
-    assert_eq!(cluster.failure_of(refused).reason, reason);
+    assert_eq!(cluster.failure_of(elsewhere).reason, Reason::NoLeader);
+    assert_eq!(cluster.failure_of(stranger).reason, Reason::NotAMember { id: NodeId(9) });
     assert_eq!(*cluster.end_of(changed), End::Answered(Answer::Done));
     for id in [leader, other, out] {
         let status = cluster.nodes[&id].replica.status();
@@ -540,7 +538,45 @@ fn members_change_at_the_leader_and_the_request_ends_with_the_last_entry_of_the_
     }
     let stopped = cluster.nodes[&out].stopped.clone().expect("who is removed ends, and says why");
     assert!(stopped.contains("was removed"), "{stopped}");
-    let again = cluster.request(leader, 10_000, change(&[leader, other, out]));
+    let again = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(out, None)));
     cluster.settle();
     assert_eq!(cluster.failure_of(again).reason, Reason::MemberRemoved { id: NodeId(out) });
+}
+
+#[test]
+fn who_comes_is_a_learner_first_and_takes_the_place_of_another_once_it_has_caught_up() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let out = (1..=3).find(|id| *id != leader).unwrap();
+    let nobody = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(4, Some(9))));
+    let added = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(4, Some(out))));
+    cluster.settle();
+    assert_eq!(cluster.failure_of(nobody).reason, Reason::NotAMember { id: NodeId(9) });
+    assert_eq!(*cluster.end_of(added), End::Answered(Answer::Done));
+    let membership = |cluster: &Cluster| cluster.nodes[&leader].replica.status().membership;
+    assert_eq!(membership(&cluster).learners, [NodeId(4)].into(), "it is not there yet");
+
+    cluster.join(4);
+    cluster.until("it votes", |cluster| membership(cluster).is_voter(NodeId(4)));
+    cluster.settle();
+    let voters = (1..=4).filter(|id| *id != out).map(NodeId).collect();
+    assert_eq!(membership(&cluster), Membership { voters, ..Membership::default() });
+    assert!(cluster.nodes[&out].stopped.is_some(), "whose place was taken ends");
+    assert_eq!(cluster.nodes[&4].located, [introduction(4, Some(out))]);
+    let known = cluster.nodes[&4].worker.view();
+    assert!(known.members.iter().any(|member| member.node_id == NodeId(4)), "{:?}", known.members);
+}
+
+#[test]
+fn of_a_member_only_its_addresses_change() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let before = cluster.nodes[&leader].replica.status().membership;
+    let moved = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(2, None)));
+    cluster.settle();
+    assert_eq!(*cluster.end_of(moved), End::Answered(Answer::Done));
+    for (id, node) in &cluster.nodes {
+        assert_eq!(node.worker.view().introductions, [introduction(2, None)], "server {id}");
+        assert_eq!(node.replica.status().membership, before, "server {id}");
+    }
 }

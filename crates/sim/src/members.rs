@@ -1,9 +1,8 @@
 //! Members that change: a leader is told so, and servers that are none any more end.
 
-use std::collections::BTreeSet;
-
 use raftmap_raft::{Ctx, Membership, NodeId};
 use raftmap_replica::{Event, Request, RequestKind};
+use raftmap_state::Introduction;
 
 use crate::oracle::{Checked, Violation, broken};
 use crate::plan::MembersChange;
@@ -20,24 +19,29 @@ impl World {
     pub(crate) fn change_members(&mut self, change: MembersChange) {
         let Some(id) = self.leader() else { return };
         let Some(membership) = self.membership_at(id) else { return };
-        let Membership { mut voters, mut learners, .. } = membership.clone();
-        match change {
-            MembersChange::AddLearner => {
+        let voter = |at: usize| membership.voters.iter().copied().nth(at % membership.voters.len());
+        let kind = match change {
+            MembersChange::Add { replaces } => {
                 let fresh =
                     |server: &NodeId| !membership.all().contains(server) && self.never_was_member(*server);
-                learners.extend(self.ids().into_iter().find(fresh));
+                let Some(node_id) = self.ids().into_iter().find(fresh) else { return };
+                RequestKind::AddMember(Introduction {
+                    node_id,
+                    peer_address: format!("server-{node_id}:7001"),
+                    client_address: format!("server-{node_id}:7000"),
+                    replaces: replaces.and_then(voter),
+                })
             }
-            MembersChange::Promote => voters.append(&mut learners),
-            MembersChange::RemoveVoter(at) if voters.len() > VOTERS_MIN => {
-                let gone = voters.iter().copied().nth(at % voters.len());
-                voters.retain(|voter| Some(*voter) != gone);
+            MembersChange::Remove(at) if membership.voters.len() > VOTERS_MIN => {
+                let Some(gone) = voter(at) else { return };
+                RequestKind::RemoveMember(gone)
             }
-            MembersChange::RemoveVoter(_) => return,
-        }
-        self.ask_for_members(id, voters, learners);
+            MembersChange::Remove(_) => return,
+        };
+        self.ask_for_members(id, kind);
     }
 
-    fn ask_for_members(&mut self, id: NodeId, voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId>) {
+    fn ask_for_members(&mut self, id: NodeId, kind: RequestKind) {
         self.count("changes of members asked for");
         self.changes += 1;
         let ctx = Ctx(FIRST_CTX + self.changes);
@@ -47,7 +51,6 @@ impl World {
         if let Some(running) = &mut server.running {
             running.requests.insert(ctx, u32::MAX);
         }
-        let kind = RequestKind::ChangeMembers { voters, learners };
         self.tell(id, Event::Request(Request { ctx, deadline_ms, kind }));
     }
 
@@ -67,24 +70,34 @@ impl World {
     }
 
     /// A server refuses another one: rightly, if that was removed.
-    pub(crate) fn refused(&mut self, id: NodeId, peer: NodeId, reason: &str) -> Checked {
-        if !self.knows_removed(id, peer) {
+    pub(crate) fn refused(&mut self, id: NodeId, peer: NodeId, reason: &str, removed: bool) -> Checked {
+        if !removed || !self.knows_removed(id, peer) {
             return broken!("server {id} refuses server {peer}, and both are who they were: {reason}");
         }
         self.disconnect(id, peer);
+        self.told_removed.insert(peer);
+        let reason = reason.to_owned();
+        self.tell(peer, Event::Removed { reason });
         Ok(())
     }
 
     /// A server ends for good: rightly, if it was removed.
     pub(crate) fn expelled(&mut self, id: NodeId, reason: &str) -> Checked {
-        if !self.knows_removed(id, id) {
+        if !self.told_removed.contains(&id) && !self.knows_removed(id, id) {
             return broken!("server {id} is expelled: {reason}");
+        }
+        self.retire(id, reason);
+        Ok(())
+    }
+
+    fn retire(&mut self, id: NodeId, reason: &str) {
+        if !self.servers[&id].is_up() {
+            return;
         }
         self.count("servers removed");
         self.trace.say(self.now, || format!("server {id} ends for good: {reason}"));
         self.server(id).retired = true;
         self.go_down(id, false, false);
-        Ok(())
     }
 
     fn knows_removed(&self, id: NodeId, removed: NodeId) -> bool {

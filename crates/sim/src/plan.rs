@@ -93,12 +93,13 @@ pub struct Crash {
 /// How the members are to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembersChange {
-    /// A server that never was a member becomes a learner.
-    AddLearner,
-    /// All learners become voters.
-    Promote,
+    /// A server that never was a member becomes a learner, and a voter once it has caught up.
+    Add {
+        /// It takes the place of the voter at this place among them.
+        replaces: Option<usize>,
+    },
     /// A voter goes: the one at this place among them. Three stay in any case.
-    RemoveVoter(usize),
+    Remove(usize),
 }
 
 /// What goes wrong.
@@ -451,9 +452,9 @@ impl Drawing<'_> {
                 Fault::HandOver { target, to }
             }
             Class::Members => Fault::Members(match self.rng.u32(..4) {
-                0 => MembersChange::AddLearner,
-                1 | 2 => MembersChange::Promote,
-                _ => MembersChange::RemoveVoter(self.rng.usize(..8)),
+                0 | 1 => MembersChange::Add { replaces: None },
+                2 => MembersChange::Add { replaces: Some(self.rng.usize(..8)) },
+                _ => MembersChange::Remove(self.rng.usize(..8)),
             }),
         };
         faults.push(Planned { at, fault, left_out: false });
@@ -559,9 +560,13 @@ impl fmt::Display for Fault {
             Self::ClockJump { target, by_ms } => write!(f, "the clock of {target} jumps by {by_ms} ms"),
             Self::HandOver { target, to: Some(to) } => write!(f, "{target} is to hand over to server {to}"),
             Self::HandOver { target, to: None } => write!(f, "{target} is to hand over"),
-            Self::Members(MembersChange::AddLearner) => f.write_str("a server is to become a learner"),
-            Self::Members(MembersChange::Promote) => f.write_str("all learners are to become voters"),
-            Self::Members(MembersChange::RemoveVoter(_)) => f.write_str("a voter is to go"),
+            Self::Members(MembersChange::Add { replaces: None }) => {
+                f.write_str("a server is to become a member")
+            }
+            Self::Members(MembersChange::Add { replaces: Some(_) }) => {
+                f.write_str("a server is to take the place of a voter")
+            }
+            Self::Members(MembersChange::Remove(_)) => f.write_str("a voter is to go"),
             Self::ClientsCut { target, lasts } => {
                 write!(f, "clients and {target} do not hear each other, for {lasts} s")
             }

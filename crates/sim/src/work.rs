@@ -153,7 +153,9 @@ impl World {
                 }
                 Ok(())
             }
-            Effect::RefusePeer { peer, reason } => self.refused(id, peer, &reason),
+            Effect::RefusePeer { peer, reason, removed } => self.refused(id, peer, &reason, removed),
+            // Everybody is where it always was.
+            Effect::Locate { .. } => Ok(()),
             Effect::Stop { reason } => self.expelled(id, &reason),
             Effect::Notice(notice) => self.notice(id, &notice),
         }

@@ -1,7 +1,7 @@
 //! A run: servers, network, clients and faults, one event after the other.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fastrand::Rng;
@@ -184,6 +184,8 @@ pub(crate) struct World {
     pub(crate) searched: bool,
     /// Counts the changes of members that were asked for.
     pub(crate) changes: u64,
+    /// Servers that were told by another one that they were removed, rightly.
+    pub(crate) told_removed: BTreeSet<NodeId>,
 }
 
 impl World {
@@ -214,6 +216,7 @@ impl World {
             healed: false,
             searched: false,
             changes: 0,
+            told_removed: BTreeSet::new(),
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Body {
     Time,
     /// Records who a member is, at first contact.
     RecordMember(Member),
+    /// Says where a member is, or a server that is to become one.
+    IntroduceMember(Introduction),
 }
 
 /// A change of the map.
@@ -78,4 +80,17 @@ pub struct Member {
     pub incarnation: u128,
     /// A hash of the founding members; the same on every server of a cluster.
     pub founding_hash: u128,
+}
+
+/// What the cluster is told of a server that is to become a member, or of a member that moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its id in the cluster.
+    pub node_id: NodeId,
+    /// Where the other servers reach it, as `host:port`.
+    pub peer_address: String,
+    /// Where clients reach it, as `host:port`.
+    pub client_address: String,
+    /// Which member goes when this one becomes a voter: one change takes the one in and the other out.
+    pub replaces: Option<NodeId>,
 }

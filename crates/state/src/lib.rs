@@ -40,7 +40,7 @@ pub use answer::{
     Answer, DeleteAnswer, FailureCode, GetAnswer, OperationResult, Outcome, PutAnswer, Record, Refusal,
     ScanAnswer, SessionOpened, TxnAnswer,
 };
-pub use command::{Body, Command, Member, SessionLimits, Write};
+pub use command::{Body, Command, Introduction, Member, SessionLimits, Write};
 pub use digest::{ContentDigest, Digest};
 pub use engine::{
     Damage, Engine, EngineError, FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot, Ingest,

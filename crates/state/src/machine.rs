@@ -4,13 +4,14 @@ use bytes::Bytes;
 use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Membership, Payload};
 
 use crate::answer::{Answer, Outcome, Refusal};
-use crate::command::{Body, Command, Member, Write};
+use crate::command::{Body, Command, Introduction, Member, Write};
 use crate::digest::{Digest, EntryDigest};
 use crate::engine::{Engine, Snapshot};
 use crate::error::StateError;
 use crate::expiry::Deadlines;
 use crate::format::{
-    Applied, RequestBytes, decode_member, encode_member, encode_membership, encode_result, table,
+    Applied, RequestBytes, decode_member, encode_introduction, encode_member, encode_membership,
+    encode_result, table,
 };
 use crate::map::MapStep;
 use crate::overlay::Overlay;
@@ -197,6 +198,7 @@ impl<E: Engine> StateMachine<E> {
         let before = self.membership.as_ref().map(|(_, before)| before.all()).unwrap_or_default();
         for gone in before.difference(&stays) {
             overlay.set(table::removed_key(*gone), Bytes::new());
+            overlay.remove(table::introduction_key(*gone));
         }
         overlay.set(Bytes::from_static(&table::MEMBERSHIP_KEY), encode_membership(index, membership));
         self.membership = Some((index, membership.clone()));
@@ -222,6 +224,7 @@ impl<E: Engine> StateMachine<E> {
             }
             Body::Time => Ok(Ok(Answer::Done)),
             Body::RecordMember(member) => record_member(step.overlay, member),
+            Body::IntroduceMember(introduction) => introduce_member(&mut step, &introduction),
         }
     }
 
@@ -275,6 +278,18 @@ fn record_member<S: Snapshot>(
     }
     if known.is_none() {
         overlay.set(key, encode_member(&member));
+    }
+    Ok(Ok(Answer::Done))
+}
+
+/// Says where a member is, or a server that is to become one; the latest word holds. One that was removed stays so.
+fn introduce_member<S: Snapshot>(
+    step: &mut Step<'_, S>,
+    introduction: &Introduction,
+) -> Result<Result<Answer, Refusal>, StateError> {
+    let (index, id) = (step.index, introduction.node_id);
+    if step.overlay.get(&table::removed_key(id))?.is_none() {
+        step.overlay.set(table::introduction_key(id), encode_introduction(index, introduction));
     }
     Ok(Ok(Answer::Done))
 }

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use raftmap_raft::{GroupId, LogIndex, LogPosition, Membership, NodeId};
 
 use crate::answer::{GetAnswer, Record, ScanAnswer};
-use crate::command::Member;
+use crate::command::{Introduction, Member};
 use crate::digest::{ContentDigest, Digest};
 use crate::engine::{Engine, EngineError, Row, Snapshot};
 use crate::error::StateError;
-use crate::format::{Applied, MapRow, decode_member, decode_membership, table};
+use crate::format::{Applied, MapRow, decode_introduction_row, decode_member, decode_membership, table};
 use crate::limits::{ANSWER_BASE_BYTES, result_bytes};
 use crate::request::{Get, Scan};
 use crate::snapshot::SnapshotReader;
@@ -150,9 +150,26 @@ impl<E: Engine> Reader<E> {
         let (start, end) = table::REMOVED_SPAN;
         let mut removed = Vec::new();
         for row in self.engine.snapshot().range(&start, &end) {
-            removed.push(table::decode_removed_key(&row?.0)?);
+            removed.push(table::decode_node_key(&row?.0)?);
         }
         Ok(removed)
+    }
+
+    /// What was said of where members are, and of servers that are to become members, by id; and the index of the last entry
+    /// that said something that still holds.
+    ///
+    /// # Errors
+    /// If the engine fails: the node ends.
+    pub fn introductions(&self) -> Result<(LogIndex, Vec<Introduction>), StateError> {
+        let (start, end) = table::INTRODUCTIONS_SPAN;
+        let (mut last, mut introductions) = (LogIndex(0), Vec::new());
+        for row in self.engine.snapshot().range(&start, &end) {
+            let (key, value) = row?;
+            let (index, introduction) = decode_introduction_row(&key, value)?;
+            last = last.max(index);
+            introductions.push(introduction);
+        }
+        Ok((last, introductions))
     }
 
     /// What was recorded about one member.

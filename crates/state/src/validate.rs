@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use crate::answer::FailureCode;
-use crate::command::{Body, Command};
+use crate::command::{Body, Command, Introduction};
 use crate::request::{Delete, Get, Operation, Put, PutEntry, Scan, SessionTag, Txn, WriteRequest};
 
 /// How large requests may be: flags of the server.
@@ -30,6 +30,9 @@ pub const KEY_BYTES_CEILING: usize = 32 << 10;
 
 /// No flag allows larger values than this, in bytes.
 pub const VALUE_BYTES_CEILING: usize = 64 << 20;
+
+/// The longest address, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 300;
 
 impl Default for RequestLimits {
     /// 4 KiB keys, 1 MiB values, 4 MiB requests and answers, 10,000 keys or operations.
@@ -83,6 +86,12 @@ pub enum InvalidRequest {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// No address.
+    #[error("{field} is no address: host:port, of at most {ADDRESS_BYTES_MAX} printable ASCII characters")]
+    Address {
+        /// The address's field.
+        field: &'static str,
+    },
     /// Larger than allowed.
     #[error("{field} has {actual} {unit}, the limit is {limit}")]
     TooLarge {
@@ -114,6 +123,7 @@ impl InvalidRequest {
             | Self::KeyTwice { field, .. }
             | Self::Unset { field }
             | Self::Number { field, .. }
+            | Self::Address { field }
             | Self::TooLarge { field, .. } => field,
         }
     }
@@ -152,7 +162,29 @@ pub(crate) fn check_possible(command: &Command) -> Result<(), InvalidRequest> {
         }
         Body::Time => Ok(()),
         Body::RecordMember(member) => positive("node_id", member.node_id.0),
+        Body::IntroduceMember(introduction) => check_introduction(introduction),
     }
+}
+
+/// Checks what is said of a member.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_introduction(introduction: &Introduction) -> Result<(), InvalidRequest> {
+    let Introduction { node_id, peer_address, client_address, replaces } = introduction;
+    if node_id.0 == 0 {
+        return Err(InvalidRequest::Number { field: "node_id", reason: "is 0" });
+    }
+    if *replaces == Some(*node_id) {
+        return Err(InvalidRequest::Number { field: "replaces", reason: "is the server itself" });
+    }
+    for (field, address) in [("peer_address", peer_address), ("client_address", client_address)] {
+        let fits = (1..=ADDRESS_BYTES_MAX).contains(&address.len());
+        if !fits || !address.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+            return Err(InvalidRequest::Address { field });
+        }
+    }
+    Ok(())
 }
 
 impl RequestLimits {

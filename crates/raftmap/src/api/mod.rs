@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use futures::Stream;
 use raftmap_proto::v1;
-use raftmap_raft::LogIndex;
+use raftmap_raft::{LogIndex, NodeId};
 use raftmap_state::validate::{InvalidRequest, RequestLimits};
 use raftmap_state::{
-    Answer, Delete, DeleteAnswer, Get, GetAnswer, Put, PutAnswer, Scan, ScanAnswer, SessionOpened,
-    SessionTag, Txn, TxnAnswer, WriteRequest,
+    Answer, Delete, DeleteAnswer, Get, GetAnswer, Introduction, Put, PutAnswer, Scan, ScanAnswer,
+    SessionOpened, SessionTag, Txn, TxnAnswer, WriteRequest,
 };
 
 pub use failure::{Code, Failure, FailureOutcome, by_deadline};
@@ -106,6 +106,15 @@ pub struct ScanInput {
     pub call: Call,
 }
 
+/// A change of the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembersChange {
+    /// A server comes: as a learner first, then as a voter, by itself. Of a member the addresses change.
+    Add(Introduction),
+    /// A member goes. Its id is never used again.
+    Remove(NodeId),
+}
+
 /// Any change of the map, as [`ReadAndWrite::submit_write`] takes it.
 #[derive(Clone, Debug)]
 pub struct WriteInput {
@@ -178,8 +187,18 @@ pub trait ReadAndWrite: Send + Sync + 'static {
     /// Opens a session for exactly-once writes.
     fn open_session(&self, call: Call) -> impl Future<Output = Result<SessionOpened, Failure>> + Send;
 
+    /// The log index of what changed the members or their addresses last, as far as this server has applied it; 0: nothing did.
+    fn members_index(&self) -> u64;
+
     /// Who the members are and where they answer clients, as far as this server knows.
     fn members(&self, call: Call) -> impl Future<Output = Result<v1::MembersResponse, Failure>> + Send;
+
+    /// Changes the members, if this server leads. Ends when a server that comes is a learner, or one that goes is none any more.
+    fn change_members(
+        &self,
+        change: MembersChange,
+        call: Call,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// How the members are: this server for itself, and of the others what the leader knows.
     fn status(&self, call: Call) -> impl Future<Output = Result<v1::StatusResponse, Failure>> + Send;

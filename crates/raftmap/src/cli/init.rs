@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use raftmap::node;
 use raftmap::tls::identity::ClusterName;
+use raftmap_client::{Client, Identity, MemberAddresses, Security, Tls};
 use raftmap_log::FoundingMember;
+use raftmap_proto::v1;
 use raftmap_raft::NodeId;
 
+use super::connect::block_on;
 use super::exit::{self, Failure};
 use super::output;
 
@@ -18,12 +21,16 @@ Examples:
     raftmap init --cluster shop --data data --id 1 --member 1=host1:7001,host1:7000 \\
       --member 2=host2:7001,host2:7000 --member 3=host3:7001,host3:7000
   A cluster of one, to try things out:
-    raftmap init --cluster toy --data toy --id 1 --member 1=127.0.0.1:7001,127.0.0.1:7000";
+    raftmap init --cluster toy --data toy --id 1 --member 1=127.0.0.1:7001,127.0.0.1:7000
+  On a fourth machine, which joins a cluster that runs; `raftmap member add` makes it a member:
+    raftmap init --cluster shop --data data --id 4 --member 4=host4:7001,host4:7000 \\
+      --join host1:7000,host2:7000 --certs certs";
 
 /// Make the data directory of a server, once in its life
 ///
 /// The members are those that the cluster is founded with, the same on all of them. A server whose directory is lost does
-/// not come back under its id: what it promised is gone with it.
+/// not come back under its id: what it promised is gone with it. A server that joins later asks the cluster whom it was founded
+/// with, and where its members are.
 #[derive(Args)]
 #[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Init {
@@ -42,6 +49,18 @@ pub(crate) struct Init {
     /// A founding member: its id, where the other servers reach it, and where clients reach it
     #[arg(long = "member", value_name = "ID=HOST:PORT,HOST:PORT", value_parser = parse_member, required = true)]
     members: Vec<FoundingMember>,
+
+    /// Servers of a cluster that runs, host:port, separated by commas: this one joins it
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    join: Vec<String>,
+
+    /// With --join: folder with ca.pem, node-ID.pem and node-ID.key
+    #[arg(long, value_name = "DIR", requires = "join")]
+    certs: Option<PathBuf>,
+
+    /// With --join: speak without TLS, to servers that were started so
+    #[arg(long, requires = "join")]
+    insecure: bool,
 }
 
 /// A server's id in its one spelling.
@@ -50,7 +69,7 @@ pub(super) fn parse_id(text: &str) -> Result<NodeId, String> {
     id.map(NodeId).ok_or_else(|| format!("{text:?} is no id: a number from 1"))
 }
 
-fn parse_member(text: &str) -> Result<FoundingMember, String> {
+pub(super) fn parse_member(text: &str) -> Result<FoundingMember, String> {
     let form = "write ID=HOST:PORT,HOST:PORT: for servers, then for clients, as in 1=host1:7001,host1:7000";
     let (id, addresses) = text.split_once('=').ok_or(form)?;
     let (peer, client) = addresses.split_once(',').ok_or(form)?;
@@ -84,6 +103,10 @@ fn check_address(address: &str) -> Result<(), String> {
 
 impl Init {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        if self.join.is_empty() { self.found() } else { block_on(self.join()) }
+    }
+
+    fn found(self) -> Result<(), Failure> {
         let members = self.members.len();
         let identity = node::init(&self.data, &self.cluster, self.id, self.members)?;
         let data = self.data.display();
@@ -99,6 +122,70 @@ impl Init {
             ))?;
         }
         output::line(&format!("next: raftmap serve --data {data} --certs DIR"))
+    }
+
+    async fn join(self) -> Result<(), Failure> {
+        let id = self.id;
+        let [own] = &self.members[..] else {
+            return Err(Failure::Usage("with --join, --member names this server alone".to_owned()));
+        };
+        if own.node != id {
+            return Err(Failure::Usage(format!("--member names server {}, and --id is {id}", own.node)));
+        }
+        let client = Client::builder(self.join.clone(), self.security()?).connect().await?;
+        let known = client.members().await?;
+        let founders: Vec<_> = known.founding_members.iter().map(member_of).collect();
+        let is_known = |member: &&v1::Member| member.id != id.0 && !member.peer_address.is_empty();
+        let contacts = known.members.iter().filter(is_known).map(|member| FoundingMember {
+            node: NodeId(member.id),
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+        });
+        if founders.iter().any(|founder| founder.node == id) {
+            return Err(Failure::Failed(format!(
+                "server {id} was there when the cluster was founded, and an id is never used again: give this one a new id"
+            )));
+        }
+        let identity =
+            node::init_joining(&self.data, &self.cluster, own.clone(), founders, contacts.collect())?;
+        let (data, founding) = (self.data.display(), identity.founding_hash());
+        output::line(&format!("{data}: server {id}, which joins cluster {}", self.cluster))?;
+        output::line(&format!("founding members {founding:032x}, as the cluster says"))?;
+        output::line(&format!("next: raftmap serve --data {data} --certs DIR"))?;
+        output::line(&format!(
+            "and, anywhere: raftmap member add {id}={},{} --as OPERATOR",
+            own.peer_address, own.client_address
+        ))
+    }
+
+    /// What a server shows when it asks the cluster.
+    fn security(&self) -> Result<Security, Failure> {
+        if self.insecure {
+            return Ok(Security::Insecure);
+        }
+        let Some(folder) = &self.certs else {
+            let message =
+                "--join asks the cluster over TLS: name the folder of this server's certificates by --certs";
+            return Err(Failure::Usage(message.to_owned()));
+        };
+        let read = |name: String| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(|error| Failure::io("read", &path, &error))
+        };
+        let certificate = read(format!("node-{}.pem", self.id))?;
+        let key = read(format!("node-{}.key", self.id))?;
+        Ok(Security::Tls(Tls {
+            ca: read("ca.pem".to_owned())?,
+            identity: Some(Identity { certificate, key }),
+        }))
+    }
+}
+
+fn member_of(member: &MemberAddresses) -> FoundingMember {
+    FoundingMember {
+        node: NodeId(member.id),
+        peer_address: member.peer_address.clone(),
+        client_address: member.client_address.clone(),
     }
 }
 

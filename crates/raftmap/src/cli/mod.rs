@@ -18,6 +18,7 @@ mod exit;
 mod get;
 mod import;
 mod init;
+mod member;
 mod output;
 mod put;
 mod scan;
@@ -45,7 +46,8 @@ Examples:
     export RAFTMAP_ENDPOINTS=host1:7000,host2:7000,host3:7000 RAFTMAP_CERTS=certs RAFTMAP_AS=app
     raftmap put greeting hello
     raftmap get greeting
-    raftmap status";
+    raftmap status
+    raftmap member list";
 
 /// A replicated hash map: three or more servers hold the same map, agree on every change through Raft, and keep each
 /// acknowledged write through crashes, power loss and partitions.
@@ -68,6 +70,7 @@ enum Command {
     Scan(scan::Scan),
     Import(import::Import),
     Status(status::Status),
+    Member(member::Member),
     Bench(bench::Bench),
     Demo(demo::Demo),
 }
@@ -94,6 +97,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Scan(scan) => scan.run(),
         Command::Import(import) => import.run(),
         Command::Status(status) => status.run(),
+        Command::Member(member) => member.run(),
         Command::Bench(bench) => bench.run(),
         Command::Demo(demo) => demo.run(),
     }

@@ -28,3 +28,31 @@ pub(crate) fn failure(error: io::Error) -> Failure {
         _ => Failure::Failed(format!("standard output: {error}")),
     }
 }
+
+/// Rows with their columns under each other.
+pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_each_other() {
+        let rows = [["A", "B"], ["long", "ö"], ["x", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(aligned(&rows), "A     B\nlong  ö\nx\n");
+    }
+}

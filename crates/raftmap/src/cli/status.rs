@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use raftmap::survey::{self, ClusterView, MemberView};
 use raftmap_client::MemberStatus;
+use raftmap_proto::v1::member::Role;
 use raftmap_proto::v1::member_status::State;
 use serde::Serialize;
 
 use super::connect::{ConnectArgs, block_on};
 use super::exit::{self, Failure};
-use super::output;
+use super::output::{self, aligned};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -185,6 +186,10 @@ fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
             "damaged: it neither votes nor counts until the leader has re-sent what its disk lost".to_owned(),
         );
     }
+    let statuses = || member.own.iter().chain(&member.by_leader);
+    if statuses().any(|status| status.role == Role::LEARNER) {
+        notes.push("learner: it votes once it has caught up".to_owned());
+    }
     if member.own.as_ref().is_some_and(|status| status.state_lost) {
         notes.push("lost its state: it serves nothing until it has a snapshot of another server".to_owned());
     } else if member.by_leader.as_ref().is_some_and(|status| status.needs_snapshot) {
@@ -208,23 +213,6 @@ fn uptime(ms: u64) -> String {
         (0, hours, minutes, _) => format!("{hours}h{minutes:02}m"),
         (days, hours, ..) => format!("{days}d{hours:02}h"),
     }
-}
-
-/// Rows with their columns under each other.
-fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]
@@ -286,11 +274,5 @@ mod tests {
     fn times_are_short() {
         let texts = [0, 59_999, 60_000, 3_600_000, 90_000_000].map(uptime);
         assert_eq!(texts, ["0s", "59s", "1m00s", "1h00m", "1d01h"]);
-    }
-
-    #[test]
-    fn columns_stand_under_each_other() {
-        let rows = [["A", "B"], ["long", "ö"], ["x", ""]].map(|row| row.map(str::to_owned));
-        assert_eq!(aligned(&rows), "A     B\nlong  ö\nx\n");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use connectrpc::{InboundStream, RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
 use futures::StreamExt;
 use raftmap_proto::v1;
+use raftmap_raft::NodeId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::gate::Deadline;
 use super::meters::{Kind, Meters};
 use super::sizes::Counted;
 use super::{FrontDoorConfig, convert, pipeline, scan, status};
-use crate::api::{Code, Failure, FailureOutcome, ReadAndWrite};
+use crate::api::{Code, Failure, FailureOutcome, MembersChange, ReadAndWrite};
 
 /// What all calls share.
 pub(super) struct Calls<N> {
@@ -113,6 +114,29 @@ impl<N: ReadAndWrite> Calls<N> {
         let call = convert::cluster_call(request.request_id, deadline)?;
         let request_id = call.request_id.clone();
         Ok(v1::StatusResponse { request_id, ..self.node.status(call).await? })
+    }
+
+    async fn add_member(
+        &self,
+        request: v1::AddMemberRequest,
+        deadline: Instant,
+    ) -> Result<v1::AddMemberResponse, Failure> {
+        let call = convert::cluster_call(request.request_id.clone(), deadline)?;
+        let change = MembersChange::Add(convert::introduction(request)?);
+        let request_id = call.request_id.clone();
+        self.node.change_members(change, call).await?;
+        Ok(v1::AddMemberResponse { request_id, ..v1::AddMemberResponse::default() })
+    }
+
+    async fn remove_member(
+        &self,
+        request: v1::RemoveMemberRequest,
+        deadline: Instant,
+    ) -> Result<v1::RemoveMemberResponse, Failure> {
+        let call = convert::cluster_call(request.request_id, deadline)?;
+        let request_id = call.request_id.clone();
+        self.node.change_members(MembersChange::Remove(NodeId(request.id)), call).await?;
+        Ok(v1::RemoveMemberResponse { request_id, ..v1::RemoveMemberResponse::default() })
     }
 
     /// Runs a request, counts and logs it.
@@ -274,5 +298,22 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
     ) -> ServiceResult<v1::StatusResponse> {
         let call = self.0.status(request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Status, &ctx, request.request_id, call).await
+    }
+    async fn add_member(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::AddMemberRequest>,
+    ) -> ServiceResult<v1::AddMemberResponse> {
+        let call = self.0.add_member(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::AddMember, &ctx, request.request_id, call).await
+    }
+
+    async fn remove_member(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::RemoveMemberRequest>,
+    ) -> ServiceResult<v1::RemoveMemberResponse> {
+        let call = self.0.remove_member(request.to_owned_message(), deadline(&ctx));
+        self.0.unary(Kind::RemoveMember, &ctx, request.request_id, call).await
     }
 }

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use buffa::Message as _;
 use raftmap_proto::v1;
-use raftmap_raft::LogIndex;
-use raftmap_state::validate::InvalidRequest;
+use raftmap_raft::{LogIndex, NodeId};
+use raftmap_state::validate::{InvalidRequest, check_introduction};
 use raftmap_state::{
-    Condition, Delete, DeleteAnswer, Expected, Get, GetAnswer, Operation, OperationResult, Put, PutAnswer,
-    PutEntry, Record, Scan, SessionId, SessionOpened, SessionTag, Txn, TxnAnswer,
+    Condition, Delete, DeleteAnswer, Expected, Get, GetAnswer, Introduction, Operation, OperationResult, Put,
+    PutAnswer, PutEntry, Record, Scan, SessionId, SessionOpened, SessionTag, Txn, TxnAnswer,
 };
 
 use crate::api::{
@@ -68,6 +68,18 @@ pub(super) fn call(request_id: String, map: &str, deadline: Instant) -> Result<C
         return Err(Failure::not_applied(Code::Unsupported, reason).in_field("map"));
     }
     cluster_call(request_id, deadline)
+}
+
+/// The server that is to come.
+pub(super) fn introduction(request: v1::AddMemberRequest) -> Result<Introduction, Failure> {
+    let Some(v1::MemberAddresses { id, peer_address, client_address, .. }) = request.member.into_option()
+    else {
+        return Err(InvalidRequest::Unset { field: "member" }.into());
+    };
+    let replaces = Some(NodeId(request.replaces)).filter(|id| id.0 > 0);
+    let introduction = Introduction { node_id: NodeId(id), peer_address, client_address, replaces };
+    check_introduction(&introduction)?;
+    Ok(introduction)
 }
 
 /// Name and deadline of a request to the cluster.

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     OpenSession,
     Members,
     Status,
+    AddMember,
+    RemoveMember,
 }
 
 impl Kind {
@@ -28,11 +30,16 @@ impl Kind {
     pub(super) fn is_read(self) -> bool {
         match self {
             Self::Get | Self::Scan | Self::ScanPage | Self::Members | Self::Status => true,
-            Self::Put | Self::Delete | Self::Txn | Self::OpenSession => false,
+            Self::Put
+            | Self::Delete
+            | Self::Txn
+            | Self::OpenSession
+            | Self::AddMember
+            | Self::RemoveMember => false,
         }
     }
 
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Get,
         Self::Put,
         Self::Delete,
@@ -42,6 +49,8 @@ impl Kind {
         Self::OpenSession,
         Self::Members,
         Self::Status,
+        Self::AddMember,
+        Self::RemoveMember,
     ];
 
     fn name(self) -> &'static str {
@@ -55,6 +64,8 @@ impl Kind {
             Self::OpenSession => "OpenSession",
             Self::Members => "Members",
             Self::Status => "Status",
+            Self::AddMember => "AddMember",
+            Self::RemoveMember => "RemoveMember",
         }
     }
 }

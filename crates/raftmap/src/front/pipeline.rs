@@ -45,7 +45,7 @@ pub(super) fn open<N: ReadAndWrite>(
     let (sender, receiver) = mpsc::unbounded_channel();
     let unread = Arc::new(Unread::default());
     let message_bytes_max = calls.node.limits().answer_bytes_max as usize;
-    let (caller, share) = (caller.clone(), Arc::clone(share));
+    let (caller, share, node) = (caller.clone(), Arc::clone(share), Arc::clone(&calls.node));
     let answers = Answers {
         receiver,
         unread: Arc::clone(&unread),
@@ -53,6 +53,8 @@ pub(super) fn open<N: ReadAndWrite>(
         held_back: None,
         bytes_on_their_way: 0,
         message_bytes_max,
+        members_index: Box::new(move || node.members_index()),
+        told_members_index: 0,
     };
     let driver = Driver { calls, caller, sender, unread, share, bytes_in_flight: 0, stopping: false };
     tokio::spawn(driver.run(requests));
@@ -257,9 +259,18 @@ struct Answers {
     /// Of the last message: it is held until the next one is asked for.
     bytes_on_their_way: usize,
     message_bytes_max: usize,
+    members_index: Box<dyn Fn() -> u64 + Send>,
+    /// What the client was told of it.
+    told_members_index: u64,
 }
 
 impl Answers {
+    /// The index to tell the client, once.
+    fn news_of_members(&mut self) -> u64 {
+        let index = (self.members_index)();
+        if std::mem::replace(&mut self.told_members_index, index) == index { 0 } else { index }
+    }
+
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Answer, ConnectError>>> {
         match self.held_back.take() {
             Some(answer) => Poll::Ready(Some(answer)),
@@ -301,6 +312,7 @@ impl Stream for Answers {
             }
         }
         self.bytes_on_their_way = message_bytes;
+        message.membership_index = self.news_of_members();
         Poll::Ready(Some(Ok(message)))
     }
 }

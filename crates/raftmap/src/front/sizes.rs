@@ -112,8 +112,28 @@ impl Counted for v1::OpenSessionResponse {
 
 impl Counted for v1::MembersResponse {
     fn counted_bytes(&self) -> usize {
-        let member = |member: &v1::Member| ITEM_BYTES + member.client_address.len() + member.version.len();
-        ITEM_BYTES + self.request_id.len() + self.members.iter().map(member).sum::<usize>()
+        let member = |member: &v1::Member| {
+            ITEM_BYTES + member.client_address.len() + member.peer_address.len() + member.version.len()
+        };
+        let founder = |founder: &v1::MemberAddresses| {
+            ITEM_BYTES + founder.client_address.len() + founder.peer_address.len()
+        };
+        ITEM_BYTES
+            + self.request_id.len()
+            + self.members.iter().map(member).sum::<usize>()
+            + self.founding_members.iter().map(founder).sum::<usize>()
+    }
+}
+
+impl Counted for v1::AddMemberResponse {
+    fn counted_bytes(&self) -> usize {
+        ITEM_BYTES + self.request_id.len()
+    }
+}
+
+impl Counted for v1::RemoveMemberResponse {
+    fn counted_bytes(&self) -> usize {
+        ITEM_BYTES + self.request_id.len()
     }
 }
 

@@ -14,6 +14,14 @@ use crate::tls::certs::CertsError;
 /// What went wrong with a local cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalClusterError {
+    /// `raftmap init --join` failed.
+    #[error("server {id} has no data directory: {said}")]
+    Join {
+        /// Whose.
+        id: NodeId,
+        /// What it said on standard error.
+        said: String,
+    },
     /// A file or process could not be handled.
     #[error("cannot {operation} {}: {source}", .path.display())]
     Io {

@@ -25,6 +25,7 @@
 
 mod agreement;
 mod error;
+mod members;
 mod plan;
 mod ports;
 mod process;
@@ -67,13 +68,16 @@ pub struct LocalCluster {
     plan: LocalPlan,
     /// Of each member, in the plan's order.
     processes: Vec<Option<ServerProcess>>,
+    /// The highest id that was given to a server.
+    last_id: NodeId,
 }
 
 impl LocalCluster {
     /// Nothing of it runs.
     fn new(plan: LocalPlan) -> Self {
         let processes = plan.members.iter().map(|_| None).collect();
-        Self { plan, processes }
+        let last_id = plan.members.iter().map(|member| member.id).max().unwrap_or_default();
+        Self { plan, processes, last_id }
     }
 
     /// The plan that it was founded by.

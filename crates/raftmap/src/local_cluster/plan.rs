@@ -46,25 +46,31 @@ pub struct LocalMember {
     pub client_address: String,
 }
 
+impl LocalMember {
+    /// On three addresses: for the other servers, for clients, for metrics.
+    pub(super) fn at(id: NodeId, addresses: &[SocketAddr]) -> Self {
+        let [peer_listen, client_listen, metrics_listen] = addresses[..] else {
+            unreachable!("three addresses are asked for and given")
+        };
+        Self {
+            id,
+            peer_listen,
+            client_listen,
+            metrics_listen,
+            peer_address: peer_listen.to_string(),
+            client_address: client_listen.to_string(),
+        }
+    }
+}
+
 impl LocalPlan {
     /// Servers 1 to `servers` on free ports of 127.0.0.1.
     ///
     /// # Errors
     /// If there are not enough free ports.
     pub fn new(program: impl Into<PathBuf>, folder: impl Into<PathBuf>, servers: u8) -> io::Result<Self> {
-        let mut addresses = free_loopback_addresses(3 * usize::from(servers))?.into_iter();
-        let mut address = || addresses.next().expect("three for each server");
-        let members = (1..=u64::from(servers)).map(|id| {
-            let (peer_listen, client_listen, metrics_listen) = (address(), address(), address());
-            LocalMember {
-                id: NodeId(id),
-                peer_listen,
-                client_listen,
-                metrics_listen,
-                peer_address: peer_listen.to_string(),
-                client_address: client_listen.to_string(),
-            }
-        });
+        let addresses = free_loopback_addresses(3 * usize::from(servers))?;
+        let members = (1..).zip(addresses.chunks_exact(3)).map(|(id, at)| LocalMember::at(NodeId(id), at));
         Ok(Self {
             program: program.into(),
             folder: folder.into(),

@@ -1,6 +1,9 @@
 //! What a node says of its cluster.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use raftmap_log::FoundingMember;
 use raftmap_proto::v1;
 use raftmap_raft::{FollowerStatus, Membership, NodeId, RoleName};
 use raftmap_replica::ReplicaStatus;
@@ -9,28 +12,42 @@ use super::{Node, VERSION};
 
 impl Node {
     /// Where a member answers clients.
-    pub(super) fn client_address(&self, id: NodeId) -> Option<&str> {
-        let members = self.shared.identity.founding_members();
-        members.iter().find(|member| member.node == id).map(|member| member.client_address.as_str())
+    pub(super) fn client_address(&self, id: NodeId) -> Option<String> {
+        self.shared.addresses.of(id).map(|member| member.client_address)
     }
 
     pub(super) fn describe_members(&self, status: &ReplicaStatus) -> v1::MembersResponse {
-        let member = |id: NodeId| v1::Member {
-            id: id.0,
-            client_address: self.client_address(id).unwrap_or_default().to_owned(),
-            role: role(&status.membership, id).into(),
-            leader: status.raft.leader == Some(id),
-            version: if id == status.raft.id { VERSION.to_owned() } else { String::new() },
+        let member = |id: NodeId| {
+            let known = self.shared.addresses.of(id);
+            let (peer_address, client_address) =
+                known.map(|known| (known.peer_address, known.client_address)).unwrap_or_default();
+            v1::Member {
+                id: id.0,
+                client_address,
+                role: role(&status.membership, id).into(),
+                leader: status.raft.leader == Some(id),
+                version: if id == status.raft.id { VERSION.to_owned() } else { String::new() },
+                peer_address,
+            }
+        };
+        let founder = |founder: &FoundingMember| v1::MemberAddresses {
+            id: founder.node.0,
+            peer_address: founder.peer_address.clone(),
+            client_address: founder.client_address.clone(),
         };
         v1::MembersResponse {
             term: status.raft.term.0,
             members: status.membership.all().into_iter().map(member).collect(),
+            membership_index: status.members_index.0,
+            founding_members: self.shared.identity.founding_members().iter().map(founder).collect(),
             ..v1::MembersResponse::default()
         }
     }
 
     pub(super) fn describe_status(&self, status: &ReplicaStatus) -> v1::StatusResponse {
-        let members = status.membership.all().into_iter().map(|id| {
+        // A server that is none yet, or none any more, tells of itself all the same.
+        let ids: BTreeSet<NodeId> = status.membership.all().into_iter().chain([status.raft.id]).collect();
+        let members = ids.into_iter().map(|id| {
             let member = if id == status.raft.id {
                 self.describe_self(status)
             } else {
@@ -95,12 +112,18 @@ impl Node {
     fn describe_address(&self, id: NodeId) -> v1::MemberStatus {
         v1::MemberStatus {
             id: id.0,
-            client_address: self.client_address(id).unwrap_or_default().to_owned(),
+            client_address: self.client_address(id).unwrap_or_default(),
             ..v1::MemberStatus::default()
         }
     }
 }
 
 fn role(membership: &Membership, id: NodeId) -> v1::member::Role {
-    if membership.is_voter(id) { v1::member::Role::VOTER } else { v1::member::Role::LEARNER }
+    if membership.is_voter(id) {
+        v1::member::Role::VOTER
+    } else if membership.learners.contains(&id) {
+        v1::member::Role::LEARNER
+    } else {
+        v1::member::Role::ROLE_UNSPECIFIED
+    }
 }

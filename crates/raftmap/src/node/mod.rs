@@ -1,5 +1,6 @@
 //! A node: one server of a cluster, as `raftmap serve` runs it and as a program embeds it.
 
+mod addresses;
 mod config;
 mod describe;
 mod requests;
@@ -12,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use raftmap_log::{Identity, Log, LogOptions, RealDisk, Recovered, Repair};
 use raftmap_raft::{Membership, StateId};
-use raftmap_replica::{Event, FoundState, LogSize, Replica, ReplicaConfig, StateWorker, member_of, restore};
+use raftmap_replica::{
+    Event, FoundState, LogSize, Replica, ReplicaConfig, StateWorker, is_alone, member_of, restore,
+};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{FjallEngine, StateMachine};
 use xxhash_rust::xxh3::xxh3_128;
@@ -25,6 +28,7 @@ use crate::runtime::{
 use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
 
+use self::addresses::AddressBook;
 use self::snapshots::{SnapshotFetcher, StateSource};
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
@@ -45,6 +49,7 @@ pub struct Node {
 
 struct Shared {
     identity: Identity,
+    addresses: Arc<AddressBook>,
     limits: RequestLimits,
     state: StateSlot,
     inbox: Inbox,
@@ -66,6 +71,24 @@ impl Drop for Shared {
 /// The number that stands for a cluster on disk and between servers: a hash of its name.
 pub fn cluster_id(name: &ClusterName) -> u128 {
     xxh3_128(name.as_str().as_bytes())
+}
+
+/// Makes the data directory of a server that joins a cluster which was founded with `founders`, and of which servers are at
+/// `contacts` now. It takes part once it is made a member: [`crate::api::MembersChange::Add`].
+///
+/// # Errors
+/// If the directory is not empty, or what it was told is not possible.
+pub fn init_joining(
+    data_dir: &Path,
+    cluster: &ClusterName,
+    own: FoundingMember,
+    founders: Vec<FoundingMember>,
+    contacts: Vec<FoundingMember>,
+) -> Result<Identity, InitFailure> {
+    let incarnation = random_u64().map_err(InitFailure::Random)?;
+    let identity = Identity::joining(cluster_id(cluster), incarnation, own, founders, contacts)?;
+    Log::init(&RealDisk, data_dir, &identity, &LogOptions::default())?;
+    Ok(identity)
 }
 
 /// Makes the data directory of server `node` of a cluster that is founded with `members`, all of which must be told the
@@ -129,6 +152,8 @@ impl Node {
             inbox: inbox.clone(),
             failstop: failstop.clone(),
         };
+        let addresses = Arc::new(AddressBook::new(&identity));
+        let (locating, book) = (Arc::clone(&peers), Arc::clone(&addresses));
         let (discarding, discarder, checked) = (dirs.clone(), failstop.clone(), slot.clone());
         let settings = DriverSettings {
             tick: config.tick,
@@ -144,6 +169,10 @@ impl Node {
                 discarder.spawn("discard", remove).map(drop)
             }),
             check_engine: Box::new(move || checked.check()),
+            locate: Box::new(move |index, introductions, removed| {
+                book.learn(index, introductions, removed);
+                locating.locate(book.of_peers());
+            }),
             failstop: failstop.clone(),
         };
         let state_thread = StateThread {
@@ -166,6 +195,7 @@ impl Node {
         let (limits, began, threads) = (config.limits, Instant::now(), Mutex::new(threads));
         let shared = Shared {
             identity,
+            addresses,
             limits,
             state: slot,
             inbox,
@@ -298,7 +328,7 @@ fn open_state(
         Ok((engine, machine))
     };
     let (mut engine, mut machine) = open()?;
-    let alone = recovered.identity.founding_members().len() == 1;
+    let alone = is_alone(recovered);
     if !recovered.state_is_whole(machine.applied().index) && !alone {
         let applied = machine.applied().index;
         drop((engine, machine));
@@ -327,14 +357,12 @@ fn peers_config(
             Security::tls(&credentials, own)?
         }
     };
-    let members = identity.founding_members();
-    let client_address = members.iter().find(|member| member.node == own);
     Ok(PeersConfig {
         cluster_id: identity.cluster(),
         member: member_of(identity),
-        client_address: client_address.map(|member| member.client_address.clone()).unwrap_or_default(),
+        client_address: identity.own().map(|member| member.client_address.clone()).unwrap_or_default(),
         damaged,
-        members: members.iter().map(|member| (member.node, member.peer_address.clone())).collect(),
+        members: identity.addresses().map(|member| (member.node, member.peer_address.clone())).collect(),
         security,
         limits: PeerLimits {
             snapshot_bytes_per_second: config.snapshot_bytes_per_second,

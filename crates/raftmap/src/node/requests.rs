@@ -1,19 +1,20 @@
 //! How a node answers: requests go to the replica thread; reads are made here, once the replica says that they may.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::stream;
 use raftmap_proto::v1;
-use raftmap_raft::Outcome;
+use raftmap_raft::{ChangeRefusal, Outcome};
 use raftmap_replica::{Failure as ReplicaFailure, Reason, RequestKind};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{Answer, GetAnswer, ReadError, ScanCursor, SessionOpened, StateError};
 use tokio::sync::oneshot;
 
-use super::Node;
+use super::{Node, POLL};
 use crate::api::{
-    Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, ReadAndWrite, ReadOptions,
-    ScanInput, ScanPage, ScanPages, WriteInput,
+    Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, MembersChange, ReadAndWrite,
+    ReadOptions, ScanInput, ScanPage, ScanPages, WriteInput,
 };
 use crate::runtime::{NodeError, Reply, StateHandle, Submission};
 
@@ -76,8 +77,33 @@ impl ReadAndWrite for Node {
         }
     }
 
+    fn members_index(&self) -> u64 {
+        self.shared.addresses.index()
+    }
+
     async fn members(&self, _: Call) -> Result<v1::MembersResponse, Failure> {
         Ok(self.describe_members(&self.replica_status().await?))
+    }
+
+    async fn change_members(&self, change: MembersChange, call: Call) -> Result<(), Failure> {
+        let kind = match change {
+            MembersChange::Add(introduction) => RequestKind::AddMember(introduction),
+            MembersChange::Remove(id) => RequestKind::RemoveMember(id),
+        };
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.submit(kind.clone(), call.clone(), Reply::Write(reply))?;
+            match answer.await.map_err(|_| self.ended(FailureOutcome::Unknown))? {
+                Ok(_) => return Ok(()),
+                // One change at a time: the one before it is over in a moment.
+                Err(ReplicaFailure { reason: Reason::Members(ChangeRefusal::Busy), .. })
+                    if Instant::now() + POLL < call.deadline =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(failure) => return Err(self.failure(failure)),
+            }
+        }
     }
 
     async fn status(&self, _: Call) -> Result<v1::StatusResponse, Failure> {
@@ -172,7 +198,10 @@ impl Node {
             Reason::Behind { .. } => (Code::Behind, None),
             Reason::StateLost => (Code::NodeUnfit, None),
             Reason::DiskFull { reserve_bytes, .. } => (Code::DiskFull, Some(reserve_bytes)),
-            Reason::Members(_) | Reason::MemberRemoved { .. } => (Code::Invalid, None),
+            Reason::Members(ChangeRefusal::Busy) => (Code::Overloaded, None),
+            Reason::Members(_) | Reason::MemberRemoved { .. } | Reason::NotAMember { .. } => {
+                (Code::Invalid, None)
+            }
             Reason::ShuttingDown => (Code::ShuttingDown, None),
             Reason::Unsupported => (Code::Unsupported, None),
             Reason::Refused(refusal) => (refusal.code().into(), refusal.limit()),
@@ -188,7 +217,7 @@ impl Node {
                 Outcome::NotApplied => FailureOutcome::NotApplied,
                 Outcome::Unknown => FailureOutcome::Unknown,
             },
-            leader: leader.and_then(|leader| self.client_address(leader)).map(str::to_owned),
+            leader: leader.and_then(|leader| self.client_address(leader)),
             limit,
             ..Failure::not_applied(code, format!("{reason}{hint}"))
         }

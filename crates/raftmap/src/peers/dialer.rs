@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raftmap_raft::NodeId;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -13,46 +12,58 @@ use super::grpc::{self, FrameReader, FrameWriter, Rpc, StreamError};
 use super::hello::{Direction, Proof, Unwelcome};
 use super::peer::Peer;
 use super::session::{FirstWord, Greeted, Unmet, attend};
-use super::{Net, PeerEvent, PeerSink};
+use super::{Net, PeerEvent, PeerSink, Refusal};
 
-/// Dials `id` whenever there is no connection to it, until the server stops.
-pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
-    let peer = net.peers.get(&id).expect("only members are dialed");
+/// Dials a peer whenever there is no connection to it, until it is forgotten or the server stops; a connection that
+/// stands then goes on. Of two servers the one with
+/// the lower id dials; if it does not, since it has not heard of the other one, that does.
+pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, peer: Arc<Peer>) {
+    let over = peer.forgotten();
+    let id = peer.id;
+    let patience = if net.member.node_id < id { Duration::ZERO } else { net.limits.dial_patience };
     let mut backoff = Backoff::new(net.limits.redial_min, net.limits.redial_max);
     let mut said = String::new();
     loop {
+        tokio::select! {
+            () = peer.unconnected_for(patience) => {}
+            () = over.cancelled() => return,
+            () = net.stop.cancelled() => return,
+        }
         let dialed = tokio::select! {
-            dialed = timeout(net.limits.handshake_timeout, dial(&net, peer, Rpc::Stream)) => dialed,
+            dialed = timeout(net.limits.handshake_timeout, dial(&net, &peer, Rpc::Stream)) => dialed,
+            () = over.cancelled() => return,
             () = net.stop.cancelled() => return,
         };
         match dialed.unwrap_or(Err(Unmet::Late(net.limits.handshake_timeout))) {
             Ok(greeted) => {
                 backoff.reset();
                 said.clear();
-                if attend(&net, &*sink, peer, greeted).await {
+                if attend(&net, &*sink, &peer, greeted).await {
                     backoff.refused(net.limits.redial_refused);
                 }
             }
             Err(unmet) => {
                 peer.meters.dial_failed();
                 let reason = unmet.to_string();
+                let address = peer.address();
                 // Said once, and again when it changes: a peer that is down would fill the log.
                 if reason == said {
-                    debug!(peer = %id, address = peer.address, reason, "still not connected");
+                    debug!(peer = %id, address, reason, "still not connected");
                 } else {
-                    warn!(peer = %id, address = peer.address, reason, "not connected");
+                    warn!(peer = %id, address, reason, "not connected");
                     said = reason;
                 }
                 if matches!(unmet, Unmet::Refused(_) | Unmet::RefusedBy { .. }) {
                     backoff.refused(net.limits.redial_refused);
                 }
-                if let Unmet::RefusedBy { reason, .. } = unmet {
-                    let _ = net.deliver(&*sink, PeerEvent::Refused { by: id, reason }).await;
+                if let Unmet::RefusedBy { refusal, .. } = unmet {
+                    let _ = net.deliver(&*sink, PeerEvent::Refused { by: id, refusal }).await;
                 }
             }
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}
+            () = over.cancelled() => return,
             () = net.stop.cancelled() => return,
         }
     }
@@ -61,20 +72,21 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, id: NodeId) {
 /// Makes a connection to the peer for a call, on which both sides have said who they are.
 pub(super) async fn dial(net: &Net, peer: &Peer, rpc: Rpc) -> Result<Greeted, Unmet> {
     let broken = |reason: String| Unmet::Broken(reason);
-    let socket = TcpStream::connect(&peer.address).await.map_err(|error| broken(error.to_string()))?;
+    let Some(dialed) = peer.address() else { return Err(broken("nobody has said where it is".to_owned())) };
+    let socket = TcpStream::connect(&dialed).await.map_err(|error| broken(error.to_string()))?;
     let address = socket.peer_addr().map_err(|error| broken(error.to_string()))?;
     // What leaves together was gathered above: nothing is to wait for more.
     socket.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
-    let host = peer.address.rsplit_once(':').map_or(&*peer.address, |(host, _)| host);
+    let host = dialed.rsplit_once(':').map_or(&*dialed, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let (io, proof) = net.security.connect(socket, host).await.map_err(broken)?;
     let (connection, requests) = Connection::of_dialed(io, &net.limits)
         .await
         .map_err(|error| broken(format!("{error}{}", net.security.hint())))?;
-    match call(net, peer, rpc, requests, proof).await {
+    match call(net, peer, (rpc, &dialed), requests, proof).await {
         Ok((hello, reader, writer)) => Ok(Greeted { rpc, hello, address, connection, reader, writer }),
         Err(Failed::Unwelcome(writer, reason)) => Err(net.turn_away(connection, *writer, reason).await),
-        Err(Failed::RefusedBy(reason)) => Err(Unmet::RefusedBy { by: Some(peer.id), reason }),
+        Err(Failed::RefusedBy(refusal)) => Err(Unmet::RefusedBy { by: Some(peer.id), refusal }),
         Err(Failed::Broken(error)) => {
             let reason = connection.lost().await.map_or_else(|| error.to_string(), |lost| lost.to_string());
             Err(broken(format!("{reason}{}", net.security.hint())))
@@ -86,7 +98,7 @@ pub(super) async fn dial(net: &Net, peer: &Peer, rpc: Rpc) -> Result<Greeted, Un
 enum Failed {
     /// The peer is to be told this.
     Unwelcome(Box<FrameWriter>, String),
-    RefusedBy(String),
+    RefusedBy(Refusal),
     Broken(StreamError),
 }
 
@@ -105,11 +117,11 @@ impl From<StreamError> for Failed {
 async fn call(
     net: &Net,
     peer: &Peer,
-    rpc: Rpc,
+    (rpc, address): (Rpc, &str),
     requests: h2::client::SendRequest<bytes::Bytes>,
     proof: Result<Proof, Unwelcome>,
 ) -> Result<(super::hello::Hello, FrameReader, FrameWriter), Failed> {
-    let request = grpc::request(rpc, net.security.scheme(), &peer.address)
+    let request = grpc::request(rpc, net.security.scheme(), address)
         .map_err(|error| StreamError::Answer(error.to_string()))?;
     let (response, stream) = requests.ready().await?.send_request(request, false)?;
     let mut writer = FrameWriter::of_client(stream);
@@ -134,7 +146,7 @@ async fn call(
             Ok(()) => Ok((hello, reader, writer)),
             Err(unwelcome) => Err(refuse(writer, unwelcome.to_string())),
         },
-        FirstWord::Refusal(reason) => Err(Failed::RefusedBy(reason)),
+        FirstWord::Refusal(refusal) => Err(Failed::RefusedBy(refusal)),
         FirstWord::Nonsense(reason) => Err(refuse(writer, reason)),
     }
 }

@@ -46,15 +46,13 @@ pub(super) enum Proof {
     Nothing,
 }
 
-/// Which way a connection was made. The server with the lower id dials for the stream, who needs it for a snapshot.
+/// Which way a connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     /// This server dialed the one with this id.
     Dialed(NodeId),
-    /// The other end dialed, for the stream.
+    /// The other end dialed.
     Accepted,
-    /// The other end dialed, for a snapshot.
-    AcceptedForSnapshot,
 }
 
 /// Why a server is not the one that is wanted here.
@@ -101,9 +99,17 @@ pub(super) enum Unwelcome {
         "server {0} was called by another server {0}: was a data directory copied, or an address mistaken?"
     )]
     OwnId(NodeId),
-    /// It is none of the servers that this one knows.
+    /// It is none of the servers that this one knows, and wants its state.
     #[error("server {0} is not a member of this cluster")]
     Unknown(NodeId),
+    /// It is none of the servers that this one knows, and too many of those have called.
+    #[error("server {node} is no member that this server knows, as are {limit} others that called before")]
+    Crowded {
+        /// The other server.
+        node: NodeId,
+        /// How many may be.
+        limit: usize,
+    },
     /// Another server than the dialed one answered.
     #[error("server {found} answers at the address of server {dialed}: check the addresses of the members")]
     NotTheDialed {
@@ -122,14 +128,6 @@ pub(super) enum Unwelcome {
         /// Whom it looks for.
         meant: NodeId,
         /// Who this is.
-        ours: NodeId,
-    },
-    /// Of two servers the one with the lower id dials, so that there is one connection.
-    #[error("server {node} dialed server {ours}, and the one with the lower id dials")]
-    Direction {
-        /// The other server.
-        node: NodeId,
-        /// This one.
         ours: NodeId,
     },
 }
@@ -151,17 +149,12 @@ impl Proof {
 }
 
 impl Hello {
-    /// Whether the server that says this is welcome at one that says `ours`. `known` are the other members.
+    /// Whether the server that says this is welcome at one that says `ours`. It need not be a member that this one knows:
+    /// membership may have changed while this one was away, and whoever leads must be heard.
     ///
     /// # Errors
     /// If it is not, with the reason that both sides are to read.
-    pub(super) fn check(
-        &self,
-        ours: &Self,
-        proof: Proof,
-        direction: Direction,
-        known: impl Fn(NodeId) -> bool,
-    ) -> Result<(), Unwelcome> {
+    pub(super) fn check(&self, ours: &Self, proof: Proof, direction: Direction) -> Result<(), Unwelcome> {
         let (node, own) = (self.member.node_id, ours.member.node_id);
         if self.protocol != ours.protocol {
             return Err(Unwelcome::Protocol { node, theirs: self.protocol, ours: ours.protocol });
@@ -182,14 +175,8 @@ impl Hello {
         {
             return Err(Unwelcome::NotTheDialed { dialed, found: node });
         }
-        if !known(node) {
-            return Err(Unwelcome::Unknown(node));
-        }
         if self.peer_id != own {
             return Err(Unwelcome::Mistaken { node, meant: self.peer_id, ours: own });
-        }
-        if direction == Direction::Accepted && node > own {
-            return Err(Unwelcome::Direction { node, ours: own });
         }
         Ok(())
     }
@@ -262,7 +249,7 @@ mod tests {
 
     /// Server 1 says `theirs` to server 2.
     fn check(theirs: &Hello, proof: Proof, direction: Direction) -> Result<(), Unwelcome> {
-        theirs.check(&hello(2, 1), proof, direction, |id| [1, 3].contains(&id.0))
+        theirs.check(&hello(2, 1), proof, direction)
     }
 
     #[test]
@@ -270,7 +257,7 @@ mod tests {
         assert_eq!(check(&hello(1, 2), Proof::Certificate(NodeId(1)), Direction::Accepted), Ok(()));
         assert_eq!(check(&hello(1, 2), Proof::Nothing, Direction::Accepted), Ok(()));
         assert_eq!(check(&hello(3, 2), Proof::Nothing, Direction::Dialed(NodeId(3))), Ok(()));
-        assert_eq!(check(&hello(3, 2), Proof::Nothing, Direction::AcceptedForSnapshot), Ok(()));
+        assert_eq!(check(&hello(3, 2), Proof::Nothing, Direction::Accepted), Ok(()));
     }
 
     #[test]
@@ -284,9 +271,7 @@ mod tests {
         let cluster = Hello { cluster_id: 5, ..hello(1, 2) };
         assert_eq!(accepted(cluster), Unwelcome::OtherCluster { node, theirs: 5, ours: 7 });
         assert_eq!(accepted(hello(2, 2)), Unwelcome::OwnId(ours));
-        assert_eq!(accepted(hello(9, 2)), Unwelcome::Unknown(NodeId(9)));
         assert_eq!(accepted(hello(1, 3)), Unwelcome::Mistaken { node, meant: NodeId(3), ours });
-        assert_eq!(accepted(hello(3, 2)), Unwelcome::Direction { node: NodeId(3), ours });
         let holder = Unwelcome::NotTheHolder { certificate: NodeId(3), hello: node };
         assert_eq!(refused(hello(1, 2), Proof::Certificate(NodeId(3)), Direction::Accepted), holder);
         let dialed = Unwelcome::NotTheDialed { dialed: NodeId(3), found: node };

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::connection::{Call, Connection, LINGER};
 use super::grpc::{self, FrameReader, Rpc};
-use super::hello::{Direction, Proof, Unwelcome};
+use super::hello::{Proof, Unwelcome};
 use super::meters;
 use super::session::{FirstWord, Greeted, Unmet, attend};
 use super::snapshots;
@@ -51,10 +51,10 @@ async fn take<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, socket: TcpStream, addre
     let unmet = match met {
         Ok(greeted) => {
             net.strangers.forget(address.ip());
-            let peer = net.peers.get(&greeted.hello.member.node_id).expect("only members are welcome");
+            let peer = net.peer_or_new(greeted.hello.member.node_id);
             match greeted.rpc {
-                Rpc::Stream => drop(attend(&net, &*sink, peer, greeted).await),
-                Rpc::Snapshot => snapshots::serve(&net, peer, greeted).await,
+                Rpc::Stream => drop(attend(&net, &*sink, &peer, greeted).await),
+                Rpc::Snapshot => snapshots::serve(&net, &peer, greeted).await,
             }
             return;
         }
@@ -67,8 +67,8 @@ async fn take<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, socket: TcpStream, addre
     } else {
         debug!(%address, reason, "again a connection to the port for servers came to nothing");
     }
-    if let Unmet::RefusedBy { by: Some(by), reason } = unmet {
-        let _ = net.deliver(&*sink, PeerEvent::Refused { by, reason }).await;
+    if let Unmet::RefusedBy { by: Some(by), refusal } = unmet {
+        let _ = net.deliver(&*sink, PeerEvent::Refused { by, refusal }).await;
     }
 }
 
@@ -102,10 +102,6 @@ async fn answer(
         }
         return Err(Unmet::Refused(reason));
     };
-    let direction = match rpc {
-        Rpc::Stream => Direction::Accepted,
-        Rpc::Snapshot => Direction::AcceptedForSnapshot,
-    };
     let broken = |error: h2::Error| Unmet::Broken(error.to_string());
     let mut writer = grpc::accept(&mut respond).map_err(broken)?;
     let mut reader = FrameReader::new(request.into_body(), net.frame_bytes_max());
@@ -114,7 +110,7 @@ async fn answer(
         Err(unwelcome) => return Err(net.turn_away(connection, writer, unwelcome.to_string()).await),
     };
     let reason = match net.first_word(&mut reader).await {
-        Ok(FirstWord::Hello(hello)) => match net.check(&hello, proof, direction) {
+        Ok(FirstWord::Hello(hello)) => match net.check_caller(&hello, proof, rpc) {
             Ok(()) => {
                 net.greet(hello.member.node_id, &mut writer).await.map_err(broken)?;
                 return Ok(Greeted { rpc, hello, address, connection, reader, writer });
@@ -122,12 +118,12 @@ async fn answer(
             Err(unwelcome) => unwelcome.to_string(),
         },
         Ok(FirstWord::Nonsense(reason)) => reason,
-        Ok(FirstWord::Refusal(reason)) => {
+        Ok(FirstWord::Refusal(refusal)) => {
             let proven = match proof {
                 Proof::Certificate(id) => Some(id),
                 Proof::Nothing => None,
             };
-            return Err(Unmet::RefusedBy { by: proven.filter(|id| net.peers.contains_key(id)), reason });
+            return Err(Unmet::RefusedBy { by: proven.filter(|id| net.peer(*id).is_some()), refusal });
         }
         Err(error) => {
             let lost = connection.lost().await;

@@ -8,7 +8,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `dialer`, `listener` | one connection for each pair of servers: the one with the lower id dials |
+//! | `dialer`, `listener` | one connection for each pair of servers: the one with the lower id dials, or the other after a while |
 //! | `hello` | who is at the other end, and whether it is welcome |
 //! | `session` | carries batches over a connection for as long as it lives |
 //! | `peer`, `outbox` | what is kept of each peer: its queue, and whose turn it is to speak for it |
@@ -43,22 +43,23 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use raftmap_raft::{GroupId, LogIndex, NodeId};
 use raftmap_replica::PeerBatch;
 use raftmap_state::{FjallOptions, Member, SnapshotHeader};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use self::hello::Hello;
-use self::peer::Peer;
+use self::hello::{Hello, Unwelcome};
+use self::peer::{Located, Peer};
 use self::snapshots::{Fetch, Pacer, Shelf, Wanted};
 use self::strangers::Strangers;
 
@@ -74,7 +75,7 @@ pub trait Transport: Send + Sync {
     fn send(&self, to: NodeId, batch: PeerBatch);
 
     /// Closes the connection to a peer, and tells it why, for the operators of both sides.
-    fn refuse(&self, peer: NodeId, reason: String);
+    fn refuse(&self, peer: NodeId, refusal: Refusal);
 }
 
 /// What takes in what happens between servers: the way to the replica.
@@ -125,8 +126,24 @@ pub enum PeerEvent {
         /// Which.
         by: NodeId,
         /// Why, in its words.
-        reason: String,
+        refusal: Refusal,
     },
+}
+
+/// Why a server may not take part, for the operators of both sides.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// Why.
+    pub reason: String,
+    /// It was removed from the cluster: it ends.
+    pub removed: bool,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self { reason, removed: false }
+    }
 }
 
 /// What a peer says of itself.
@@ -176,6 +193,8 @@ pub struct PeerLimits {
     /// Accepted connections that have not said who they are, at once. One more, and the oldest is closed: strangers that
     /// never say anything do not keep peers out.
     pub handshakes_max: usize,
+    /// Servers of this cluster that call and that this one has not heard of: such as came while it was away.
+    pub unknown_peers_max: usize,
     /// How long a connection may take to be made, or accepted, and to say who is there.
     pub handshake_timeout: Duration,
     /// After how long a silence a peer is asked for a sign of life.
@@ -186,6 +205,8 @@ pub struct PeerLimits {
     pub redial_min: Duration,
     /// How long it waits at most, with each wait twice as long as the one before.
     pub redial_max: Duration,
+    /// How long a server waits for one with a lower id to dial, before it does.
+    pub dial_patience: Duration,
     /// How long it waits after one side refused the other.
     pub redial_refused: Duration,
     /// How long connections may take to send what waits when the server stops.
@@ -210,11 +231,13 @@ impl Default for PeerLimits {
             outbox_bytes_max: 64 << 20,
             inbox_bytes_max: 16 << 20,
             handshakes_max: 64,
+            unknown_peers_max: 64,
             handshake_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(1),
             pings_missed_max: 3,
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
+            dial_patience: Duration::from_secs(3),
             redial_refused: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(2),
             snapshot_chunk_bytes: 256 << 10,
@@ -237,7 +260,7 @@ pub struct PeersConfig {
     pub client_address: String,
     /// Whether this server lost something that it may have acknowledged; see [`Peers::set_damaged`].
     pub damaged: bool,
-    /// Where each other member is, as `host:port`. Names are looked up again each time.
+    /// Where other members are at first; see [`Peers::locate`].
     pub members: BTreeMap<NodeId, String>,
     /// How connections are secured.
     pub security: Security,
@@ -248,6 +271,8 @@ pub struct PeersConfig {
 /// The connections to the other servers.
 pub struct Peers {
     net: Arc<Net>,
+    /// Keeps a connection to a peer.
+    dial: Box<dyn Fn(Arc<Peer>) + Send + Sync>,
 }
 
 /// What all tasks share.
@@ -258,7 +283,8 @@ struct Net {
     damaged: AtomicBool,
     security: Security,
     limits: PeerLimits,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Those that are known, and those that called.
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     strangers: Strangers,
     source: Arc<dyn SnapshotSource>,
     /// Snapshots that are being sent, or kept.
@@ -282,12 +308,6 @@ impl Peers {
         source: impl SnapshotSource,
     ) -> Self {
         let PeersConfig { cluster_id, member, client_address, damaged, members, security, limits } = config;
-        let own = member.node_id;
-        let peers = members
-            .into_iter()
-            .filter(|(id, _)| *id != own)
-            .map(|(id, address)| (id, Peer::new(id, address, &limits)))
-            .collect();
         let net = Arc::new(Net {
             cluster_id,
             member,
@@ -299,17 +319,21 @@ impl Peers {
             shelf: Shelf::new(limits.snapshots_max),
             pacer: Pacer::new(limits.snapshot_bytes_per_second),
             limits,
-            peers,
+            peers: RwLock::default(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let sink = Arc::new(sink);
-        for id in net.peers.keys().copied().filter(|id| *id > own) {
-            net.tasks.spawn(dialer::run(Arc::clone(&net), Arc::clone(&sink), id));
-        }
-        net.tasks.spawn(listener::run(Arc::clone(&net), sink, listener));
-        Self { net }
+        net.tasks.spawn(listener::run(Arc::clone(&net), Arc::clone(&sink), listener));
+        let (handle, dialing) = (Handle::current(), Arc::clone(&net));
+        let dial = move |peer| {
+            let dialer = dialer::run(Arc::clone(&dialing), Arc::clone(&sink), peer);
+            dialing.tasks.spawn_on(dialer, &handle);
+        };
+        let this = Self { net, dial: Box::new(dial) };
+        this.locate(members);
+        this
     }
 
     /// From now on, new connections are told whether this server is damaged.
@@ -337,9 +361,25 @@ impl Peers {
         Fetch::run(Arc::clone(&self.net), Wanted { from, at_least, group, dir, options })
     }
 
+    /// From now on, the other servers are there, as `host:port`: these are dialed, and no others. Names are looked up again each
+    /// time. Who calls is heard in any case.
+    pub fn locate(&self, addresses: BTreeMap<NodeId, String>) {
+        for (id, peer) in &*self.net.peers() {
+            if !addresses.contains_key(id) {
+                peer.forget();
+            }
+        }
+        for (id, address) in addresses.into_iter().filter(|(id, _)| *id != self.net.member.node_id) {
+            let peer = self.net.peer_or_new(id);
+            if let Located::Anew = peer.locate(address) {
+                (self.dial)(peer);
+            }
+        }
+    }
+
     /// How the peers are doing, by id.
     pub fn status(&self) -> Vec<PeerStatus> {
-        self.net.peers.values().map(Peer::status).collect()
+        self.net.peers().values().map(|peer| peer.status()).collect()
     }
 
     /// Ends all connections, when what waits is sent or the time for that is over. Nothing is delivered afterwards.
@@ -362,19 +402,42 @@ impl Drop for Peers {
 
 impl Transport for Peers {
     fn send(&self, to: NodeId, batch: PeerBatch) {
-        if let Some(peer) = self.net.peers.get(&to) {
+        if let Some(peer) = self.net.peer(to) {
             peer.send(batch);
         }
     }
 
-    fn refuse(&self, peer: NodeId, reason: String) {
-        if let Some(peer) = self.net.peers.get(&peer) {
-            peer.refuse(reason);
+    fn refuse(&self, peer: NodeId, refusal: Refusal) {
+        if let Some(peer) = self.net.peer(peer) {
+            peer.refuse(refusal);
         }
     }
 }
 
 impl Net {
+    fn peers(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, Arc<Peer>>> {
+        self.peers.read().expect("nothing panics while it holds this lock")
+    }
+
+    fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
+        self.peers().get(&id).cloned()
+    }
+
+    fn peer_or_new(&self, id: NodeId) -> Arc<Peer> {
+        let mut peers = self.peers.write().expect("nothing panics while it holds this lock");
+        Arc::clone(peers.entry(id).or_insert_with(|| Arc::new(Peer::new(id, &self.limits))))
+    }
+
+    /// The server that calls, known or not: whoever leads may have come while this server was away.
+    fn caller(&self, id: NodeId) -> Result<Arc<Peer>, Unwelcome> {
+        let strangers = self.peers().values().filter(|peer| peer.address().is_none()).count();
+        match self.peer(id) {
+            Some(peer) => Ok(peer),
+            None if strangers < self.limits.unknown_peers_max => Ok(self.peer_or_new(id)),
+            None => Err(Unwelcome::Crowded { node: id, limit: self.limits.unknown_peers_max }),
+        }
+    }
+
     /// What this server says of itself to `peer`.
     fn hello(&self, peer: NodeId) -> Hello {
         Hello {

@@ -8,6 +8,7 @@ use raftmap_replica::{PeerBatch, PeerMessage};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::Refusal;
 use super::wire::message_bytes;
 
 /// A queue from the replica, which never waits, to the writer of a connection. Batches that wait together leave together.
@@ -50,7 +51,7 @@ struct Header {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     /// At once, and the other side is told why.
-    Refused(String),
+    Refused(Refusal),
     /// After what waits.
     Stopped,
 }
@@ -61,7 +62,7 @@ pub(super) enum Outgoing {
     /// Messages; more may be waiting.
     Batch(PeerBatch),
     /// Why the other side may not take part; nothing follows.
-    Refusal(String),
+    Refusal(Refusal),
     /// Nothing any more.
     End,
 }
@@ -109,17 +110,17 @@ impl Outbox {
     }
 
     /// Ends the stream with a refusal, and forgets what waits.
-    pub(super) fn refuse(&self, reason: String) {
-        self.queue().end = Some(End::Refused(reason));
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        self.queue().end = Some(End::Refused(refusal));
         self.refused.cancel();
         self.filled.notify_one();
     }
 
     /// Waits for a refusal, and says why.
-    pub(super) async fn refused(&self) -> String {
+    pub(super) async fn refused(&self) -> Refusal {
         self.refused.cancelled().await;
         match &self.queue().end {
-            Some(End::Refused(reason)) => reason.clone(),
+            Some(End::Refused(refusal)) => refusal.clone(),
             _ => unreachable!("a refusal is never taken back"),
         }
     }
@@ -138,8 +139,8 @@ impl Outbox {
 
 impl Queue {
     fn take(&mut self, bytes_max: usize) -> Option<Outgoing> {
-        if let Some(End::Refused(reason)) = &self.end {
-            return Some(Outgoing::Refusal(reason.clone()));
+        if let Some(End::Refused(refusal)) = &self.end {
+            return Some(Outgoing::Refusal(refusal.clone()));
         }
         let Some(Header { clock_ms, applied, digest }) = self.header else {
             return self.end.is_some().then_some(Outgoing::End);
@@ -235,8 +236,9 @@ mod tests {
         let refused = outbox(10, 1 << 20);
         assert!(refused.push(batch(1, vec![forward(1, 1)])));
         refused.stop();
-        refused.refuse("wiped".to_owned());
-        assert_eq!(refused.next(10).await, Outgoing::Refusal("wiped".to_owned()));
+        let refusal = Refusal::from("wiped".to_owned());
+        refused.refuse(refusal.clone());
+        assert_eq!(refused.next(10).await, Outgoing::Refusal(refusal));
     }
 
     #[tokio::test]

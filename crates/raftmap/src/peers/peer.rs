@@ -1,24 +1,24 @@
 //! What is kept of each peer, connected or not.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use raftmap_raft::NodeId;
 use raftmap_replica::PeerBatch;
 use raftmap_state::Member;
-use tokio::sync::{MutexGuard as TurnGuard, Semaphore};
+use tokio::sync::{MutexGuard as TurnGuard, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::meters::{Dropped, Meters};
 use super::outbox::{Outbox, OutboxLimits};
-use super::{PeerInfo, PeerLimits, PeerStatus, Room};
+use super::{PeerInfo, PeerLimits, PeerStatus, Refusal, Room};
 
 /// One of the other servers.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: NodeId,
-    /// Where to dial it, as `host:port`.
-    pub(super) address: String,
     pub(super) meters: Meters,
     outbox_limits: OutboxLimits,
     inbox: Arc<Semaphore>,
@@ -26,10 +26,25 @@ pub(super) struct Peer {
     state: Mutex<State>,
     /// Held by the connection that speaks for the peer, from its `Connected` to its `Lost`.
     turn: tokio::sync::Mutex<()>,
+    /// Whether a connection stands.
+    stands: watch::Sender<bool>,
+}
+
+/// What a new address of a peer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Located {
+    /// It had none: nobody dials it yet.
+    Anew,
+    /// It is dialed already, from now on there.
+    Again,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Where to dial it, as `host:port`; `None`: it is not dialed.
+    address: Option<String>,
+    /// Cancelled when it is not to be dialed any more.
+    forgotten: CancellationToken,
     line: Option<Line>,
     /// Cancelled when a newer connection of the peer takes over.
     newest: CancellationToken,
@@ -46,18 +61,56 @@ struct Line {
 }
 
 impl Peer {
-    pub(super) fn new(id: NodeId, address: String, limits: &PeerLimits) -> Self {
+    pub(super) fn new(id: NodeId, limits: &PeerLimits) -> Self {
         let outbox_limits =
             OutboxLimits { messages: limits.outbox_messages_max, bytes: limits.outbox_bytes_max };
         Self {
             id,
-            address,
             meters: Meters::new(id),
             outbox_limits,
             inbox: Arc::new(Semaphore::new(limits.inbox_bytes_max as usize)),
             inbox_bytes_max: limits.inbox_bytes_max,
             state: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
+            stands: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn address(&self) -> Option<String> {
+        self.state().address.clone()
+    }
+
+    /// From now on, it is dialed there.
+    pub(super) fn locate(&self, address: String) -> Located {
+        let mut state = self.state();
+        if state.address.replace(address).is_some() {
+            return Located::Again;
+        }
+        state.forgotten = CancellationToken::new();
+        Located::Anew
+    }
+
+    /// It is not dialed any more.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        state.address = None;
+        state.forgotten.cancel();
+    }
+
+    /// Cancelled when it is not to be dialed any more.
+    pub(super) fn forgotten(&self) -> CancellationToken {
+        self.state().forgotten.clone()
+    }
+
+    /// Waits until there has been no connection for this long.
+    pub(super) async fn unconnected_for(&self, patience: Duration) {
+        let mut stands = self.stands.subscribe();
+        loop {
+            // The sender lives as long as this.
+            let _ = stands.wait_for(|stands| !stands).await;
+            if patience.is_zero() || timeout(patience, stands.wait_for(|stands| *stands)).await.is_err() {
+                return;
+            }
         }
     }
 
@@ -82,6 +135,7 @@ impl Peer {
     pub(super) fn open(&self, member: Member, info: PeerInfo) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(self.outbox_limits));
         self.state().line = Some(Line { member, info, outbox: Arc::clone(&outbox), full: false });
+        self.stands.send_replace(true);
         self.meters.connected(true);
         outbox
     }
@@ -96,6 +150,7 @@ impl Peer {
     /// The connection is no more; what waited for it is dropped.
     pub(super) fn close(&self) {
         self.state().line = None;
+        self.stands.send_replace(false);
         self.meters.connected(false);
     }
 
@@ -113,9 +168,9 @@ impl Peer {
         }
     }
 
-    pub(super) fn refuse(&self, reason: String) {
+    pub(super) fn refuse(&self, refusal: Refusal) {
         if let Some(line) = &self.state().line {
-            line.outbox.refuse(reason);
+            line.outbox.refuse(refusal);
         }
     }
 

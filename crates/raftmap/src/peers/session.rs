@@ -16,7 +16,7 @@ use super::meters::Dropped;
 use super::outbox::{Outbox, Outgoing};
 use super::peer::Peer;
 use super::wire::Frame;
-use super::{Net, PeerEvent, PeerInfo, PeerSink};
+use super::{Net, PeerEvent, PeerInfo, PeerSink, Refusal};
 
 /// Messages that wait together leave in frames of about this size.
 const FRAME_BYTES: usize = 1 << 20;
@@ -39,12 +39,12 @@ pub(super) enum Unmet {
     #[error("refused: {0}")]
     Refused(String),
     /// The other server does not want this one.
-    #[error("refused by the other side: {reason}")]
+    #[error("refused by the other side: {refusal}")]
     RefusedBy {
         /// Who it is, if it proved that.
         by: Option<NodeId>,
         /// In its words.
-        reason: String,
+        refusal: Refusal,
     },
     /// It broke, or never stood.
     #[error("{0}")]
@@ -60,7 +60,7 @@ pub(super) enum Unmet {
 /// How the other side began.
 pub(super) enum FirstWord {
     Hello(Hello),
-    Refusal(String),
+    Refusal(Refusal),
     /// With something that no server of this version sends.
     Nonsense(String),
 }
@@ -76,7 +76,7 @@ impl Net {
         };
         Ok(match Frame::decode(frame, self.frame_bytes_max()) {
             Ok(Frame::Hello(hello)) => FirstWord::Hello(hello),
-            Ok(Frame::Refusal(reason)) => FirstWord::Refusal(reason),
+            Ok(Frame::Refusal(refusal)) => FirstWord::Refusal(refusal),
             Ok(Frame::Batch(_) | Frame::Snapshot(_)) => {
                 FirstWord::Nonsense("something else came before the hello".to_owned())
             }
@@ -86,7 +86,18 @@ impl Net {
 
     /// Whether who says this is welcome; see [`Hello::check`].
     pub(super) fn check(&self, hello: &Hello, proof: Proof, direction: Direction) -> Result<(), Unwelcome> {
-        hello.check(&self.hello(hello.member.node_id), proof, direction, |id| self.peers.contains_key(&id))
+        hello.check(&self.hello(hello.member.node_id), proof, direction)
+    }
+
+    /// Whether a server that called is welcome: to be heard, also one that is not known; to the state, members alone.
+    pub(super) fn check_caller(&self, hello: &Hello, proof: Proof, rpc: Rpc) -> Result<(), Unwelcome> {
+        self.check(hello, proof, Direction::Accepted)?;
+        let id = hello.member.node_id;
+        let peer = self.caller(id)?;
+        match rpc {
+            Rpc::Snapshot if peer.address().is_none() => Err(Unwelcome::Unknown(id)),
+            _ => Ok(()),
+        }
     }
 
     /// Says hello to `peer`.
@@ -101,7 +112,7 @@ impl Net {
         mut writer: FrameWriter,
         reason: String,
     ) -> Unmet {
-        if self.send_small(&mut writer, Frame::Refusal(reason.clone())).await.is_ok() {
+        if self.send_small(&mut writer, Frame::Refusal(reason.clone().into())).await.is_ok() {
             let _ = writer.end(Status::FailedPrecondition);
         }
         connection.finish(LINGER).await;
@@ -125,9 +136,9 @@ enum Ended {
     #[error("the peer ended it")]
     Closed,
     #[error("refused: {0}")]
-    Refused(String),
+    Refused(Refusal),
     #[error("refused by the peer: {0}")]
-    RefusedBy(String),
+    RefusedBy(Refusal),
     #[error("{0}")]
     Broken(String),
 }
@@ -162,8 +173,8 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
     peer.close();
     // The sink may be gone; then nobody needs to know.
     let _ = net.deliver(sink, PeerEvent::Lost(peer.id)).await;
-    if let Ended::RefusedBy(reason) = &ended {
-        let _ = net.deliver(sink, PeerEvent::Refused { by: peer.id, reason: reason.clone() }).await;
+    if let Ended::RefusedBy(refusal) = &ended {
+        let _ = net.deliver(sink, PeerEvent::Refused { by: peer.id, refusal: refusal.clone() }).await;
     }
     drop(turn);
     let refused = matches!(ended, Ended::Refused(_) | Ended::RefusedBy(_));
@@ -175,11 +186,13 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
 async fn part(net: &Net, peer: &Peer, address: SocketAddr, connection: Connection, ended: Ended) {
     let peer = peer.id;
     match ended {
-        Ended::Refused(reason) => {
+        Ended::Refused(Refusal { reason, .. }) => {
             warn!(%peer, %address, reason, "the peer is refused");
             connection.finish(LINGER).await;
         }
-        Ended::RefusedBy(reason) => warn!(%peer, %address, reason, "the peer refuses this server"),
+        Ended::RefusedBy(Refusal { reason, .. }) => {
+            warn!(%peer, %address, reason, "the peer refuses this server")
+        }
         Ended::Broken(reason) => {
             let reason = connection.lost().await.map_or(reason, |lost| lost.to_string());
             warn!(%peer, %address, reason, "the connection is lost");
@@ -225,10 +238,10 @@ impl<S: PeerSink> Session<'_, S> {
                     self.outbox.stop();
                     stopping = true;
                 }
-                reason = self.outbox.refused() => {
+                refusal = self.outbox.refused() => {
                     // A peer that does not read its refusal is not waited for.
                     let _ = timeout(LINGER, writing).await;
-                    return Ended::Refused(reason);
+                    return Ended::Refused(refusal);
                 }
                 written = &mut writing => {
                     let Err(error) = written else { return Ended::Stopped };
@@ -242,9 +255,10 @@ impl<S: PeerSink> Session<'_, S> {
                 read = &mut reading => match read {
                     Read::Ended(ended) => return ended,
                     Read::Nonsense(reason) => {
-                        self.outbox.refuse(reason.clone());
+                        let refusal = Refusal::from(reason);
+                        self.outbox.refuse(refusal.clone());
                         let _ = timeout(LINGER, writing).await;
-                        return Ended::Refused(reason);
+                        return Ended::Refused(refusal);
                     }
                 },
             }
@@ -264,7 +278,7 @@ impl<S: PeerSink> Session<'_, S> {
             let room = self.peer.room(frame.len()).await;
             let batch = match Frame::decode(frame, self.net.frame_bytes_max()) {
                 Ok(Frame::Batch(batch)) => batch,
-                Ok(Frame::Refusal(reason)) => return Read::Ended(Ended::RefusedBy(reason)),
+                Ok(Frame::Refusal(refusal)) => return Read::Ended(Ended::RefusedBy(refusal)),
                 Ok(Frame::Hello(_)) => return Read::Nonsense("a second hello".to_owned()),
                 Ok(Frame::Snapshot(_)) => {
                     return Read::Nonsense("a snapshot has a call of its own".to_owned());
@@ -291,8 +305,8 @@ impl<S: PeerSink> Session<'_, S> {
             };
             let batch = match outgoing {
                 Outgoing::Batch(batch) => batch,
-                Outgoing::Refusal(reason) => {
-                    self.net.send_small(writer, Frame::Refusal(reason)).await?;
+                Outgoing::Refusal(refusal) => {
+                    self.net.send_small(writer, Frame::Refusal(refusal)).await?;
                     return writer.end(Status::FailedPrecondition);
                 }
                 Outgoing::End => return writer.end(Status::Ok),

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raftmap_raft::{Ctx, LogIndex, NodeId, StateId, Write};
 use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request, Ticks};
-use raftmap_state::StateError;
+use raftmap_state::{Introduction, StateError};
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
 use super::state::StateJob;
 use super::workers::FetchRequest;
-use crate::peers::{PeerEvent, Transport};
+use crate::peers::{PeerEvent, Refusal, Transport};
 
 /// How many things are taken in before their effects are carried out: what comes together shares a batch.
 const STEPS_MAX: usize = 8192;
@@ -33,6 +33,8 @@ pub(crate) struct DriverSettings<T> {
     pub(crate) discard_snapshot: Box<dyn Fn(StateId) -> Result<(), NodeError> + Send>,
     /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
     pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
+    /// As of this index, other servers are where these say, and these were removed.
+    pub(crate) locate: Box<dyn Fn(LogIndex, &[Introduction], &[NodeId]) + Send>,
     pub(crate) failstop: Failstop,
 }
 
@@ -133,6 +135,9 @@ impl<T: Transport> Driver<T> {
             PeerEvent::Received { from, batch, room: _taken } => {
                 self.replica.step(now, Event::Peer { from, batch });
             }
+            PeerEvent::Refused { refusal: Refusal { reason, removed: true }, by: _ } => {
+                self.replica.step(now, Event::Removed { reason });
+            }
             // The transport has told the operator; whoever refuses may be the one that is wrong.
             PeerEvent::Refused { .. } => {}
         }
@@ -166,7 +171,12 @@ impl<T: Transport> Driver<T> {
                     drop(self.settings.fetches.send(FetchRequest { purpose, from, to, max_bytes }));
                 }
                 Effect::Send { to, batch } => self.settings.outlet.send(to, batch),
-                Effect::RefusePeer { peer, reason } => self.settings.outlet.refuse(peer, reason),
+                Effect::RefusePeer { peer, reason, removed } => {
+                    self.settings.outlet.refuse(peer, Refusal { reason, removed });
+                }
+                Effect::Locate { introductions, removed, index } => {
+                    (self.settings.locate)(index, &introductions, &removed);
+                }
                 Effect::Answer { ctx, result } => match self.replies.remove(&ctx) {
                     Some(Reply::Write(reply)) => drop(reply.send(result)),
                     Some(Reply::Read(reply)) => drop(reply.send(result.map(|_| ()))),

@@ -14,6 +14,7 @@
 //! | 10 | whoever is no server of the cluster is refused, with a reason on both sides | `ports` |
 //!
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
+//! `members` has servers that come and go.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
 //! Every test has a cluster of its own in a folder of its own. What must happen is waited for, for a minute at most; a
@@ -24,6 +25,7 @@ mod crashes;
 mod disks;
 mod faults;
 mod lives;
+mod members;
 mod partitions;
 mod ports;
 mod retries;

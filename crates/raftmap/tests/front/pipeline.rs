@@ -1,6 +1,7 @@
 //! The call with which clients send many requests over one stream.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use connectrpc::{ConnectError, Protocol};
@@ -25,13 +26,15 @@ struct Pipeline {
     stream: Stream,
     answers: BTreeMap<u64, Response>,
     messages: usize,
+    /// What the messages said of the members.
+    news_of_members: Vec<u64>,
 }
 
 impl Pipeline {
     async fn open(house: &House, protocol: Protocol) -> Self {
         let map = house.clients("client", protocol).await.map;
         let stream = soon(map.pipeline()).await.unwrap();
-        Self { stream, answers: BTreeMap::new(), messages: 0 }
+        Self { stream, answers: BTreeMap::new(), messages: 0, news_of_members: Vec::new() }
     }
 
     async fn send(&mut self, requests: impl IntoIterator<Item = (u64, Request)>) {
@@ -50,7 +53,9 @@ impl Pipeline {
     async fn receive(&mut self) -> Result<bool, ConnectError> {
         let Some(message) = soon(self.stream.message()).await? else { return Ok(false) };
         self.messages += 1;
-        for answer in message.to_owned_message().responses {
+        let message = message.to_owned_message();
+        self.news_of_members.extend(Some(message.membership_index).filter(|index| *index > 0));
+        for answer in message.responses {
             let twice = self.answers.insert(answer.tag, answer.response.unwrap());
             assert!(twice.is_none(), "tag {} is answered twice", answer.tag);
         }
@@ -71,6 +76,23 @@ impl Pipeline {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A client hears of new members before those that it knows are gone: once, on each stream.
+#[tokio::test]
+async fn a_stream_says_once_that_the_members_are_new() {
+    let house = House::open().await;
+    let mut pipeline = Pipeline::open(&house, Protocol::Grpc).await;
+    let mut ask = async |tag: u64, index: u64| {
+        house.node.members_index.store(index, Ordering::Relaxed);
+        pipeline.send([(tag, get_request("a"))]).await;
+        pipeline.answers(usize::try_from(tag).unwrap()).await;
+        pipeline.news_of_members.clone()
+    };
+    assert_eq!(ask(1, 0).await, [0_u64; 0]);
+    assert_eq!(ask(2, 7).await, [7]);
+    assert_eq!(ask(3, 7).await, [7]);
+    assert_eq!(ask(4, 9).await, [7, 9]);
 }
 
 fn put_request(key: &str, value: &str) -> Request {

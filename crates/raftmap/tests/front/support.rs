@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use raftmap::api::{
-    Call, Checked, Code, Failure, FailureOutcome, GetValueInput, ReadAndWrite, ScanInput, ScanPage,
-    ScanPages, WriteInput, by_deadline,
+    Call, Checked, Code, Failure, FailureOutcome, GetValueInput, MembersChange, ReadAndWrite, ScanInput,
+    ScanPage, ScanPages, WriteInput, by_deadline,
 };
 use raftmap::front::{Admission, FrontDoor, FrontDoorConfig, Security};
 use raftmap::tls::certs::{Authority, LIFETIME};
@@ -66,6 +66,7 @@ pub(crate) struct Node {
     session_limits: SessionLimits,
     held: watch::Sender<bool>,
     waiting: AtomicUsize,
+    pub(crate) members_index: AtomicU64,
 }
 
 impl Node {
@@ -77,6 +78,7 @@ impl Node {
             session_limits: SessionLimits::default(),
             held: watch::Sender::new(false),
             waiting: AtomicUsize::new(0),
+            members_index: AtomicU64::new(0),
         })
     }
 
@@ -179,6 +181,14 @@ impl ReadAndWrite for Node {
             Answer::SessionOpened(opened) => Ok(opened),
             other => panic!("{other:?}"),
         }
+    }
+
+    async fn change_members(&self, _change: MembersChange, call: Call) -> Result<(), Failure> {
+        self.pass(&call).await
+    }
+
+    fn members_index(&self) -> u64 {
+        self.members_index.load(Ordering::Relaxed)
     }
 
     async fn members(&self, _call: Call) -> Result<v1::MembersResponse, Failure> {

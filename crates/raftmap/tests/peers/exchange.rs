@@ -183,7 +183,7 @@ async fn a_new_connection_replaces_one_that_seems_alive() {
             PeerEvent::Received { batch, .. } => order.extend(batch.messages.iter().map(sequence)),
             PeerEvent::Lost(_) => order.push(10_001),
             PeerEvent::Connected { .. } => order.push(10_002),
-            PeerEvent::Refused { reason, .. } => panic!("{reason}"),
+            PeerEvent::Refused { refusal, .. } => panic!("{refusal}"),
         }
     }
     assert!(order.ends_with(&[10_001, 10_002, 2000]), "{:?}", &order[order.len().saturating_sub(5)..]);

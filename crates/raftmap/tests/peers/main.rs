@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod exchange;
+mod located;
 mod logs;
 mod pressure;
 mod proxy;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftmap::peers::{PeerEvent, PeerInfo, PeerLimits, Peers, PeersConfig, Security};
+use raftmap::peers::{PeerEvent, PeerInfo, PeerLimits, Peers, PeersConfig, Refusal, Security};
 use raftmap::tls::certs::{Authority, LIFETIME};
 use raftmap::tls::config::{Credentials, TlsFiles};
 use raftmap::tls::identity::{ClusterName, Role};
@@ -166,8 +166,13 @@ impl Server {
     }
 
     pub(crate) async fn refused(&mut self) -> (NodeId, String) {
+        let (by, refusal) = self.refusal().await;
+        (by, refusal.reason)
+    }
+
+    pub(crate) async fn refusal(&mut self) -> (NodeId, Refusal) {
         match self.event().await {
-            PeerEvent::Refused { by, reason } => (by, reason),
+            PeerEvent::Refused { by, refusal } => (by, refusal),
             other => panic!("{other:?} instead of a refusal"),
         }
     }

@@ -11,7 +11,9 @@ use raftmap_replica::{
     Effect, Event, Failure, LogSize, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind,
     StateView, StateWorker,
 };
-use raftmap_state::{Answer, Get, Member, MemoryEngine, Put, PutEntry, StateMachine, WriteRequest};
+use raftmap_state::{
+    Answer, Get, Introduction, Member, MemoryEngine, Put, PutEntry, StateMachine, WriteRequest,
+};
 
 /// Milliseconds of one tick.
 pub const TICK_MS: u64 = 20;
@@ -49,6 +51,8 @@ pub struct Server {
     pub notices: Vec<Notice>,
     pub refused: Vec<(NodeId, String)>,
     pub stopped: Option<String>,
+    /// Where it was told last that servers are.
+    pub located: Vec<Introduction>,
     events: VecDeque<Event>,
     reads: BTreeMap<Ctx, Bytes>,
 }
@@ -72,6 +76,16 @@ impl Cluster {
             cluster.event(a, Event::PeerConnected(member(b)));
         }
         cluster
+    }
+
+    /// A server comes up that is none of the founders, and all are connected to it.
+    pub fn join(&mut self, id: u64) {
+        let voters = Membership::of_voters((1..id).map(NodeId));
+        self.nodes.insert(id, Server::new(id, &voters, &|config| config));
+        for other in 1..id {
+            self.event(other, Event::PeerConnected(member(id)));
+            self.event(id, Event::PeerConnected(member(other)));
+        }
     }
 
     /// Puts a server in the place of one, with a damaged disk that holds nothing, and a state machine that says it began
@@ -135,7 +149,7 @@ impl Cluster {
             }
             while let Some((from, to, batch)) = self.wire.pop_front() {
                 busy = true;
-                if !self.is_cut(from.0, to.0) {
+                if self.nodes.contains_key(&to.0) && !self.is_cut(from.0, to.0) {
                     self.event(to.0, Event::Peer { from, batch });
                 }
             }
@@ -248,7 +262,8 @@ impl Cluster {
                     let value = got.records[0].as_ref().map(|record| record.value.clone());
                     self.end(ctx, End::Read(value));
                 }
-                Effect::RefusePeer { peer, reason } => server.refused.push((peer, reason)),
+                Effect::RefusePeer { peer, reason, removed: _ } => server.refused.push((peer, reason)),
+                Effect::Locate { introductions, removed: _, index: _ } => server.located = introductions,
                 Effect::Stop { reason } => server.stopped = Some(reason),
                 Effect::Notice(notice) => server.notices.push(notice),
             }
@@ -289,6 +304,7 @@ impl Server {
             notices: Vec::new(),
             refused: Vec::new(),
             stopped: None,
+            located: Vec::new(),
             events: VecDeque::new(),
             reads: BTreeMap::new(),
         }

@@ -7,7 +7,7 @@ use raftmap_raft::{LogIndex, NodeId};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{DecodeError, Decoder, FLAG_0, FLAG_1, put_bytes, put_list, put_varint};
-use crate::command::{Body, Command, Member, SessionLimits, Write};
+use crate::command::{Body, Command, Introduction, Member, SessionLimits, Write};
 use crate::request::{
     Condition, Delete, Expected, Operation, Put, PutEntry, SessionId, SessionTag, Txn, WriteRequest,
 };
@@ -25,6 +25,7 @@ const TXN: u8 = 3;
 const OPEN_SESSION: u8 = 4;
 const TIME: u8 = 5;
 const RECORD_MEMBER: u8 = 6;
+const INTRODUCE_MEMBER: u8 = 7;
 
 const EXPECT_EXISTS: u8 = 1;
 const EXPECT_REVISION: u8 = 2;
@@ -80,6 +81,10 @@ impl Command {
                 put_varint(&mut out, member.node_id.0);
                 out.put_u128_le(member.incarnation);
                 out.put_u128_le(member.founding_hash);
+            }
+            Body::IntroduceMember(introduction) => {
+                put_varint(&mut out, introduction.node_id.0);
+                put_introduction(&mut out, introduction);
             }
         }
         out.freeze()
@@ -141,6 +146,7 @@ impl Body {
             Self::OpenSession(_) => OPEN_SESSION,
             Self::Time => TIME,
             Self::RecordMember(_) => RECORD_MEMBER,
+            Self::IntroduceMember(_) => INTRODUCE_MEMBER,
         }
     }
 }
@@ -250,8 +256,32 @@ fn decode_other(decoder: &mut Decoder, kind: u8) -> Result<Body, DecodeError> {
             incarnation: decoder.u128_le("incarnation")?,
             founding_hash: decoder.u128_le("founding hash")?,
         })),
+        INTRODUCE_MEMBER => {
+            let node_id = NodeId(decoder.varint("node id")?);
+            Ok(Body::IntroduceMember(decode_introduction(decoder, node_id)?))
+        }
         value => Err(DecodeError::Unknown { what: "command kind", value }),
     }
+}
+
+/// The parts of an introduction that its row has, too.
+pub(super) fn put_introduction(out: &mut BytesMut, introduction: &Introduction) {
+    put_bytes(out, introduction.peer_address.as_bytes());
+    put_bytes(out, introduction.client_address.as_bytes());
+    put_varint(out, introduction.replaces.map_or(0, |id| id.0));
+}
+
+pub(super) fn decode_introduction(
+    decoder: &mut Decoder,
+    node_id: NodeId,
+) -> Result<Introduction, DecodeError> {
+    let mut address = |what| {
+        let bytes = decoder.bytes(what)?;
+        String::from_utf8(bytes.into()).map_err(|_| DecodeError::Malformed { what })
+    };
+    let (peer_address, client_address) = (address("peer address")?, address("client address")?);
+    let replaces = Some(NodeId(decoder.varint("replaced member")?)).filter(|id| id.0 > 0);
+    Ok(Introduction { node_id, peer_address, client_address, replaces })
 }
 
 fn decode_tag(decoder: &mut Decoder) -> Result<SessionTag, DecodeError> {

@@ -5,9 +5,10 @@ use std::num::NonZeroU64;
 use bytes::{BufMut, Bytes, BytesMut};
 use raftmap_raft::{GroupId, LogIndex, LogPosition, Membership, MembershipError, NodeId, Term};
 
+use super::command::{decode_introduction, put_introduction};
 use super::{DecodeError, Decoder};
 use crate::answer::Record;
-use crate::command::Member;
+use crate::command::{Introduction, Member};
 
 /// The version of all rows together; in [`Applied`], the one row that is always read first.
 const VERSION: u8 = 1;
@@ -29,6 +30,7 @@ pub(crate) mod table {
     const MEMBERS: u8 = 7;
     const MEMBERSHIP: u8 = 8;
     const REMOVED: u8 = 9;
+    const INTRODUCTIONS: u8 = 10;
 
     /// Whose row a row is.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,7 @@ pub(crate) mod table {
         Members,
         Membership,
         Removed,
+        Introductions,
     }
 
     /// The table of a row, by its key. A table of one row has one key.
@@ -57,6 +60,7 @@ pub(crate) mod table {
             Some(&MEMBERS) => Table::Members,
             Some(&MEMBERSHIP) => Table::Membership,
             Some(&REMOVED) => Table::Removed,
+            Some(&INTRODUCTIONS) => Table::Introductions,
             Some(&value) => return Err(DecodeError::Unknown { what: "table", value }),
         };
         if matches!(table, Table::Applied | Table::Membership) {
@@ -74,6 +78,7 @@ pub(crate) mod table {
     pub(crate) const LARGE_ANSWERS_SPAN: Span = ([LARGE_ANSWERS], [LARGE_ANSWERS + 1]);
     pub(crate) const MEMBERS_SPAN: Span = ([MEMBERS], [MEMBERS + 1]);
     pub(crate) const REMOVED_SPAN: Span = ([REMOVED], [REMOVED + 1]);
+    pub(crate) const INTRODUCTIONS_SPAN: Span = ([INTRODUCTIONS], [INTRODUCTIONS + 1]);
     pub(crate) const ALL_SPAN: Span = ([0], [u8::MAX]);
 
     /// The one row of [`super::Applied`].
@@ -151,7 +156,12 @@ pub(crate) mod table {
         key(REMOVED, &[&id.0.to_be_bytes()])
     }
 
-    pub(crate) fn decode_removed_key(row_key: &Bytes) -> Result<NodeId, DecodeError> {
+    pub(crate) fn introduction_key(id: NodeId) -> Bytes {
+        key(INTRODUCTIONS, &[&id.0.to_be_bytes()])
+    }
+
+    /// The member of a row whose key is nothing but its id.
+    pub(crate) fn decode_node_key(row_key: &Bytes) -> Result<NodeId, DecodeError> {
         let (id, next) = big_endian(row_key, 1)?;
         end(row_key, next)?;
         Ok(NodeId(id))
@@ -294,6 +304,24 @@ impl SessionRow {
         decoder.end(WHAT)?;
         Ok(row)
     }
+}
+
+pub(crate) fn encode_introduction(index: LogIndex, introduction: &Introduction) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u64_le(index.0);
+    put_introduction(&mut out, introduction);
+    out.freeze()
+}
+
+pub(crate) fn decode_introduction_row(
+    row_key: &Bytes,
+    value: Bytes,
+) -> Result<(LogIndex, Introduction), DecodeError> {
+    let mut decoder = Decoder::new(value);
+    let index = LogIndex(decoder.u64_le("introduction")?);
+    let introduction = decode_introduction(&mut decoder, table::decode_node_key(row_key)?)?;
+    decoder.end("introduction")?;
+    Ok((index, introduction))
 }
 
 pub(crate) fn encode_member(member: &Member) -> Bytes {

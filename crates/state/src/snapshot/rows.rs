@@ -4,7 +4,10 @@ use bytes::Bytes;
 use raftmap_raft::{LogIndex, Membership};
 
 use crate::expiry::check_deadline_row;
-use crate::format::{Applied, DecodeError, MapRow, SessionRow, decode_member, decode_membership, table};
+use crate::format::{
+    Applied, DecodeError, MapRow, SessionRow, decode_introduction_row, decode_member, decode_membership,
+    table,
+};
 use crate::kept::{check_answers_row, check_large_answer_row};
 use crate::validate::KEY_BYTES_CEILING;
 
@@ -47,10 +50,13 @@ impl SeenRows {
                 }
             }
             Table::Removed => {
-                table::decode_removed_key(key)?;
+                table::decode_node_key(key)?;
                 if !value.is_empty() {
                     return Err(DecodeError::Malformed { what: "row of a removed member" });
                 }
+            }
+            Table::Introductions => {
+                decode_introduction_row(key, value)?;
             }
             Table::Membership => self.membership = Some(decode_membership(value)?),
         }

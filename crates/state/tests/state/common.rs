@@ -4,11 +4,11 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use raftmap_raft::{Entry, GroupId, LogIndex, Payload, Term};
+use raftmap_raft::{Entry, GroupId, LogIndex, NodeId, Payload, Term};
 use raftmap_state::{
-    Answer, Body, Command, Condition, Delete, Digest, Engine, Expected, Get, MemoryEngine, Operation,
-    Outcome, Put, PutEntry, Record, Refusal, Scan, SessionId, SessionLimits, SessionTag, StateMachine, Txn,
-    Write, WriteRequest,
+    Answer, Body, Command, Condition, Delete, Digest, Engine, Expected, Get, Introduction, MemoryEngine,
+    Operation, Outcome, Put, PutEntry, Record, Refusal, Scan, SessionId, SessionLimits, SessionTag,
+    StateMachine, Txn, Write, WriteRequest,
 };
 
 pub(crate) const ANSWER_BYTES_MAX: u32 = 1 << 20;
@@ -53,6 +53,13 @@ pub(crate) fn txn(
 
 pub(crate) fn record(key: &str, value: &str, revision: u64) -> Record {
     Record { key: bytes(key), value: bytes(value), revision: LogIndex(revision), expires_at_ms: None }
+}
+
+/// A server with its addresses.
+pub(crate) fn introduction(id: u64, replaces: Option<u64>) -> Introduction {
+    let address = |port: &str| format!("a:{port}");
+    let (peer_address, client_address) = (address("1"), address("2"));
+    Introduction { node_id: NodeId(id), peer_address, client_address, replaces: replaces.map(NodeId) }
 }
 
 pub(crate) fn tag(session_id: SessionId, sequence: u64) -> SessionTag {

@@ -10,6 +10,7 @@ mod digests;
 mod engines;
 mod expiry;
 mod map;
+mod members;
 mod model;
 mod reads;
 mod refused;

@@ -64,7 +64,7 @@ impl Model {
         match &command.body {
             Body::Write(write) => self.write(write),
             Body::OpenSession(limits) => Ok(self.open_session(*limits)),
-            Body::Time => Ok(Answer::Done),
+            Body::Time | Body::IntroduceMember(_) => Ok(Answer::Done),
             Body::RecordMember(member) => self.record_member(*member),
         }
     }

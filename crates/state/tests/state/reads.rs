@@ -3,13 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use raftmap_raft::{LogIndex, NodeId, Payload};
-use raftmap_state::{
-    Answer, Body, Engine, FjallEngine, FjallOptions, Get, Member, MemoryEngine, ReadError, Record, Refusal,
-    Scan,
-};
+use raftmap_raft::{LogIndex, Payload};
+use raftmap_state::{Body, Engine, FjallEngine, FjallOptions, Get, MemoryEngine, ReadError, Record, Scan};
 
-use crate::common::{Done, Server, at, bytes, delete, put, put_with_ttl, record, scan_all, timeless, write};
+use crate::common::{Done, Server, at, bytes, delete, put, put_with_ttl, record, scan_all, write};
 
 fn names(records: &[Record]) -> Vec<&str> {
     records.iter().map(|record| std::str::from_utf8(&record.key).unwrap()).collect()
@@ -189,22 +186,4 @@ fn a_read_beside_writes_sees_exactly_the_state_at_its_revision() {
         watcher.join().unwrap()
     });
     assert!(reads > 0);
-}
-
-#[test]
-fn members_are_recorded_once_and_contradictions_are_refused() {
-    let mut server = Server::in_memory();
-    let member = |id, incarnation, founding_hash| Member { node_id: NodeId(id), incarnation, founding_hash };
-    let mut record = |member| server.run(&timeless(Body::RecordMember(member)));
-    assert_eq!(record(member(2, 20, 7)), Ok(Answer::Done));
-    assert_eq!(record(member(1, 10, 7)), Ok(Answer::Done));
-    assert_eq!(record(member(2, 20, 7)), Ok(Answer::Done), "again");
-    let refused = |id| Err(Refusal::MemberMismatch { node_id: NodeId(id) });
-    assert_eq!(record(member(2, 21, 7)), refused(2), "a wiped disk under a known id");
-    assert_eq!(record(member(2, 20, 8)), refused(2), "another founding");
-    assert_eq!(record(member(3, 30, 8)), refused(3), "a stranger of another cluster");
-    let reader = server.machine.reader();
-    assert_eq!(reader.members().unwrap(), [member(1, 10, 7), member(2, 20, 7)]);
-    assert_eq!(reader.member(NodeId(2)).unwrap(), Some(member(2, 20, 7)));
-    assert_eq!(reader.member(NodeId(3)).unwrap(), None);
 }

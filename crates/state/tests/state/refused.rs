@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use raftmap_raft::{Entry, GroupId, LogIndex, NodeId, Payload, Term};
 use raftmap_state::validate::{InvalidRequest, KEY_BYTES_CEILING, RequestLimits, VALUE_BYTES_CEILING};
 use raftmap_state::{
-    Body, Command, Condition, DecodeError, Delete, Engine, EngineError, Expected, FailureCode, Get, Member,
-    MemoryEngine, MemorySnapshot, Operation, Put, PutEntry, Refusal, RowChange, Scan, SessionId,
-    SessionLimits, SessionTag, StateError, StateMachine, Txn, Write, WriteRequest,
+    Body, Command, Condition, DecodeError, Delete, Engine, EngineError, Expected, FailureCode, Get,
+    Introduction, Member, MemoryEngine, MemorySnapshot, Operation, Put, PutEntry, Refusal, RowChange, Scan,
+    SessionId, SessionLimits, SessionTag, StateError, StateMachine, Txn, Write, WriteRequest,
 };
 
 use crate::common::{
     ANSWER_BYTES_MAX, SMALL_SESSIONS, Server, at, bytes, condition, content_digest, delete, entry,
-    entry_with_ttl, open, put, tag, tagged, timeless, txn, write,
+    entry_with_ttl, introduction, open, put, tag, tagged, timeless, txn, write,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -58,6 +58,8 @@ fn one_of_each() -> Vec<(Command, &'static str)> {
             timeless(Body::RecordMember(member)),
             "01 06 00 03 00000000000000000000000000000001 02000000000000000000000000000000",
         ),
+        (timeless(Body::IntroduceMember(introduction(4, Some(2)))), "01 07 00 04 03613a31 03613a32 02"),
+        (timeless(Body::IntroduceMember(introduction(4, None))), "01 07 00 04 03613a31 03613a32 00"),
     ]
 }
 
@@ -86,7 +88,7 @@ fn keys_and_values_are_decoded_without_a_copy() {
 fn a_command_of_a_newer_version_is_an_error() {
     let cases = [
         ("02 05 00", DecodeError::UnknownVersion { what: "command", version: 2 }),
-        ("01 07 00", DecodeError::Unknown { what: "command kind", value: 7 }),
+        ("01 08 00", DecodeError::Unknown { what: "command kind", value: 8 }),
         ("01 00 00", DecodeError::Unknown { what: "command kind", value: 0 }),
         ("01 05 04", DecodeError::Unknown { what: "command flags", value: 4 }),
         ("01 05 02", DecodeError::Unknown { what: "command flags", value: 2 }),
@@ -186,6 +188,11 @@ fn a_command_that_no_server_may_have_proposed_stops_the_server() {
         Body::OpenSession(SessionLimits { in_flight_max: 0, ..SMALL_SESSIONS }),
         Body::OpenSession(SessionLimits { sessions_max: 0, ..SMALL_SESSIONS }),
         Body::RecordMember(member),
+        Body::IntroduceMember(introduction(0, None)),
+        Body::IntroduceMember(introduction(4, Some(4))),
+        Body::IntroduceMember(Introduction { peer_address: String::new(), ..introduction(4, None) }),
+        Body::IntroduceMember(Introduction { client_address: "a b:1".to_owned(), ..introduction(4, None) }),
+        Body::IntroduceMember(Introduction { client_address: "a".repeat(301), ..introduction(4, None) }),
     ];
     for body in impossible {
         let error = error_at(Payload::Command(timeless(body.clone()).encode()));

@@ -1,5 +1,7 @@
 //! The limits and times that a server keeps.
 
+use std::time::Duration;
+
 use clap::Args;
 use raftmap::node::CompactionConfig;
 
@@ -86,4 +88,10 @@ pub(super) struct TimingArgs {
     /// At the end, how long requests that are under way may go on, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(super) shutdown_timeout_ms: u64,
+}
+
+impl TimingArgs {
+    pub(super) fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
 }

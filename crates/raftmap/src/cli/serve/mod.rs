@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use raftmap::front::{FrontDoor, FrontDoorConfig};
-use raftmap::node::{Node, NodeConfig};
+use raftmap::node::{Node, NodeConfig, NodeError};
 use raftmap::observe::http::{Observation, Readiness};
 use raftmap::observe::logs::{self, LogFormat};
 use raftmap::observe::metrics;
@@ -115,13 +115,19 @@ impl Serve {
         self.announce(&server)?;
         let (id, node) = (server.id, server.node.clone());
         tokio::select! {
-            reason = node.failed() => return Err(Failure::ServerEnded { id, reason }),
+            reason = node.failed() => {
+                // Who was removed has nothing to hide: what it said last, to servers and clients, is to arrive.
+                if matches!(reason, NodeError::Expelled(_)) {
+                    server.close(self.timing.shutdown_timeout()).await;
+                }
+                return Err(Failure::ServerEnded { id, reason });
+            }
             why = stop.wait() => tracing::info!(why, "this server ends in good order"),
         }
         // A disk that fails meanwhile is a failure still.
         tokio::select! {
             reason = node.failed() => Err(Failure::ServerEnded { id, reason }),
-            () = server.close(Duration::from_millis(self.timing.shutdown_timeout_ms)) => {
+            () = server.close(self.timing.shutdown_timeout()) => {
                 tracing::info!("ended");
                 Ok(())
             }
@@ -170,7 +176,7 @@ impl Serve {
         FrontDoorConfig {
             connections_max: self.limits.connections_max,
             handshakes_max: defaults.handshakes_max.min(self.limits.connections_max),
-            drain_timeout: Duration::from_millis(self.timing.shutdown_timeout_ms),
+            drain_timeout: self.timing.shutdown_timeout(),
             request_timeout,
             request_timeout_max: defaults.request_timeout_max.max(request_timeout),
             ..defaults

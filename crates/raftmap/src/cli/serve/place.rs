@@ -30,8 +30,9 @@ pub(super) fn read_identity(data: &Path) -> Result<Identity, Failure> {
 const IDENTITY_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn own_entry(identity: &Identity) -> Result<&FoundingMember, Failure> {
-    let own = identity.founding_members().iter().find(|member| member.node == identity.node());
-    own.ok_or_else(|| Failure::Failed(format!("node {} is none of its own members", identity.node())))
+    identity
+        .own()
+        .ok_or_else(|| Failure::Failed(format!("node {} is none of its own members", identity.node())))
 }
 
 /// Where to listen: as told, or else by the address that the others were told. A name may mean other addresses here than

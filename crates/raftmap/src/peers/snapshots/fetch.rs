@@ -10,12 +10,12 @@ use tracing::info;
 
 use super::FetchError;
 use super::install::{Install, InstallError, Plan};
-use crate::peers::Net;
 use crate::peers::dialer::{Backoff, dial};
 use crate::peers::grpc::{FrameReader, Rpc, Status, StreamError};
 use crate::peers::peer::Peer;
 use crate::peers::session::{Greeted, Unmet};
 use crate::peers::wire::{Denied, Frame, SnapshotFrame, SnapshotRequest};
+use crate::peers::{Net, Refusal};
 
 /// How often a snapshot is begun, from the header on, before it is given up.
 const BEGINNINGS_MAX: u32 = 5;
@@ -58,7 +58,7 @@ impl<'a> Fetch<'a> {
     /// Gets the snapshot, or fails and leaves nothing behind.
     pub(in crate::peers) async fn run(net: Arc<Net>, wanted: Wanted) -> Result<SnapshotHeader, FetchError> {
         let Wanted { from, at_least, group, dir, options } = wanted;
-        let peer = net.peers.get(&from).ok_or(FetchError::Unknown(from))?;
+        let peer = &*net.peer(from).ok_or(FetchError::Unknown(from))?;
         let plan = Plan { group, at_least, dir, options };
         let mut fetch =
             Fetch { net: &net, peer, plan, install: None, beginnings: 0, bytes: 0, heard: Instant::now() };
@@ -136,7 +136,7 @@ impl<'a> Fetch<'a> {
         let dialed = timeout(within, dial(self.net, self.peer, Rpc::Snapshot)).await;
         let greeted = match dialed.unwrap_or(Err(Unmet::Late(within))) {
             Ok(greeted) => greeted,
-            Err(Unmet::Refused(reason) | Unmet::RefusedBy { reason, .. }) => {
+            Err(Unmet::Refused(reason) | Unmet::RefusedBy { refusal: Refusal { reason, .. }, .. }) => {
                 return Err(FetchError::Refused(reason));
             }
             Err(unmet) => return Ok(Err(Unfinished::Broken(unmet.to_string()))),

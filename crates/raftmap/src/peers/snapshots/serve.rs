@@ -83,7 +83,7 @@ async fn attend(net: &Net, peer: &Peer, greeted: Greeted) {
         (Some(line), Some(place)) => tokio::select! {
             sent = sending.run(place, request) => sent,
             () = place.lost() => Err(Unsent::Replaced),
-            reason = line.refused() => Err(Unsent::Refused(reason)),
+            refusal = line.refused() => Err(Unsent::Refused(refusal.reason)),
         },
     };
     match sent {
@@ -126,7 +126,7 @@ async fn ask(net: &Net, reader: &mut FrameReader) -> Result<SnapshotRequest, Uns
     };
     match Frame::decode(frame, net.frame_bytes_max()) {
         Ok(Frame::Snapshot(SnapshotFrame::Request(request))) => Ok(request),
-        Ok(Frame::Refusal(reason)) => Err(Unsent::Refused(reason)),
+        Ok(Frame::Refusal(refusal)) => Err(Unsent::Refused(refusal.reason)),
         Ok(_) => Err(Unsent::Told("something else came instead of a request for a snapshot".to_owned())),
         Err(error) => Err(Unsent::Told(error.to_string())),
     }

@@ -18,6 +18,7 @@ use raftmap_replica::{PeerBatch, PeerMessage};
 
 pub(super) use self::snapshot::{Denied, SnapshotFrame, SnapshotRequest};
 use super::hello::Hello;
+use crate::peers::Refusal;
 
 /// Terms and log indexes are below this: no cluster gets there, and adding to them does not overflow.
 const NUMBER_END: u64 = 1 << 62;
@@ -35,7 +36,7 @@ pub(super) enum Frame {
     /// Who speaks: the first one.
     Hello(Hello),
     /// Why the other side may not take part: the last one.
-    Refusal(String),
+    Refusal(Refusal),
     /// What one replica has for another.
     Batch(PeerBatch),
     /// On a connection for a snapshot.
@@ -104,9 +105,9 @@ impl Frame {
     pub(super) fn encode(self, bytes_max: usize) -> Result<Bytes, TooLarge> {
         let frame = match self {
             Self::Hello(hello) => peer::peer_frame::Frame::Hello(hello.into_wire()),
-            Self::Refusal(mut reason) => {
+            Self::Refusal(Refusal { mut reason, removed }) => {
                 reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-                peer::peer_frame::Frame::Refusal(peer::Refusal { reason })
+                peer::peer_frame::Frame::Refusal(peer::Refusal { reason, removed })
             }
             Self::Batch(batch) => peer::peer_frame::Frame::Batch(batch_into_wire(batch)),
             Self::Snapshot(frame) => snapshot::into_wire(frame),
@@ -134,7 +135,9 @@ impl Frame {
         use peer::peer_frame::Frame as Wire;
         Ok(match frame.frame.ok_or(WireError::Variant("the frame"))? {
             Wire::Hello(hello) => Self::Hello(Hello::from_wire(hello)?),
-            Wire::Refusal(refusal) => Self::Refusal(printable(&refusal.reason)),
+            Wire::Refusal(peer::Refusal { reason, removed }) => {
+                Self::Refusal(Refusal { reason: printable(&reason), removed })
+            }
             Wire::Batch(batch) => Self::Batch(batch_from_wire(batch)?),
             Wire::SnapshotRequest(request) => Self::Snapshot(snapshot::request_from_wire(request)?),
             Wire::SnapshotBegin(peer::SnapshotBegin { resumed }) => {

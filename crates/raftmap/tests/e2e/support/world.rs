@@ -101,10 +101,15 @@ impl World {
 
     /// Three servers that do not run yet, when it is this test's turn.
     pub(crate) async fn found(change: impl FnOnce(&mut LocalPlan)) -> Self {
+        Self::found_of(3, change).await
+    }
+
+    /// So many servers that do not run yet, when it is this test's turn.
+    pub(crate) async fn found_of(servers: u8, change: impl FnOnce(&mut LocalPlan)) -> Self {
         let turn = TURNS.acquire().await.unwrap();
         // Not the system's folder for temporary files, which often is no disk.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut plan = LocalPlan::new(env!("CARGO_BIN_EXE_raftmap"), folder.path(), 3).unwrap();
+        let mut plan = LocalPlan::new(env!("CARGO_BIN_EXE_raftmap"), folder.path(), servers).unwrap();
         change(&mut plan);
         Self { cluster: plan.found().unwrap(), folder, _turn: turn }
     }

@@ -1,0 +1,90 @@
+//! Servers that join a local cluster, and that leave it.
+
+use std::fs;
+use std::process::Command;
+
+use raftmap_raft::NodeId;
+
+use super::plan::{LocalMember, server_folder};
+use super::{LocalCluster, LocalClusterError, OPERATOR, free_loopback_addresses};
+use crate::tls::certs::{Authority, LIFETIME};
+use crate::tls::identity::Role;
+use raftmap_client::{Client, MemberAddresses};
+
+impl LocalCluster {
+    /// Makes the certificates and the data directory of one more server, by `raftmap init --join`. It is to be started, and to
+    /// be made a member: [`LocalCluster::operator`], [`LocalCluster::addresses`].
+    ///
+    /// # Errors
+    /// If no server of the cluster answers, or a file cannot be made.
+    pub fn join(&mut self) -> Result<NodeId, LocalClusterError> {
+        let id = NodeId(self.last_id.0 + 1);
+        let addresses =
+            free_loopback_addresses(3).map_err(LocalClusterError::io("find ports for", &self.plan.folder))?;
+        let member = LocalMember::at(id, &addresses);
+        let certs = self.certs_dir();
+        let authority = Authority::open_or_create(&certs, self.plan.cluster.clone())?;
+        let names = ["127.0.0.1", "localhost"].map(str::to_owned);
+        authority.issue_to(&certs, &Role::Node(id), &names, LIFETIME)?;
+        let folder = server_folder(&self.plan.folder, id);
+        fs::create_dir_all(&folder).map_err(LocalClusterError::io("create", &folder))?;
+        let mut init = Command::new(&self.plan.program);
+        init.arg("init")
+            .arg("--cluster")
+            .arg(self.plan.cluster.as_str())
+            .arg("--data")
+            .arg(folder.join("data"));
+        init.arg("--id")
+            .arg(id.to_string())
+            .arg("--certs")
+            .arg(&certs)
+            .arg("--join")
+            .arg(self.endpoints().join(","));
+        init.arg("--member").arg(format!("{id}={},{}", member.peer_address, member.client_address));
+        let output = init.output().map_err(LocalClusterError::io("run", &self.plan.program))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(LocalClusterError::Join { id, said });
+        }
+        self.last_id = id;
+        self.plan.members.push(member);
+        self.processes.push(None);
+        Ok(id)
+    }
+
+    /// What a cluster is told of a server that is to become a member.
+    ///
+    /// # Errors
+    /// If there is no such server.
+    pub fn addresses(&self, id: NodeId) -> Result<MemberAddresses, LocalClusterError> {
+        let member = &self.plan.members[self.place(id)?];
+        Ok(MemberAddresses {
+            id: id.0,
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            ..MemberAddresses::default()
+        })
+    }
+
+    /// A client that may change the cluster.
+    ///
+    /// # Errors
+    /// If no server answers.
+    pub async fn operator(&self) -> Result<Client, LocalClusterError> {
+        Ok(Client::connect(self.endpoints(), self.tls(OPERATOR)?).await?)
+    }
+
+    /// Has nothing to do any more with a server that does not run: it was removed.
+    ///
+    /// # Errors
+    /// If it runs.
+    pub fn leave(&mut self, id: NodeId) -> Result<(), LocalClusterError> {
+        if self.is_running(id) {
+            return Err(LocalClusterError::Running(id));
+        }
+        let place = self.place(id)?;
+        self.plan.members.remove(place);
+        self.processes.remove(place);
+        Ok(())
+    }
+}
