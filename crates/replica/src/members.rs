@@ -155,7 +155,7 @@ impl Replica {
         let Member { node_id, incarnation, founding_hash } = *member;
         if self.view.removed.contains(&node_id) {
             return Some(format!(
-                "server {node_id} was removed from the cluster: stop it, and remove its data directory; an id is never used again"
+                "server {node_id} was removed from the cluster, and its id is never used again: its data directory may go"
             ));
         }
         if founding_hash != own.founding_hash {

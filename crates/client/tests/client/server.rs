@@ -19,10 +19,11 @@ use raftmap_proto::v1::failure::Code;
 use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
 use raftmap_proto::v1::{
-    Cluster, ClusterServer, DeleteRequest, DeleteResponse, Failure, GetRequest, GetResponse, Map, MapServer,
-    Member, MembersRequest, MembersResponse, OpenSessionRequest, OpenSessionResponse, PipelineRequest,
-    PipelineResponse, PutRequest, PutResponse, ScanRequest, ScanResponse, StatusRequest, StatusResponse,
-    TaggedRequest, TaggedResponse, TxnRequest, TxnResponse,
+    AddMemberRequest, AddMemberResponse, Cluster, ClusterServer, DeleteRequest, DeleteResponse, Failure,
+    GetRequest, GetResponse, Map, MapServer, Member, MembersRequest, MembersResponse, OpenSessionRequest,
+    OpenSessionResponse, PipelineRequest, PipelineResponse, PutRequest, PutResponse, RemoveMemberRequest,
+    RemoveMemberResponse, ScanRequest, ScanResponse, StatusRequest, StatusResponse, TaggedRequest,
+    TaggedResponse, TxnRequest, TxnResponse,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -421,13 +422,13 @@ impl Map for Handler {
                             tokio::spawn(async move {
                                 let response = answer.await;
                                 let responses = vec![TaggedResponse { tag, response }];
-                                answers.send(PipelineResponse { responses }).await.ok();
+                                answers.send(answered_by(responses)).await.ok();
                             });
                         }
                     }
                 }
                 if !ready.is_empty() {
-                    answers.send(PipelineResponse { responses: ready }).await.ok();
+                    answers.send(answered_by(ready)).await.ok();
                 }
             }
         });
@@ -437,6 +438,10 @@ impl Map for Handler {
         });
         connectrpc::Response::stream_ok(answered)
     }
+}
+
+fn answered_by(responses: Vec<TaggedResponse>) -> PipelineResponse {
+    PipelineResponse { responses, ..PipelineResponse::default() }
 }
 
 #[allow(refining_impl_trait)]
@@ -462,5 +467,20 @@ impl Cluster for Handler {
         _: ServiceRequest<'_, StatusRequest>,
     ) -> ServiceResult<StatusResponse> {
         Ok(StatusResponse { answered_by: 1, ..StatusResponse::default() }.into())
+    }
+    async fn add_member(
+        &self,
+        _: RequestContext,
+        _: ServiceRequest<'_, AddMemberRequest>,
+    ) -> ServiceResult<AddMemberResponse> {
+        Ok(AddMemberResponse::default().into())
+    }
+
+    async fn remove_member(
+        &self,
+        _: RequestContext,
+        _: ServiceRequest<'_, RemoveMemberRequest>,
+    ) -> ServiceResult<RemoveMemberResponse> {
+        Ok(RemoveMemberResponse::default().into())
     }
 }

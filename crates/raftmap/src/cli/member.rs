@@ -195,7 +195,6 @@ fn addresses(member: FoundingMember) -> MemberAddresses {
         id: member.node.0,
         peer_address: member.peer_address,
         client_address: member.client_address,
-        ..MemberAddresses::default()
     }
 }
 

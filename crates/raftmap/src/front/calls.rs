@@ -125,7 +125,7 @@ impl<N: ReadAndWrite> Calls<N> {
         let change = MembersChange::Add(convert::introduction(request)?);
         let request_id = call.request_id.clone();
         self.node.change_members(change, call).await?;
-        Ok(v1::AddMemberResponse { request_id, ..v1::AddMemberResponse::default() })
+        Ok(v1::AddMemberResponse { request_id })
     }
 
     async fn remove_member(
@@ -136,7 +136,7 @@ impl<N: ReadAndWrite> Calls<N> {
         let call = convert::cluster_call(request.request_id, deadline)?;
         let request_id = call.request_id.clone();
         self.node.change_members(MembersChange::Remove(NodeId(request.id)), call).await?;
-        Ok(v1::RemoveMemberResponse { request_id, ..v1::RemoveMemberResponse::default() })
+        Ok(v1::RemoveMemberResponse { request_id })
     }
 
     /// Runs a request, counts and logs it.

@@ -62,7 +62,6 @@ impl LocalCluster {
             id: id.0,
             peer_address: member.peer_address.clone(),
             client_address: member.client_address.clone(),
-            ..MemberAddresses::default()
         })
     }
 

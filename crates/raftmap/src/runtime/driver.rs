@@ -20,6 +20,9 @@ const STEPS_MAX: usize = 8192;
 /// How often the engine is checked and the gauges are set.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Takes in where servers are, as of an index, and which were removed; see [`Effect::Locate`].
+type Locate = dyn Fn(LogIndex, &[Introduction], &[NodeId]) + Send;
+
 /// Where the driver's effects go.
 pub(crate) struct DriverSettings<T> {
     pub(crate) tick: Duration,
@@ -33,8 +36,7 @@ pub(crate) struct DriverSettings<T> {
     pub(crate) discard_snapshot: Box<dyn Fn(StateId) -> Result<(), NodeError> + Send>,
     /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
     pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
-    /// As of this index, other servers are where these say, and these were removed.
-    pub(crate) locate: Box<dyn Fn(LogIndex, &[Introduction], &[NodeId]) + Send>,
+    pub(crate) locate: Box<Locate>,
     pub(crate) failstop: Failstop,
 }
 
