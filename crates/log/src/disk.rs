@@ -5,6 +5,7 @@
 //! one, [`crate::MemDisk`] one that keeps exactly these promises and no more.
 
 pub mod aligned;
+pub mod read_only;
 pub mod real;
 
 use std::io;

@@ -69,9 +69,17 @@ pub enum OpenError {
     /// There is no data directory.
     #[error("{}: not a data directory; `raftmap init` makes one", .0.display())]
     NotInitialised(PathBuf),
-    /// `init` was cut short.
-    #[error("{}: `raftmap init` was cut short here; remove the directory and run it again", .0.display())]
+    /// `init` or `restore` was cut short.
+    #[error("{}: `raftmap init` or `raftmap restore` was cut short here; remove the directory and run it again", .0.display())]
     InitCutShort(PathBuf),
+    /// No server may start here any more.
+    #[error("{}: this data directory is fenced: {reason}", path.display())]
+    Fenced {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The identity cannot be read.
     #[error("{}: {source}", path.display())]
     Identity {
@@ -172,8 +180,8 @@ pub enum InitError {
         /// Whose it is.
         node: NodeId,
     },
-    /// An earlier `init` was cut short.
-    #[error("{}: `raftmap init` was cut short here; remove the directory and run it again", .0.display())]
+    /// An earlier `init` or `restore` was cut short.
+    #[error("{}: `raftmap init` or `raftmap restore` was cut short here; remove the directory and run it again", .0.display())]
     CutShort(PathBuf),
     /// There is something else.
     #[error("{}: is not empty: it holds {found:?}", path.display())]

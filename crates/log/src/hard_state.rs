@@ -55,44 +55,18 @@ pub(crate) struct HardStateFile<D: Disk> {
 }
 
 impl<D: Disk> HardStateFile<D> {
-    /// Makes the file with the state of a node that has seen nothing yet. Its name is not synced.
-    pub(crate) fn create(disk: &D, path: &Path, ids: LogIds) -> Result<(), LogError> {
+    /// Makes the file with the state that a node begins with. Its name is not synced.
+    pub(crate) fn create(disk: &D, path: &Path, ids: LogIds, hard_state: HardState) -> Result<(), LogError> {
         let len = (SLOTS.len() * BLOCK_BYTES) as u64;
         let file = disk.create(path, len).map_err(LogError::io("create", path))?;
         let (stored, buffer) = (StoredState::default(), AlignedBuffer::default());
-        Self { file, path: path.to_owned(), ids, stored, buffer }.write(HardState::default(), None)
+        Self { file, path: path.to_owned(), ids, stored, buffer }.write(hard_state, None)
     }
 
     /// Opens the file and makes both slots hold the newer state.
     pub(crate) fn open(disk: &D, path: &Path, ids: LogIds) -> Result<Self, OpenError> {
-        let lost =
-            |reasons: String| OpenError::HardStateLost { path: path.to_owned(), reasons, node: ids.node };
-        let file = match disk.open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(lost("the file is missing".to_owned()));
-            }
-            opened => opened.map_err(LogError::io("open", path))?,
-        };
-        if file.size_bytes().map_err(LogError::io("look at", path))? != (SLOTS.len() * BLOCK_BYTES) as u64 {
-            return Err(lost("the file has another length".to_owned()));
-        }
-        // What a dead process wrote must be on the disk before it counts; and after a failed sync the page cache holds
-        // what the disk does not.
-        file.sync_data().map_err(LogError::io("sync", path))?;
-        let mut buffer = AlignedBuffer::default();
-        buffer.resize(SLOTS.len() * BLOCK_BYTES);
-        let from = read_past_cache(disk, path, &file, &mut buffer).map_err(LogError::io("read", path))?;
-
-        let slots = SLOTS.map(|slot| decode(&buffer[slot * BLOCK_BYTES..][..BLOCK_BYTES], &ids));
-        let stored = newest(slots).map_err(|refusal| match refusal {
-            Refusal::UnknownVersion(version) => OpenError::UnknownVersion {
-                path: path.to_owned(),
-                version: version.into(),
-                known: VERSION.into(),
-            },
-            Refusal::Lost(reasons) => lost(reasons),
-        })?;
-        let mut this = Self { file, path: path.to_owned(), ids, stored, buffer };
+        let ReadSlots { file, from, slots, stored } = read_slots(disk, path, ids)?;
+        let mut this = Self { file, path: path.to_owned(), ids, stored, buffer: AlignedBuffer::default() };
         for slot in SLOTS {
             // Without a way past the page cache both are written anew: nothing else proves that they are on the disk.
             if from == ReadFrom::Cache || slots[slot] != Slot::Valid(stored) {
@@ -100,6 +74,20 @@ impl<D: Disk> HardStateFile<D> {
             }
         }
         Ok(this)
+    }
+
+    /// What the file says, and what is wrong with each slot, if one is unreadable. Nothing is changed.
+    pub(crate) fn look(
+        disk: &D,
+        path: &Path,
+        ids: LogIds,
+    ) -> Result<(StoredState, [Option<&'static str>; 2]), OpenError> {
+        let read = read_slots(disk, path, ids)?;
+        let unreadable = read.slots.map(|slot| match slot {
+            Slot::Unreadable(reason) => Some(reason),
+            Slot::Valid(_) | Slot::UnknownVersion(_) => None,
+        });
+        Ok((read.stored, unreadable))
     }
 
     /// What is durable.
@@ -120,6 +108,45 @@ impl<D: Disk> HardStateFile<D> {
         self.file.write_at(&self.buffer, offset).map_err(LogError::io("write", &self.path))?;
         self.file.sync_data().map_err(LogError::io("sync", &self.path))
     }
+}
+
+/// What stands in both slots.
+struct ReadSlots<D: Disk> {
+    file: D::File,
+    from: ReadFrom,
+    slots: [Slot; 2],
+    /// What the newer one says.
+    stored: StoredState,
+}
+
+fn read_slots<D: Disk>(disk: &D, path: &Path, ids: LogIds) -> Result<ReadSlots<D>, OpenError> {
+    let lost = |reasons: String| OpenError::HardStateLost { path: path.to_owned(), reasons, node: ids.node };
+    let file = match disk.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(lost("the file is missing".to_owned()));
+        }
+        opened => opened.map_err(LogError::io("open", path))?,
+    };
+    if file.size_bytes().map_err(LogError::io("look at", path))? != (SLOTS.len() * BLOCK_BYTES) as u64 {
+        return Err(lost("the file has another length".to_owned()));
+    }
+    // What a dead process wrote must be on the disk before it counts; and after a failed sync the page cache holds
+    // what the disk does not.
+    file.sync_data().map_err(LogError::io("sync", path))?;
+    let mut buffer = AlignedBuffer::default();
+    buffer.resize(SLOTS.len() * BLOCK_BYTES);
+    let from = read_past_cache(disk, path, &file, &mut buffer).map_err(LogError::io("read", path))?;
+
+    let slots = SLOTS.map(|slot| decode(&buffer[slot * BLOCK_BYTES..][..BLOCK_BYTES], &ids));
+    let stored = newest(slots).map_err(|refusal| match refusal {
+        Refusal::UnknownVersion(version) => OpenError::UnknownVersion {
+            path: path.to_owned(),
+            version: version.into(),
+            known: VERSION.into(),
+        },
+        Refusal::Lost(reasons) => lost(reasons),
+    })?;
+    Ok(ReadSlots { file, from, slots, stored })
 }
 
 /// Why neither slot is taken.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use raftmap_raft::NodeId;
+use raftmap_raft::{LogIndex, LogPosition, NodeId, Term};
 
 use crate::error::IdentityError;
 
@@ -17,6 +17,15 @@ pub struct FoundingMember {
     pub client_address: String,
 }
 
+/// The backup that a cluster was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoredFrom {
+    /// The last entry that is in it: where the log of the new cluster begins.
+    pub position: LogPosition,
+    /// The digest of the whole file.
+    pub digest: u128,
+}
+
 /// Who a node is. A node id that shows up with another incarnation has lost its disk, and with it the votes and entries
 /// that it promised to keep: it is refused. Founding members that differ are two clusters that think they are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +34,7 @@ pub struct Identity {
     node: NodeId,
     incarnation: u64,
     founding_members: Vec<FoundingMember>,
+    restored_from: Option<RestoredFrom>,
     joined: Option<Joined>,
 }
 
@@ -36,11 +46,13 @@ struct Joined {
 }
 
 const TITLE: &str = "# Who this raftmap server is. Written once by `raftmap init`; do not change it.\n";
+const RESTORED: &str = "restored";
 const MEMBERS_MAX: usize = 1000;
 const ADDRESS_BYTES_MAX: usize = 300;
 
 impl Identity {
-    /// The version of the format that this code writes: the second one knows servers that were not there at the founding.
+    /// The latest version of the format that this code knows. It writes 1 where that says everything, so that an older
+    /// program reads it.
     pub(crate) const VERSION: u32 = 2;
 
     /// An identity. `incarnation` is random, drawn anew for every data directory.
@@ -64,7 +76,7 @@ impl Identity {
             return Err(IdentityError::NodeZero);
         }
         founding_members.iter().try_for_each(check_addresses)?;
-        Ok(Self { cluster, node, incarnation, founding_members, joined: None })
+        Ok(Self { cluster, node, incarnation, founding_members, restored_from: None, joined: None })
     }
 
     /// The identity of a server that joins the cluster after its founding: where it is itself, and where others were when it was
@@ -109,6 +121,16 @@ impl Identity {
         self.founding_members.iter().chain(joined)
     }
 
+    /// The same, of a cluster that was made of a backup.
+    pub fn restored(self, from: RestoredFrom) -> Self {
+        Self { restored_from: Some(from), ..self }
+    }
+
+    /// The backup that the cluster was made of, if it was.
+    pub fn restored_from(&self) -> Option<RestoredFrom> {
+        self.restored_from
+    }
+
     /// The cluster's id, the same on all of its nodes.
     pub fn cluster(&self) -> u128 {
         self.cluster
@@ -129,20 +151,24 @@ impl Identity {
         &self.founding_members
     }
 
-    /// XXH3 (128 bits) of the founding members' lines in [`Self::to_text`]: equal on all nodes of a cluster.
+    /// XXH3 (128 bits) of what the cluster was founded with, as lines in [`Self::to_text`]: the members, and the backup if
+    /// there was one. Equal on all nodes of a cluster.
     pub fn founding_hash(&self) -> u128 {
-        xxhash_rust::xxh3::xxh3_128(lines("member", &self.founding_members).as_bytes())
+        let founding = lines("member", &self.founding_members) + &self.restored_line();
+        xxhash_rust::xxh3::xxh3_128(founding.as_bytes())
     }
 
     /// The text of the identity file.
     pub fn to_text(&self) -> String {
-        let version = if self.joined.is_some() { Self::VERSION } else { 1 };
+        let plain = self.joined.is_none() && self.restored_from.is_none();
+        let version = if plain { 1 } else { Self::VERSION };
         let mut text = format!(
-            "{TITLE}version = {version}\ncluster = {:032x}\nnode = {}\nincarnation = {:016x}\n{}",
+            "{TITLE}version = {version}\ncluster = {:032x}\nnode = {}\nincarnation = {:016x}\n{}{}",
             self.cluster,
             self.node,
             self.incarnation,
-            lines("member", &self.founding_members)
+            lines("member", &self.founding_members),
+            self.restored_line()
         );
         if let Some(Joined { own, contacts }) = &self.joined {
             text.push_str(&lines("own", [own]));
@@ -176,6 +202,8 @@ impl Identity {
         while lines.rest.starts_with("member = ") {
             members.push(lines.member("member")?);
         }
+        let restored_from =
+            if lines.rest.starts_with(RESTORED) { Some(lines.restored_from()?) } else { None };
         let identity = if lines.rest.is_empty() {
             Self::new(cluster, node, incarnation, members)?
         } else {
@@ -186,7 +214,14 @@ impl Identity {
             }
             Self::joining(cluster, incarnation, own, members, contacts)?
         };
+        let identity = Self { restored_from, ..identity };
         if identity.to_text() == text { Ok(identity) } else { Err(IdentityError::Malformed(lines.number)) }
+    }
+
+    fn restored_line(&self) -> String {
+        self.restored_from.map_or_else(String::new, |RestoredFrom { position, digest }| {
+            format!("{RESTORED} = {} {} {digest:032x}\n", position.index, position.term)
+        })
     }
 }
 
@@ -236,6 +271,22 @@ impl<'a> Lines<'a> {
 
     fn number_u64(&mut self, key: &str, radix: u32) -> Result<u64, IdentityError> {
         u64::try_from(self.number(key, radix)?).map_err(|_| IdentityError::Malformed(self.number))
+    }
+
+    fn restored_from(&mut self) -> Result<RestoredFrom, IdentityError> {
+        let value = self.value(RESTORED)?;
+        let malformed = IdentityError::Malformed(self.number);
+        let mut parts = value.split(' ');
+        let (Some(index), Some(term), Some(digest), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed);
+        };
+        let number = |text: &str| text.parse::<u64>().map_err(|_| malformed.clone());
+        Ok(RestoredFrom {
+            position: LogPosition { term: Term(number(term)?), index: LogIndex(number(index)?) },
+            digest: u128::from_str_radix(digest, 16).map_err(|_| malformed.clone())?,
+        })
     }
 
     fn member(&mut self, key: &str) -> Result<FoundingMember, IdentityError> {
@@ -302,6 +353,28 @@ mod tests {
         assert_ne!(other(vec![member(1), member(2), moved]), hash);
     }
 
+    fn restored() -> Identity {
+        let position = LogPosition { term: Term(3), index: LogIndex(70) };
+        identity().restored(RestoredFrom { position, digest: 0xAB })
+    }
+
+    #[test]
+    fn the_backup_that_a_cluster_was_made_of_is_part_of_its_founding() {
+        let text = restored().to_text();
+        assert!(text.contains("\nversion = 2\n"), "{text}");
+        let line = "\nrestored = 70 3 000000000000000000000000000000ab\nchecksum";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(Identity::parse(&text), Ok(restored()));
+        let hash = restored().founding_hash();
+        assert_ne!(hash, identity().founding_hash(), "one is restored, the other is not");
+        let from = restored().restored_from().unwrap();
+        let other = |from| identity().restored(from).founding_hash();
+        assert_eq!(other(from), hash);
+        assert_ne!(other(RestoredFrom { digest: 0xAC, ..from }), hash);
+        let position = LogPosition { index: LogIndex(71), ..from.position };
+        assert_ne!(other(RestoredFrom { position, ..from }), hash);
+    }
+
     #[test]
     fn who_joins_later_knows_the_founders_itself_and_others() {
         let joining =
@@ -327,6 +400,11 @@ mod tests {
         assert_eq!(joining(1, vec![]), Err(IdentityError::MemberTwice(NodeId(1))));
         assert_eq!(joining(4, vec![member(4)]), Err(IdentityError::MemberTwice(NodeId(4))));
         assert_eq!(joining(4, vec![member(0)]), Err(IdentityError::NodeZero));
+        // It joins a cluster that was made of a backup.
+        let from = restored().restored_from().unwrap();
+        let (founder, later) = (founder.restored(from), identity.restored(from));
+        assert_eq!(Identity::parse(&later.to_text()), Ok(later.clone()));
+        assert_eq!(founder.founding_hash(), later.founding_hash());
     }
 
     #[test]
@@ -353,12 +431,19 @@ mod tests {
             Identity::parse(&body)
         };
         assert_eq!(resealed(&str::to_owned), Ok(identity()));
-        assert_eq!(
-            resealed(&|text| text.replace("version = 1", "version = 3")),
-            Err(IdentityError::UnknownVersion(3))
-        );
-        let malformed: [&dyn Fn(&str) -> String; 7] = [
-            &|text| text.replace("version = 1", "version = 2"),
+        for version in [0, 3] {
+            let changed = resealed(&|text| text.replace("version = 1", &format!("version = {version}")));
+            assert_eq!(changed, Err(IdentityError::UnknownVersion(version)));
+        }
+        let line = "restored = 70 3 000000000000000000000000000000ab\n";
+        let version_2 = |text: &str| text.replace("version = 1", "version = 2");
+        assert_eq!(resealed(&|text| version_2(text) + line), Ok(restored()));
+        let malformed: [&dyn Fn(&str) -> String; 11] = [
+            &version_2,
+            &|text| format!("{text}{line}"),
+            &|text| version_2(text) + line + line,
+            &|text| version_2(text) + &line.replace("70", "070"),
+            &|text| version_2(text).replace("member = 3", &format!("{line}member = 3")),
             &|text| text.replace("# Who", "# who"),
             &|text| text.replace("node = 2", "node = +2"),
             &|text| text.replace("node = 2", "node = 02"),

@@ -8,6 +8,7 @@
 //! - [`Log::write`] makes waiting [`raftmap_raft::Write`]s durable with one write and one sync.
 //! - A [`raftmap_raft::Base`] in a write lets the log begin later; [`Log::cut`] removes the segments before it.
 //! - [`LogReader`] reads old entries from any thread.
+//! - [`examine`] looks at a data directory and changes nothing; [`fence`] keeps a server from starting on it for ever.
 //! - [`MemDisk`] is a disk in memory that crashes, tears, flips, loses and misplaces as it is told.
 //!
 //! # What is promised
@@ -26,6 +27,7 @@ mod cut;
 mod directory;
 pub mod disk;
 mod error;
+mod examine;
 mod hard_state;
 mod identity;
 mod index;
@@ -42,10 +44,13 @@ mod scan;
 mod segment;
 
 pub use crate::cut::Cut;
+pub use crate::directory::fence;
+pub use crate::disk::read_only::ReadOnlyDisk;
 pub use crate::disk::real::RealDisk;
 pub use crate::disk::{Disk, DiskFile, Space};
 pub use crate::error::{IdentityError, InitError, LogError, OpenError};
-pub use crate::identity::{FoundingMember, Identity};
+pub use crate::examine::{Examination, ExaminedHardState, ExaminedLog, LogEnd, examine};
+pub use crate::identity::{FoundingMember, Identity, RestoredFrom};
 pub use crate::log::{Log, Preparation};
 pub use crate::mem_disk::{MemDisk, MemDiskOptions};
 pub use crate::options::LogOptions;

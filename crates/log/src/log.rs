@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use raftmap_raft::{HardState, LogIndex, LogPosition, Write, WriteId};
+use raftmap_raft::{Base, HardState, LogIndex, LogPosition, Term, Write, WriteId};
 
 use crate::batch::{self, LogIds, Position, Record};
 use crate::block::BLOCK_BYTES;
@@ -66,6 +66,30 @@ impl<D: Disk> Log<D> {
     /// If there is something, an earlier `init` was cut short, or the disk fails.
     pub fn init(disk: &D, dir: &Path, identity: &Identity, options: &LogOptions) -> Result<(), InitError> {
         directory::init(disk, dir, identity, options)
+    }
+
+    /// Makes a data directory of a cluster that goes on from a state which was taken elsewhere: its log begins at `base`, in
+    /// the term of that. `make_state` makes the state machine that the base names, durably; it is called when the directory is
+    /// known to be empty, and before it is a data directory. As with [`Self::init`], a crash leaves a directory that is none.
+    ///
+    /// # Errors
+    /// As [`Self::init`], and what `make_state` gives.
+    ///
+    /// # Panics
+    /// If `base` is before the first entry: there is nothing to go on from.
+    pub fn init_at<E: From<InitError>>(
+        disk: &D,
+        dir: &Path,
+        identity: &Identity,
+        options: &LogOptions,
+        base: &Base,
+        make_state: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        assert!(
+            base.position.index > LogIndex(0) && base.position.term > Term(0),
+            "a base before the first entry"
+        );
+        directory::init_at(disk, dir, identity, options, Some(base), make_state)
     }
 
     /// Opens the data directory at `dir`, recovers its log and repairs what may be repaired.

@@ -19,7 +19,7 @@ use crate::hard_state::HardStateFile;
 use crate::identity::Identity;
 use crate::index::Index;
 use crate::options::LogOptions;
-use crate::recovered::{Damage, Repair};
+use crate::recovered::{Damage, DamageReason, Repair};
 use crate::recovery::Found;
 use crate::scan::Ending;
 use crate::segment::{SegmentFolder, blocks_of};
@@ -48,15 +48,7 @@ pub(crate) fn repair<D: Disk>(
             (Repair::TornTailCut { segment, offset, aside }, segment == number)
         }
         Ending::Damaged(shown, reason) => {
-            let (segment, shown_place) = shown.unwrap_or((number, place));
-            let first_lost = found.index.last().index.next();
-            let damage = Damage {
-                segment,
-                offset: u64::from(shown_place) * BLOCK_BYTES as u64,
-                first_lost: found.lowest.map_or(first_lost, |lowest| lowest.min(first_lost)),
-                reached: found.reached,
-                reason,
-            };
+            let damage = damage_of(found, shown, reason);
             flag(hard_state, identity, options, found, &damage)?;
             match found.anew.clone() {
                 Some(base) => begin_anew(folder, options, ids, &base, found)?,
@@ -71,6 +63,19 @@ pub(crate) fn repair<D: Disk>(
     }
     remove_unused(folder, options, found)?;
     Ok(repair)
+}
+
+/// What the damage is that showed at `shown`, a segment and a place in it.
+pub(crate) fn damage_of(found: &Found, shown: Option<(u64, u32)>, reason: DamageReason) -> Damage {
+    let (segment, place) = shown.unwrap_or((found.next.generation, found.next.place));
+    let first_lost = found.index.last().index.next();
+    Damage {
+        segment,
+        offset: u64::from(place) * BLOCK_BYTES as u64,
+        first_lost: found.lowest.map_or(first_lost, |lowest| lowest.min(first_lost)),
+        reached: found.reached,
+        reason,
+    }
 }
 
 /// Makes the damaged flag durable, before anything is cut.
@@ -160,20 +165,8 @@ fn begin_anew<D: Disk>(
 ) -> Result<(), LogError> {
     let numbers = folder.numbers()?;
     let number = numbers.last().map_or(1, |last| last + 1);
-    let record = [Record::Base(BaseRecord { base, last: base.position.index })];
-    let needed = batch::blocks_for(record[0].size_bytes()) * BLOCK_BYTES;
-    // The options may have become smaller since the base was written.
-    let bytes = options.segment_bytes.max(needed as u64);
-    let at = Position {
-        generation: number,
-        place: 0,
-        segment_blocks: blocks_of(bytes),
-        sequence: found.next.sequence,
-        previous: 0,
-    };
-    let mut batch = AlignedBuffer::default();
-    let checksum = batch::encode(&ids, &at, &record, &mut batch);
-    folder.make(number, bytes, &batch)?;
+    let (at, batch, checksum) = beginning_at(ids, options, base, number, found.next.sequence);
+    folder.make(number, u64::from(at.segment_blocks) * BLOCK_BYTES as u64, &batch)?;
     let taken = folder.aside()?;
     for old in numbers {
         if old <= found.last_used {
@@ -184,10 +177,28 @@ fn begin_anew<D: Disk>(
         }
     }
     found.index = Index::starting_at(base.position, number);
-    found.next =
-        Position { place: blocks_of(needed as u64), sequence: at.sequence + 1, previous: checksum, ..at };
+    let place = blocks_of(batch.len() as u64);
+    found.next = Position { place, sequence: at.sequence + 1, previous: checksum, ..at };
     found.marked = false;
     Ok(())
+}
+
+/// The batch with which a log begins at `base`, without entries: where it stands, itself, and its checksum.
+pub(crate) fn beginning_at(
+    ids: LogIds,
+    options: &LogOptions,
+    base: &Base,
+    number: u64,
+    sequence: u64,
+) -> (Position, AlignedBuffer, u32) {
+    let record = [Record::Base(BaseRecord { base, last: base.position.index })];
+    let needed = batch::blocks_for(record[0].size_bytes()) * BLOCK_BYTES;
+    // The options may have become smaller since the base was written.
+    let segment_blocks = blocks_of(options.segment_bytes.max(needed as u64));
+    let at = Position { generation: number, place: 0, segment_blocks, sequence, previous: 0 };
+    let mut batch = AlignedBuffer::default();
+    let checksum = batch::encode(&ids, &at, &record, &mut batch);
+    (at, batch, checksum)
 }
 
 /// Puts a new file in the place of a segment, with the blocks before `place`.

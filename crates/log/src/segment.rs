@@ -156,12 +156,12 @@ impl<D: Disk> SegmentFolder<D> {
         self.disk.remove(&path).map_err(LogError::io("remove", &path))
     }
 
-    /// Makes the folder with a first segment. The name of the folder is not synced.
-    pub(crate) fn create(&self, segment_bytes: u64) -> Result<(), LogError> {
+    /// Makes the folder with a first segment, which begins with `content`. The name of the folder is not synced.
+    pub(crate) fn create(&self, segment_bytes: u64, content: &[u8]) -> Result<(), LogError> {
         for folder in [&self.path, &self.path.join(ASIDE)] {
             self.disk.create_dir(folder).map_err(LogError::io("create", folder))?;
         }
-        self.make(1, segment_bytes, &[]).map(drop)
+        self.make(1, segment_bytes, content).map(drop)
     }
 }
 

@@ -24,6 +24,18 @@ pub struct RealLock {
     _file: File,
 }
 
+impl RealFile {
+    pub(super) fn new(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl RealLock {
+    pub(super) fn new(file: File) -> Self {
+        Self { _file: file }
+    }
+}
+
 static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
 impl Disk for RealDisk {
