@@ -44,7 +44,7 @@ pub use command::{Body, Command, Introduction, Member, SessionLimits, Write};
 pub use digest::{ContentDigest, Digest};
 pub use engine::{
     Damage, Engine, EngineError, FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot, Ingest,
-    MemoryEngine, MemoryIngest, MemorySnapshot, Row, RowChange, Snapshot,
+    MemoryEngine, MemoryIngest, MemorySnapshot, Row, RowChange, Snapshot, shadow,
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
@@ -55,5 +55,6 @@ pub use request::{
     WriteRequest,
 };
 pub use snapshot::{
-    CHUNK_BYTES_MAX, SnapshotChunks, SnapshotError, SnapshotHeader, SnapshotInstall, SnapshotReader,
+    CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, Discarded, OfNewCluster, SnapshotChunks, SnapshotError,
+    SnapshotHeader, SnapshotInstall, SnapshotReader, chunk_bytes,
 };

@@ -133,6 +133,40 @@ fn empty_journals(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The folders whose files fjall writes once and only removes then.
+const WRITTEN_ONCE: [&str; 2] = ["tables", "blobs"];
+
+/// Makes in `target`, which must not be there, a database that holds what the one in `original` holds and can be written to
+/// without it: the files that are written once are links to those of `original`, the others are copies. `original` must not
+/// be open, and must stay as it is while the other one is used; nothing in it is changed, whatever becomes of the other one.
+///
+/// # Errors
+/// If the disk fails.
+pub fn shadow(original: &Path, target: &Path) -> Result<(), EngineError> {
+    let original = original.canonicalize();
+    let shadowed = original.and_then(|original| shadow_folder(&original, target, false));
+    shadowed.map_err(|error| EngineError::new("shadow database", error))
+}
+
+fn shadow_folder(original: &Path, target: &Path, written_once: bool) -> io::Result<()> {
+    fs::create_dir(target)?;
+    for entry in fs::read_dir(original)? {
+        let (entry, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let shadow = target.join(&name);
+        if entry.is_dir() {
+            shadow_folder(&entry, &shadow, WRITTEN_ONCE.iter().any(|once| name == *once))?;
+        } else if written_once {
+            std::os::unix::fs::symlink(&entry, &shadow)?;
+        } else if entry.extension().is_some_and(|extension| extension == "jnl") {
+            // Nothing in it counts.
+            File::create_new(&shadow)?;
+        } else {
+            fs::copy(&entry, &shadow)?;
+        }
+    }
+    Ok(())
+}
+
 /// The folder in which fjall makes one for each keyspace.
 const KEYSPACES: &str = "keyspaces";
 

@@ -10,7 +10,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 
-pub use self::fjall::{FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot};
+pub use self::fjall::{FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot, shadow};
 pub use self::memory::{Damage, MemoryEngine, MemoryIngest, MemorySnapshot};
 
 /// One row that a batch sets (`Some`) or removes (`None`).

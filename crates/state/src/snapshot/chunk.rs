@@ -13,9 +13,23 @@ const VERSION: u8 = 1;
 
 /// The length of a chunk's head: checksum (4), version, kind, zeroes (2), number (8), content's length (4), rows (4), chain
 /// (16).
-pub(super) const HEAD_BYTES: usize = 40;
+pub const HEAD_BYTES: usize = 40;
 const CHECKED_FROM: usize = 4;
 const CHAIN_AT: usize = 24;
+
+/// The length of a chunk, by its head: for who reads chunks back to back. The head says nothing but that; what it claims is to
+/// be believed as far as there are bytes.
+///
+/// # Errors
+/// If it claims more than a chunk may have.
+pub fn chunk_bytes(head: &[u8; HEAD_BYTES]) -> Result<usize, SnapshotError> {
+    let claimed = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+    let bytes = usize::try_from(claimed).unwrap_or(usize::MAX).saturating_add(HEAD_BYTES);
+    match bytes > CHUNK_BYTES_MAX {
+        true => Err(SnapshotError::TooLarge { bytes, limit: CHUNK_BYTES_MAX }),
+        false => Ok(bytes),
+    }
+}
 
 /// What a chunk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

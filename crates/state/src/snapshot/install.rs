@@ -75,6 +75,11 @@ impl<I: Ingest> SnapshotInstall<I> {
         self.phase == Phase::Complete
     }
 
+    /// How many keys of the map were taken in, those among them that have expired and are not removed yet.
+    pub fn keys(&self) -> u64 {
+        self.seen.keys
+    }
+
     /// What the sender needs to go on behind the last chunk that was taken, over another connection: see
     /// [`super::SnapshotReader::resume`].
     pub fn token(&self) -> Bytes {

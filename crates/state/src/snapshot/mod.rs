@@ -22,12 +22,14 @@ mod chunk;
 mod error;
 mod header;
 mod install;
+mod kinds;
 mod progress;
 mod reader;
 mod rows;
 
-pub use chunk::CHUNK_BYTES_MAX;
+pub use chunk::{CHUNK_BYTES_MAX, HEAD_BYTES as CHUNK_HEAD_BYTES, chunk_bytes};
 pub use error::SnapshotError;
 pub use header::SnapshotHeader;
 pub use install::SnapshotInstall;
+pub use kinds::{Discarded, OfNewCluster};
 pub use reader::{SnapshotChunks, SnapshotReader};

@@ -19,6 +19,8 @@ const ROW_KEY_BYTES_MAX: usize = 9 + KEY_BYTES_CEILING;
 pub(super) struct SeenRows {
     pub(super) applied: Option<Applied>,
     pub(super) membership: Option<(LogIndex, Membership)>,
+    /// How many keys of the map there are.
+    pub(super) keys: u64,
 }
 
 impl SeenRows {
@@ -33,6 +35,7 @@ impl SeenRows {
             Table::Applied => self.applied = Some(Applied::decode(value)?),
             Table::Map => {
                 MapRow::decode(value)?;
+                self.keys += 1;
             }
             Table::Deadlines => check_deadline_row(key, &value)?,
             Table::Sessions => {

@@ -7,6 +7,7 @@ mod common;
 mod crash;
 mod differential;
 mod digests;
+mod elsewhere;
 mod engines;
 mod expiry;
 mod map;
