@@ -39,6 +39,7 @@
 //! servers say; calls beyond that wait for their turn, within their time. [`SCANS_MAX`] scans may be open at once.
 
 mod attempts;
+mod backup;
 mod call;
 mod client;
 mod cluster;
@@ -57,6 +58,7 @@ mod session;
 mod txn;
 mod write;
 
+pub use backup::BackupStream;
 pub use call::Running;
 pub use client::{Client, SCANS_MAX, TIMEOUT_MAX};
 pub use config::{Builder, DEFAULT_ATTEMPT_TIMEOUT, DEFAULT_TIMEOUT, Identity, Security, Tls};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::ids::NodeId;
+use crate::quorum;
 
 /// The members of a group. Quorums are computed over it, in `quorum`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,11 @@ impl Membership {
     /// Whether `id` votes, in either half of a joint configuration.
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.voters_outgoing.contains(&id)
+    }
+
+    /// Whether those for whom `holds` is true are a majority of the voters; of each half of a joint configuration.
+    pub fn is_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        quorum::is_quorum(self, holds)
     }
 
     fn sets(&self) -> [&BTreeSet<NodeId>; 3] {

@@ -1,12 +1,14 @@
 //! A replicated hash map: the server that the `raftmap` binary runs, and the library that embeds it.
 
 pub mod api;
+pub mod backup;
 pub mod front;
 pub mod local_cluster;
 pub mod node;
 pub mod observe;
 pub mod peers;
 mod runtime;
+pub mod stopped;
 pub mod survey;
 pub mod tls;
 

@@ -160,7 +160,8 @@ impl Replica {
         }
         if founding_hash != own.founding_hash {
             return Some(format!(
-                "server {node_id} was founded with other members than server {}: check what `raftmap init` was told on both",
+                "server {node_id} was founded with other members than server {}, or restored from another backup: check what \
+                 `raftmap init` or `raftmap restore` was told on both",
                 own.node_id
             ));
         }

@@ -19,11 +19,11 @@ use raftmap_proto::v1::failure::Code;
 use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
 use raftmap_proto::v1::{
-    AddMemberRequest, AddMemberResponse, Cluster, ClusterServer, DeleteRequest, DeleteResponse, Failure,
-    GetRequest, GetResponse, Map, MapServer, Member, MembersRequest, MembersResponse, OpenSessionRequest,
-    OpenSessionResponse, PipelineRequest, PipelineResponse, PutRequest, PutResponse, RemoveMemberRequest,
-    RemoveMemberResponse, ScanRequest, ScanResponse, StatusRequest, StatusResponse, TaggedRequest,
-    TaggedResponse, TxnRequest, TxnResponse,
+    AddMemberRequest, AddMemberResponse, BackupRequest, BackupResponse, Cluster, ClusterServer,
+    DeleteRequest, DeleteResponse, Failure, GetRequest, GetResponse, Map, MapServer, Member, MembersRequest,
+    MembersResponse, OpenSessionRequest, OpenSessionResponse, PipelineRequest, PipelineResponse, PutRequest,
+    PutResponse, RemoveMemberRequest, RemoveMemberResponse, ScanRequest, ScanResponse, StatusRequest,
+    StatusResponse, TaggedRequest, TaggedResponse, TxnRequest, TxnResponse,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -482,5 +482,13 @@ impl Cluster for Handler {
         _: ServiceRequest<'_, RemoveMemberRequest>,
     ) -> ServiceResult<RemoveMemberResponse> {
         Ok(RemoveMemberResponse::default().into())
+    }
+
+    async fn backup(
+        &self,
+        _: RequestContext,
+        _: ServiceRequest<'_, BackupRequest>,
+    ) -> ServiceResult<ServiceStream<BackupResponse>> {
+        Err(ConnectError::unimplemented("a real server is asked for backups in the tests of `raftmap`"))
     }
 }

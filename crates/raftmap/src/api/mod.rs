@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::Stream;
 use raftmap_proto::v1;
 use raftmap_raft::{LogIndex, NodeId};
@@ -155,6 +156,15 @@ pub struct ScanPage {
 /// The pages of a scan, all read at one revision. It ends after its last page, or after a failure.
 pub type ScanPages = Pin<Box<dyn Stream<Item = Result<ScanPage, Failure>> + Send>>;
 
+/// A backup on its way.
+pub struct Backup {
+    /// The parts of the file, each as large as a chunk of a snapshot or a single row; it ends after the last one, or after a
+    /// failure.
+    pub parts: Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>,
+    /// About how long the file will be, in bytes.
+    pub bytes_expected: u64,
+}
+
 /// A node's map, and what the node knows of its cluster.
 ///
 /// Every method may be called at any time, from any number of tasks. Each ends by the deadline of its [`Call`]: what is
@@ -183,6 +193,10 @@ pub trait ReadAndWrite: Send + Sync + 'static {
         &self,
         scan: Checked<ScanInput>,
     ) -> impl Future<Output = Result<ScanPages, Failure>> + Send;
+
+    /// Begins a backup of the state as it is now, with everything in it that was acknowledged before. The view that it is read
+    /// from is let go when the stream is dropped.
+    fn backup(&self, call: Call) -> impl Future<Output = Result<Backup, Failure>> + Send;
 
     /// Opens a session for exactly-once writes.
     fn open_session(&self, call: Call) -> impl Future<Output = Result<SessionOpened, Failure>> + Send;

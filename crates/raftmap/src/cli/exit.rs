@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use raftmap::backup::{OutFileError, RestoreError};
 use raftmap::local_cluster::LocalClusterError;
 use raftmap::node::{InitFailure, NodeError, StartFailure};
 use raftmap::tls::certs::CertsError;
@@ -21,6 +22,7 @@ Exit codes:
   3    the outcome is unknown: what was to be written may have been applied, or may be later
   4    no such key (get); the key was not as expected (cas)
   5    a running server ended itself: its disk failed or an invariant broke
+  6    what was read is damaged: a data directory (check), a backup (restore)
   130  interrupted";
 
 /// Why a command did not do what it was asked.
@@ -46,6 +48,9 @@ pub(crate) enum Failure {
         /// Why.
         reason: NodeError,
     },
+    /// What was read is not what was written.
+    #[error("{0}")]
+    Damaged(String),
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
@@ -65,6 +70,18 @@ impl Failure {
         let cause = error.cause();
         let message = format!("the read failed: {cause}{}", hint(cause));
         if is_malformed(cause) { Self::Usage(message) } else { Self::Failed(message) }
+    }
+
+    /// Nothing was made of a backup.
+    pub(crate) fn of_restore(file: &Path, error: RestoreError) -> Self {
+        match error {
+            RestoreError::Backup(error) if error.is_of_file() => {
+                Self::Damaged(format!("{}: {error}\nNothing was restored.", file.display()))
+            }
+            RestoreError::SameCluster(_) => Self::Usage(error.to_string()),
+            RestoreError::Init(error) => error.into(),
+            error => Self::Failed(format!("{}: {error}", file.display())),
+        }
     }
 
     /// Says what happened, and with which code to exit.
@@ -87,6 +104,7 @@ impl Failure {
             Self::OutcomeUnknown(_) => 3,
             Self::NotAsExpected(_) => 4,
             Self::ServerEnded { .. } => SERVER_ENDED,
+            Self::Damaged(_) => 6,
             Self::Interrupted => 130,
         }
     }
@@ -120,7 +138,7 @@ fn is_malformed(cause: &Cause) -> bool {
 }
 
 /// What to do, where the reason does not say.
-fn hint(cause: &Cause) -> &'static str {
+pub(super) fn hint(cause: &Cause) -> &'static str {
     match cause.code {
         None | Some(Code::DEADLINE | Code::NO_LEADER | Code::NO_QUORUM) => {
             "\nDoes a majority of the servers run? `raftmap status` shows them."
@@ -159,6 +177,12 @@ impl From<InitFailure> for Failure {
             InitFailure::Identity(_) | InitFailure::NotAMember(_) => Self::Usage(error.to_string()),
             InitFailure::Init(_) | InitFailure::Random(_) => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<OutFileError> for Failure {
+    fn from(error: OutFileError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
@@ -215,6 +239,7 @@ mod tests {
             Failure::OutcomeUnknown(String::new()),
             Failure::NotAsExpected(String::new()),
             Failure::ServerEnded { id: 1, reason },
+            Failure::Damaged(String::new()),
             Failure::Interrupted,
         ] {
             assert!(TABLE.contains(&format!("\n  {:<3}  ", failure.code())), "{failure:?}");

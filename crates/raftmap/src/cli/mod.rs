@@ -7,9 +7,11 @@
 //! | `encoding` | keys and values as arguments and output |
 //! | the others | a command each |
 
+mod backup;
 mod bench;
 mod cas;
 mod certs;
+mod check;
 mod connect;
 mod del;
 mod demo;
@@ -21,6 +23,8 @@ mod init;
 mod member;
 mod output;
 mod put;
+mod recover;
+mod restore;
 mod scan;
 mod serve;
 mod status;
@@ -71,6 +75,10 @@ enum Command {
     Import(import::Import),
     Status(status::Status),
     Member(member::Member),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    Check(check::Check),
+    Recover(recover::Recover),
     Bench(bench::Bench),
     Demo(demo::Demo),
 }
@@ -98,6 +106,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Import(import) => import.run(),
         Command::Status(status) => status.run(),
         Command::Member(member) => member.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Check(check) => check.run(),
+        Command::Recover(recover) => recover.run(),
         Command::Bench(bench) => bench.run(),
         Command::Demo(demo) => demo.run(),
     }

@@ -21,6 +21,16 @@ pub(crate) fn json(value: &serde_json::Value) -> Result<(), Failure> {
     line(&value.to_string())
 }
 
+/// A moment, in milliseconds since the Unix epoch, as people write it.
+pub(crate) fn utc(ms: u64) -> String {
+    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    let Ok(moment) = time::OffsetDateTime::from_unix_timestamp(seconds) else {
+        return format!("day {}", ms / 86_400_000);
+    };
+    let (date, (hour, minute, second)) = (moment.date(), moment.to_hms());
+    format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 /// What an error on standard output means.
 pub(crate) fn failure(error: io::Error) -> Failure {
     match error.kind() {

@@ -64,12 +64,12 @@ impl Caller {
     }
 
     /// Whether it may make the call at `path` (`SERVICE/METHOD`). Calls of the cluster that are not marked in the
-    /// `.proto` file as free of side effects change the cluster, and need an operator.
+    /// `.proto` file as free of side effects change the cluster or give all of it away, and need an operator.
     ///
     /// # Errors
     /// The failure to answer with.
     pub(super) fn check(&self, path: &str, side_effects: bool) -> Result<(), Failure> {
-        let changes_cluster = side_effects && path.starts_with(CLUSTER_SERVICE);
+        let for_operators = side_effects && path.starts_with(CLUSTER_SERVICE);
         let denied = |reason| Err(Failure::not_applied(Code::Denied, reason));
         match &self.0.standing {
             Standing::Refused(error @ IdentityError::NoCertificate) => {
@@ -77,12 +77,12 @@ impl Caller {
             }
             Standing::Refused(error) => denied(error.to_string()),
             Standing::Known(Role::Operator(_)) => Ok(()),
-            Standing::Known(role) if changes_cluster => denied(format!(
-                "{path} changes the cluster and needs an operator's certificate, not that of {role}"
-            )),
-            Standing::Anyone if changes_cluster => denied(format!(
-                "{path} changes the cluster and needs an operator's certificate, and this server asks for none"
-            )),
+            Standing::Known(role) if for_operators => {
+                denied(format!("{path} needs an operator's certificate, not that of {role}"))
+            }
+            Standing::Anyone if for_operators => {
+                denied(format!("{path} needs an operator's certificate, and this server asks for none"))
+            }
             Standing::Known(_) | Standing::Anyone => Ok(()),
         }
     }

@@ -16,7 +16,7 @@ use super::budget::Share;
 use super::gate::Deadline;
 use super::meters::{Kind, Meters};
 use super::sizes::Counted;
-use super::{FrontDoorConfig, convert, pipeline, scan, status};
+use super::{FrontDoorConfig, backup, convert, pipeline, scan, status};
 use crate::api::{Code, Failure, FailureOutcome, MembersChange, ReadAndWrite};
 
 /// What all calls share.
@@ -26,6 +26,8 @@ pub(super) struct Calls<N> {
     pub(super) meters: Arc<Meters>,
     /// Scans that hold a snapshot.
     pub(super) scans: Arc<Semaphore>,
+    /// Backups that hold a snapshot.
+    pub(super) backups: Arc<Semaphore>,
     /// The server stops: streams take no more requests.
     pub(super) stop: CancellationToken,
 }
@@ -315,5 +317,15 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
     ) -> ServiceResult<v1::RemoveMemberResponse> {
         let call = self.0.remove_member(request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::RemoveMember, &ctx, request.request_id, call).await
+    }
+
+    async fn backup(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, v1::BackupRequest>,
+    ) -> ServiceResult<ServiceStream<v1::BackupResponse>> {
+        let call = backup::open(&self.0, request.to_owned_message(), deadline(&ctx));
+        let parts = self.0.observed(Kind::Backup, caller(&ctx), request.request_id, call).await;
+        parts.map(Response::new).map_err(|failure| status::error(&failure))
     }
 }

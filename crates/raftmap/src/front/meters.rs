@@ -18,6 +18,7 @@ pub(super) enum Kind {
     Txn,
     Scan,
     ScanPage,
+    Backup,
     OpenSession,
     Members,
     Status,
@@ -29,7 +30,7 @@ impl Kind {
     /// Whether it certainly changed nothing, whatever became of its answer.
     pub(super) fn is_read(self) -> bool {
         match self {
-            Self::Get | Self::Scan | Self::ScanPage | Self::Members | Self::Status => true,
+            Self::Get | Self::Scan | Self::ScanPage | Self::Backup | Self::Members | Self::Status => true,
             Self::Put
             | Self::Delete
             | Self::Txn
@@ -39,13 +40,14 @@ impl Kind {
         }
     }
 
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Get,
         Self::Put,
         Self::Delete,
         Self::Txn,
         Self::Scan,
         Self::ScanPage,
+        Self::Backup,
         Self::OpenSession,
         Self::Members,
         Self::Status,
@@ -61,6 +63,7 @@ impl Kind {
             Self::Txn => "Txn",
             Self::Scan => "Scan",
             Self::ScanPage => "ScanPage",
+            Self::Backup => "Backup",
             Self::OpenSession => "OpenSession",
             Self::Members => "Members",
             Self::Status => "Status",

@@ -12,6 +12,7 @@
 //! | `answer` | what of an answer is not sent yet |
 //! | `calls` | the calls: from messages to the vocabulary of [`crate::api`] and back (`convert`) |
 //! | `scan` | pages of one snapshot, sent as the client takes them |
+//! | `backup` | the parts of a backup file, sent as the caller takes them |
 //! | `pipeline` | many requests over one stream |
 //! | `budget`, `sizes` | the memory that all of them may hold for clients |
 //! | `status` | how a failure travels: status and detail |
@@ -23,6 +24,7 @@
 mod accept;
 mod access;
 mod answer;
+mod backup;
 mod body;
 mod budget;
 mod calls;
@@ -95,6 +97,10 @@ pub struct FrontDoorConfig {
     pub scan_page_bytes: u32,
     /// How long the next page of a scan may take: the node to read it, and the client to take it.
     pub scan_stall_timeout: Duration,
+    /// How long a backup may take; it keeps old data alive.
+    pub backup_time_max: Duration,
+    /// How long the next part of a backup may take: the node to read it, and the caller to take it.
+    pub backup_stall_timeout: Duration,
     /// The limits of each stream of requests.
     pub pipeline: PipelineLimits,
 }
@@ -135,6 +141,8 @@ impl Default for FrontDoorConfig {
             scans_max: 64,
             scan_page_bytes: 256 << 10,
             scan_stall_timeout: Duration::from_secs(30),
+            backup_time_max: Duration::from_secs(3600),
+            backup_stall_timeout: Duration::from_secs(30),
             pipeline: PipelineLimits::default(),
         }
     }
@@ -185,6 +193,7 @@ impl FrontDoor {
             config: Arc::clone(&config),
             meters: Arc::clone(&meters),
             scans: Arc::new(Semaphore::new(config.scans_max)),
+            backups: Arc::new(Semaphore::new(1)),
             stop: stop.clone(),
         }));
         let served = Chain(v1::MapServer::new(calls.clone()), v1::ClusterServer::new(calls));

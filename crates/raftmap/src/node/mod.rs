@@ -1,6 +1,7 @@
 //! A node: one server of a cluster, as `raftmap serve` runs it and as a program embeds it.
 
 mod addresses;
+mod backup;
 mod config;
 mod describe;
 mod requests;
@@ -111,7 +112,7 @@ pub fn init(
     Ok(identity)
 }
 
-fn random_u64() -> std::io::Result<u64> {
+pub(crate) fn random_u64() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{Node, POLL};
 use crate::api::{
-    Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, MembersChange, ReadAndWrite,
-    ReadOptions, ScanInput, ScanPage, ScanPages, WriteInput,
+    Backup, Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, MembersChange,
+    ReadAndWrite, ReadOptions, ScanInput, ScanPage, ScanPages, WriteInput,
 };
 use crate::runtime::{NodeError, Reply, StateHandle, Submission};
 
@@ -68,6 +68,10 @@ impl ReadAndWrite for Node {
                 Err(failure) => (Err(failure), None),
             })
         })))
+    }
+
+    async fn backup(&self, call: Call) -> Result<Backup, Failure> {
+        self.begin_backup(call).await
     }
 
     async fn open_session(&self, call: Call) -> Result<SessionOpened, Failure> {
@@ -139,7 +143,7 @@ impl Node {
     }
 
     /// Waits until the local state may be read for `options`.
-    async fn await_readable(&self, options: ReadOptions, call: Call) -> Result<(), Failure> {
+    pub(super) async fn await_readable(&self, options: ReadOptions, call: Call) -> Result<(), Failure> {
         let linearizable = options.consistency == Consistency::Linearizable;
         let (reply, ready) = oneshot::channel();
         let kind = RequestKind::Read { linearizable, min_revision: options.min_revision };
@@ -161,7 +165,7 @@ impl Node {
         self.shared.inbox.status().await.map_err(|_| self.ended(FailureOutcome::NotApplied))
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
@@ -169,7 +173,7 @@ impl Node {
     }
 
     /// The engine cannot be read: the node ends.
-    fn state_failed(&self, error: StateError) -> Failure {
+    pub(super) fn state_failed(&self, error: StateError) -> Failure {
         let failure = Failure::not_applied(Code::NodeUnfit, error.to_string());
         self.shared.failstop.fail(NodeError::from(error));
         failure

@@ -25,6 +25,11 @@ impl StateHandle {
     pub(crate) fn new(reader: Reader<FjallEngine>, engine: FjallEngine) -> Arc<Self> {
         Arc::new(Self { reader, engine })
     }
+
+    /// About how much there is, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.engine.disk_bytes()
+    }
 }
 
 /// Where readers find the state machine, which a snapshot may replace. Clones share it.

@@ -2,8 +2,10 @@
 
 use crate::support::{raftmap, run};
 
-const COMMANDS: [&str; 12] =
-    ["certs", "init", "serve", "get", "put", "del", "cas", "scan", "import", "status", "bench", "demo"];
+const COMMANDS: [&str; 16] = [
+    "certs", "init", "serve", "get", "put", "del", "cas", "scan", "import", "status", "backup", "restore",
+    "check", "recover", "bench", "demo",
+];
 
 #[test]
 fn every_help_text_opens_with_examples_and_ends_with_exit_codes() {
@@ -47,6 +49,11 @@ fn arguments_that_make_no_sense_end_with_2_and_say_why() {
         ("certs --cluster a/b --out certs --client x", "is no name"),
         ("init --cluster c --data d --id 1 --member 1=h:1", "write ID=HOST:PORT,HOST:PORT"),
         ("init --cluster c --data d --id 0 --member 1=h:1,h:2", "is no id"),
+        ("restore f --cluster c --data d --id 1 --member 1=h:1", "write ID=HOST:PORT,HOST:PORT"),
+        ("backup --insecure", "--out"),
+        ("recover", "<DIR>"),
+        ("recover a b --out f", "one directory"),
+        ("check", "<DIR>"),
         ("bench --mix 90/20 --local", "percentages"),
     ] {
         let folder = tempfile::tempdir().unwrap();

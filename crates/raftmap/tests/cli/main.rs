@@ -1,9 +1,11 @@
 //! The command line, as a process: what it prints, how it ends, and what it leaves behind.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod backup;
 mod demo;
 mod help;
 mod import;
 mod map;
 mod serve;
+mod stopped;
 mod support;

@@ -13,6 +13,7 @@
 //! | 9 | a disk that fails ends the server, and nothing that it alone held was acknowledged | `faults` |
 //! | 10 | whoever is no server of the cluster is refused, with a reason on both sides | `ports` |
 //!
+//! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
@@ -21,6 +22,7 @@
 //! test that fails prints what its servers said last.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod backups;
 mod crashes;
 mod disks;
 mod faults;

@@ -17,9 +17,10 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use raftmap::api::{
-    Call, Checked, Code, Failure, FailureOutcome, GetValueInput, MembersChange, ReadAndWrite, ScanInput,
-    ScanPage, ScanPages, WriteInput, by_deadline,
+    Backup, Call, Checked, Code, Failure, FailureOutcome, GetValueInput, MembersChange, ReadAndWrite,
+    ScanInput, ScanPage, ScanPages, WriteInput, by_deadline,
 };
+use raftmap::backup::{BackupHeader, BackupParts, Origin};
 use raftmap::front::{Admission, FrontDoor, FrontDoorConfig, Security};
 use raftmap::tls::certs::{Authority, LIFETIME};
 use raftmap::tls::config::{ALPN_HTTP1, ClientAuth, Credentials, TlsFiles};
@@ -173,6 +174,14 @@ impl ReadAndWrite for Node {
             let last = cursor.is_done();
             Some((Ok(ScanPage { answer, last }), (!last).then_some(cursor)))
         })))
+    }
+
+    async fn backup(&self, call: Call) -> Result<Backup, Failure> {
+        self.pass(&call).await?;
+        let snapshot = self.machine.lock().unwrap().reader().snapshot().unwrap();
+        let header = BackupHeader::of(snapshot.header(), Origin::Cluster, 1, NodeId(1));
+        let parts = BackupParts::new(&header, &snapshot).map(|part| Ok(part.unwrap()));
+        Ok(Backup { parts: Box::pin(futures::stream::iter(parts)), bytes_expected: 7 })
     }
 
     async fn open_session(&self, call: Call) -> Result<SessionOpened, Failure> {

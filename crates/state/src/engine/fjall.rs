@@ -94,6 +94,11 @@ impl FjallEngine {
         Ok(FjallFresh { engine: Self::open(directory, options)? })
     }
 
+    /// How much its tables take on disk, in bytes. What is in memory alone is not counted.
+    pub fn disk_bytes(&self) -> u64 {
+        self.keyspace.disk_space()
+    }
+
     /// Whether the store still works, its background threads included. It may be called from any thread, also while a
     /// commit hangs because of what it reports.
     ///

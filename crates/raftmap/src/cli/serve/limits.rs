@@ -81,6 +81,10 @@ pub(super) struct TimingArgs {
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(super) request_timeout_ms: u64,
 
+    /// How long a backup may take, in minutes; old data stays on the disk meanwhile
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(super) backup_minutes_max: u64,
+
     /// A leader whose clock is further than this from the others' does not stamp times with it, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     pub(super) clock_skew_max_ms: u64,

@@ -176,6 +176,7 @@ impl Serve {
         FrontDoorConfig {
             connections_max: self.limits.connections_max,
             handshakes_max: defaults.handshakes_max.min(self.limits.connections_max),
+            backup_time_max: Duration::from_secs(60 * self.timing.backup_minutes_max),
             drain_timeout: self.timing.shutdown_timeout(),
             request_timeout,
             request_timeout_max: defaults.request_timeout_max.max(request_timeout),
