@@ -22,7 +22,7 @@ Exit codes:
   3    the outcome is unknown: what was to be written may have been applied, or may be later
   4    no such key (get); the key was not as expected (cas)
   5    a running server ended itself: its disk failed or an invariant broke
-  6    what was read is damaged: a data directory (check), a backup (restore)
+  6    what was read is damaged: a data directory (check, recover), a backup (restore)
   130  interrupted";
 
 /// Why a command did not do what it was asked.
