@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A file that is being written, under another name: FILE.partial. Dropped before it is put in place, that is removed.
@@ -52,6 +53,10 @@ impl OutFile {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OutFileError::InUse(partial)),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &partial)(error)),
+        }
+        if !is_at(&file, &partial) {
+            // It was put in place, or given up, between its opening here and the lock: it is another one's, and perhaps whole.
+            return Err(OutFileError::InUse(partial));
         }
         file.set_len(0).map_err(failed("write", &partial))?;
         Ok(Self { path: path.to_owned(), partial, force, file: BufWriter::new(file), placed: false })
@@ -115,6 +120,13 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Whether `file` is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let which = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let named = fs::metadata(path).map(which).ok();
+    named.is_some() && named == file.metadata().map(which).ok()
+}
+
 fn free(path: &Path, force: bool) -> Result<(), OutFileError> {
     match path.try_exists().map_err(failed("look at", path))? {
         true if !force => Err(OutFileError::Exists(path.to_owned())),
@@ -161,6 +173,22 @@ mod tests {
             (names(folder.path()), fs::read(&path).unwrap()),
             (vec!["b".to_owned()], b"whole".to_vec())
         );
+    }
+
+    /// Somebody opened the unfinished file, and got its lock once it had its name.
+    #[test]
+    fn a_file_that_has_its_name_is_not_taken_for_an_unfinished_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, partial) = (folder.path().join("b"), folder.path().join("b.partial"));
+        let mut file = OutFile::create(&path, false).unwrap();
+        file.write(b"whole").unwrap();
+        let opened = OpenOptions::new().write(true).open(&partial).unwrap();
+        assert!(is_at(&opened, &partial));
+        file.place().unwrap();
+        opened.try_lock().unwrap();
+        assert!(!is_at(&opened, &partial));
+        fs::write(&partial, "another one").unwrap();
+        assert!(!is_at(&opened, &partial));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use raftmap_log::{FoundingMember, Identity, InitError, Log, LogOptions, RealDisk, RestoredFrom};
-use raftmap_raft::{Base, LogIndex, Membership, NodeId, StateId};
+use raftmap_raft::{Base, GroupId, LogIndex, Membership, NodeId, StateId};
 use raftmap_state::{Discarded, EngineError, FjallEngine, FjallOptions, OfNewCluster, SnapshotError};
 
 use super::header::BackupHeader;
@@ -38,6 +38,9 @@ pub enum RestoreError {
          the new one"
     )]
     SameCluster(ClusterName),
+    /// It is the state of a Raft group that no server hosts.
+    #[error("the backup is of group {0}, which this version of raftmap does not host")]
+    OtherGroup(GroupId),
     /// There is nothing in the backup.
     #[error("the backup was taken before the first write: there is nothing to restore; use `raftmap init`")]
     Empty,
@@ -81,14 +84,16 @@ pub fn restore(
     if cluster_id(&plan.cluster) == cluster {
         return Err(RestoreError::SameCluster(plan.cluster));
     }
+    if group != GroupId::DEFAULT {
+        return Err(RestoreError::OtherGroup(group));
+    }
     if position.index == LogIndex(0) {
         return Err(RestoreError::Empty);
     }
     let voters = Membership::of_voters(plan.members.iter().map(|member| member.node));
     let identity = identity(plan)?.restored(RestoredFrom { position, digest: summary.digest });
     let base = Base { position, membership: voters, durable: position.index, state: FIRST_STATE };
-    let options = LogOptions { group, ..LogOptions::default() };
-    Log::init_at(&RealDisk, data_dir, &identity, &options, &base, || {
+    Log::init_at(&RealDisk, data_dir, &identity, &LogOptions::default(), &base, || {
         let state = StateDirs::new(data_dir).path(FIRST_STATE);
         make_state(file, &state, &summary, &mut read)
     })?;

@@ -7,7 +7,7 @@ use raftmap::backup::{BackupError, RestoreError, RestorePlan, restore};
 use raftmap::node::{self, NodeId, cluster_id};
 use raftmap_log::{Identity, Log, LogOptions, OpenError, RealDisk, Recovered};
 use raftmap_raft::{GroupId, Membership};
-use raftmap_state::{FjallEngine, FjallOptions, StateMachine};
+use raftmap_state::{FjallEngine, FjallOptions, MemoryEngine, StateMachine};
 
 use crate::support::{file, members, state, write};
 
@@ -112,6 +112,23 @@ fn a_file_that_changes_meanwhile_leaves_no_data_directory() {
     assert!(matches!(opened.map(drop), Err(OpenError::InitCutShort(_))));
     fs::write(&place.file, file()).unwrap();
     assert!(place.restore("data", 1).unwrap_err().to_string().contains("cut short here"));
+}
+
+#[test]
+fn what_no_server_could_go_on_with_is_refused() {
+    let place = Place::new();
+    for (group, applied, part) in
+        [(GroupId(2), true, "of group 2"), (GroupId::DEFAULT, false, "use `raftmap init`")]
+    {
+        let mut machine = StateMachine::open(MemoryEngine::new(), group).unwrap();
+        if applied {
+            machine.apply(&crate::support::log()).unwrap();
+        }
+        fs::write(&place.file, crate::support::parts(&machine).concat()).unwrap();
+        let error = place.restore("data", 1).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(!place.data("data").exists());
+    }
 }
 
 #[test]
