@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use raftmap::local_cluster::OPERATOR;
+use raftmap_client::{Client, Error};
 use raftmap_raft::NodeId;
 
 use crate::support::load::{must_get, must_put};
@@ -128,6 +131,22 @@ async fn backups_of_any_server_see_the_last_acknowledged_write() {
         let revision = number(&run(command, 0).await, "revision");
         assert!(revision >= written, "{revision} after {written} was acknowledged");
     }
+}
+
+/// It cannot know whether what it has applied is all that was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_ask_the_others_gives_no_backup() {
+    let mut world = World::start().await;
+    must_put(&world.client().await.unwrap(), "k", "v").await;
+    let leader = world.agree(&world.ids()).await;
+    let alone = world.others(&[leader])[0];
+    for id in world.others(&[alone]) {
+        world.kill(id).unwrap();
+    }
+    let builder = Client::builder([world.client_address(alone)], world.tls(OPERATOR).unwrap());
+    let operator = builder.discover(false).timeout(Duration::from_secs(3)).connect().await.unwrap();
+    let error = operator.backup().await.err().expect("a backup of nobody knows what");
+    assert!(matches!(error, Error::NotApplied(_)), "{error}");
 }
 
 /// Two servers of three are gone for ever.
