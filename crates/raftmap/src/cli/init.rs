@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use raftmap::node;
 use raftmap::tls::identity::ClusterName;
-use raftmap_client::{Client, Identity, MemberAddresses, Security, Tls};
-use raftmap_log::FoundingMember;
+use raftmap_client::{Client, Identity, MemberAddresses, MembersResponse, Security, Tls};
+use raftmap_log::{FoundingMember, RestoredFrom};
 use raftmap_proto::v1;
-use raftmap_raft::NodeId;
+use raftmap_raft::{LogIndex, LogPosition, NodeId, Term};
 
 use super::connect::block_on;
 use super::exit::{self, Failure};
@@ -146,8 +146,14 @@ impl Init {
                 "server {id} was there when the cluster was founded, and an id is never used again: give this one a new id"
             )));
         }
-        let identity =
-            node::init_joining(&self.data, &self.cluster, own.clone(), founders, contacts.collect())?;
+        let identity = node::init_joining(
+            &self.data,
+            &self.cluster,
+            own.clone(),
+            founders,
+            restored_from(&known)?,
+            contacts.collect(),
+        )?;
         let (data, founding) = (self.data.display(), identity.founding_hash());
         output::line(&format!("{data}: server {id}, which joins cluster {}", self.cluster))?;
         output::line(&format!("founding members {founding:032x}, as the cluster says"))?;
@@ -179,6 +185,16 @@ impl Init {
             identity: Some(Identity { certificate, key }),
         }))
     }
+}
+
+/// The backup that the cluster was made of, if it was.
+fn restored_from(known: &MembersResponse) -> Result<Option<RestoredFrom>, Failure> {
+    let Some(from) = known.restored_from.as_option() else { return Ok(None) };
+    let digest = from.digest.as_ref().try_into();
+    let digest = digest
+        .map_err(|_| Failure::Failed("the cluster names its backup in a way unknown here".to_owned()))?;
+    let position = LogPosition { term: Term(from.term), index: LogIndex(from.index) };
+    Ok(Some(RestoredFrom { position, digest: u128::from_be_bytes(digest) }))
 }
 
 fn member_of(member: &MemberAddresses) -> FoundingMember {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use raftmap_log::FoundingMember;
+use raftmap_log::{FoundingMember, RestoredFrom};
 use raftmap_proto::v1;
 use raftmap_raft::{FollowerStatus, Membership, NodeId, RoleName};
 use raftmap_replica::ReplicaStatus;
@@ -39,6 +39,7 @@ impl Node {
             term: status.raft.term.0,
             members: status.membership.all().into_iter().map(member).collect(),
             membership_index: status.members_index.0,
+            restored_from: self.shared.identity.restored_from().map(restored_from).into(),
             founding_members: self.shared.identity.founding_members().iter().map(founder).collect(),
             ..v1::MembersResponse::default()
         }
@@ -125,5 +126,13 @@ fn role(membership: &Membership, id: NodeId) -> v1::member::Role {
         v1::member::Role::LEARNER
     } else {
         v1::member::Role::ROLE_UNSPECIFIED
+    }
+}
+
+fn restored_from(from: RestoredFrom) -> v1::RestoredFrom {
+    v1::RestoredFrom {
+        index: from.position.index.0,
+        term: from.position.term.0,
+        digest: Bytes::copy_from_slice(&from.digest.to_be_bytes()),
     }
 }

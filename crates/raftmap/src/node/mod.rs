@@ -34,7 +34,7 @@ use self::snapshots::{SnapshotFetcher, StateSource};
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
 pub use crate::runtime::NodeError;
-pub use raftmap_log::FoundingMember;
+pub use raftmap_log::{FoundingMember, RestoredFrom};
 pub use raftmap_raft::NodeId;
 pub use raftmap_replica::CompactionConfig;
 
@@ -74,7 +74,7 @@ pub fn cluster_id(name: &ClusterName) -> u128 {
     xxh3_128(name.as_str().as_bytes())
 }
 
-/// Makes the data directory of a server that joins a cluster which was founded with `founders`, and of which servers are at
+/// Makes the data directory of a server that joins a cluster which was founded with `founders`, of a backup perhaps, and of which servers are at
 /// `contacts` now. It takes part once it is made a member: [`crate::api::MembersChange::Add`].
 ///
 /// # Errors
@@ -84,10 +84,12 @@ pub fn init_joining(
     cluster: &ClusterName,
     own: FoundingMember,
     founders: Vec<FoundingMember>,
+    restored_from: Option<RestoredFrom>,
     contacts: Vec<FoundingMember>,
 ) -> Result<Identity, InitFailure> {
     let incarnation = random_u64().map_err(InitFailure::Random)?;
-    let identity = Identity::joining(cluster_id(cluster), incarnation, own, founders, contacts)?;
+    let joining = Identity::joining(cluster_id(cluster), incarnation, own, founders, contacts)?;
+    let identity = restored_from.into_iter().fold(joining, Identity::restored);
     Log::init(&RealDisk, data_dir, &identity, &LogOptions::default())?;
     Ok(identity)
 }

@@ -112,6 +112,10 @@ async fn a_backup_under_load_has_every_write_that_was_acknowledged_before_it_beg
     load.more(50).await;
     let ledger = load.stop().await;
     ledger.demand_no_failure();
+    let fourth = new.join().unwrap();
+    new.start(fourth).await.unwrap();
+    new.operator().await.unwrap().add_member(new.addresses(fourth).unwrap(), None).await.unwrap();
+    new.agree(&new.ids()).await;
     new.stop_all().await.unwrap();
     new.start_all().await.unwrap();
     new.agree(&new.ids()).await;

@@ -22,8 +22,8 @@ impl Ingest for Discarded {
     }
 }
 
-/// For a snapshot that becomes the state of a new cluster: leaves out who the members of the old one were, and whose ids were
-/// used up there. All else stays as it is, so that the new cluster's revisions, sessions and log time go on.
+/// For a snapshot that becomes the state of a new cluster: leaves out who the members of the old one were and where, and whose
+/// ids were used up there. All else stays as it is, so that the new cluster's revisions, sessions and log time go on.
 #[derive(Debug)]
 pub struct OfNewCluster<I>(pub I);
 
@@ -32,7 +32,7 @@ impl<I: Ingest> Ingest for OfNewCluster<I> {
 
     fn add(&mut self, key: Bytes, value: Bytes) -> Result<(), EngineError> {
         match table::of(&key) {
-            Ok(Table::Members | Table::Membership | Table::Removed) => Ok(()),
+            Ok(Table::Members | Table::Membership | Table::Removed | Table::Introductions) => Ok(()),
             // What cannot be understood was refused before.
             _ => self.0.add(key, value),
         }
