@@ -33,7 +33,7 @@ impl Client {
     /// an operator's certificate.
     ///
     /// # Errors
-    /// [`Error::NotApplied`] with the reason; [`Error::Unknown`] if no server said in time what came of it: then it may be asked
+    /// [`Error::NotApplied`] with the reason; [`Error::OutcomeUnknown`] if no server said in time what came of it: then it may be asked
     /// again.
     pub async fn add_member(&self, member: MemberAddresses, replaces: Option<u64>) -> Result<(), Error> {
         let request = AddMemberRequest {

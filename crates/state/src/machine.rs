@@ -170,7 +170,7 @@ impl<E: Engine> StateMachine<E> {
         let result = match &entry.payload {
             Payload::Noop => Ok(Answer::Done),
             Payload::Membership(membership) => {
-                self.change_members(overlay, position.index, membership);
+                self.change_members(overlay, position.index, membership)?;
                 Ok(Answer::Done)
             }
             Payload::Command(bytes) => self.command(overlay, position.index, bytes.clone())?,
@@ -193,15 +193,19 @@ impl<E: Engine> StateMachine<E> {
         overlay: &mut Overlay<E::Snapshot>,
         index: LogIndex,
         membership: &Membership,
-    ) {
+    ) -> Result<(), StateError> {
         let stays = membership.all();
         let before = self.membership.as_ref().map(|(_, before)| before.all()).unwrap_or_default();
         for gone in before.difference(&stays) {
             overlay.set(table::removed_key(*gone), Bytes::new());
-            overlay.remove(table::introduction_key(*gone));
+            let introduction = table::introduction_key(*gone);
+            if overlay.get(&introduction)?.is_some() {
+                overlay.remove(introduction);
+            }
         }
         overlay.set(Bytes::from_static(&table::MEMBERSHIP_KEY), encode_membership(index, membership));
         self.membership = Some((index, membership.clone()));
+        Ok(())
     }
 
     fn command(
