@@ -108,7 +108,9 @@ impl<'a, 'p> Plan<'a, 'p> {
 
     fn check_base(&self, base: &Base) -> Result<(), String> {
         let (old, new) = (self.base, base.position);
-        if new.index == LogIndex(0) || new.term == Term(0) {
+        // Before the first entry there is a base only to say that the state machine is not to be trusted.
+        let before_all = new == LogPosition::default() && base.is_state_distrusted();
+        if (new.index == LogIndex(0) || new.term == Term(0)) && !before_all {
             return Err("a base before the first entry".to_owned());
         }
         if new.index < old.index || new.term < old.term || (new.index == old.index && new.term != old.term) {

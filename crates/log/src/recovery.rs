@@ -216,7 +216,7 @@ impl<D: Disk> Scan<'_, D> {
         let Self { replay, at, marked, from, .. } = self;
         let end = (at.generation, at.place);
         let mut ending = survey.ending(stopped_at, missing, (end.0 + 1, 0));
-        let is_base = |base: &Base| base.position.index > LogIndex(0);
+        let is_base = |base: &Base| base.position.index > LogIndex(0) || base.is_state_distrusted();
         let known = replay.base().cloned().filter(is_base);
         let mut members = replay.memberships().last().map(|(_, membership)| membership.clone());
         let mut anew = survey.base.filter(|_| matches!(ending, Ending::Damaged(..)));

@@ -20,6 +20,7 @@ on_every_disk! {
     a_snapshot_that_the_log_contradicts_empties_it
     a_snapshot_that_the_log_does_not_reach_empties_it
     a_base_at_the_end_leaves_an_empty_log
+    a_state_that_is_not_trusted_is_never_whole_and_costs_no_entry
     the_parts_of_a_write_take_effect_in_their_order
     /// Scenario 33, on disk: what is behind the base is in the log and can be cut, and the base has members of its own.
     a_membership_behind_the_base_still_rolls_back
@@ -126,6 +127,30 @@ fn a_base_at_the_end_leaves_an_empty_log<D: Disk>(place: &Place<D>) {
     log.write(&[Write { id: WriteId(2), truncate_to: Some(LogIndex(10)), ..Write::default() }]).unwrap();
     drop(log);
     assert_eq!(place.open().1.last, position(2, 10));
+}
+
+fn a_state_that_is_not_trusted_is_never_whole_and_costs_no_entry<D: Disk>(place: &Place<D>) {
+    let mut log = ten(place);
+    let kept = entries(&log);
+    let distrusted = |index, term| Base { durable: Base::DISTRUSTED, ..base(index, term) };
+    // Before the first entry there is a base for this alone.
+    let before_all = Base { state: raftmap_raft::StateId(0), ..distrusted(0, 0) };
+    log.write(&[rebase(12, before_all.clone())]).unwrap();
+    assert_eq!(entries(&log), kept);
+    drop(log);
+    let (mut log, recovered) = place.open();
+    assert_eq!((&recovered.repair, &recovered.base), (&Repair::Clean, &Some(before_all)));
+    assert_eq!(entries(&log), kept);
+    assert!(!recovered.state_is_whole(LogIndex(10)) && !recovered.state_is_whole(LogIndex(1 << 61)));
+    // Behind one that was there before, and until a snapshot takes its place.
+    log.write(&[rebase(1, base(6, 2)), rebase(2, distrusted(6, 2))]).unwrap();
+    drop(log);
+    let (mut log, recovered) = place.open();
+    assert!(!recovered.state_is_whole(LogIndex(10)));
+    assert_eq!(entries(&log), kept[6..]);
+    log.write(&[rebase(1, base(8, 2))]).unwrap();
+    drop(log);
+    assert!(place.open().1.state_is_whole(LogIndex(8)));
 }
 
 fn the_parts_of_a_write_take_effect_in_their_order<D: Disk>(place: &Place<D>) {

@@ -79,6 +79,9 @@ pub struct Restored {
     /// What the state machine has applied. Beyond `last` only if the log is damaged; before `base` only if the state
     /// machine is lost: then a snapshot of another node takes its place.
     pub applied: LogIndex,
+    /// The state machine that the log names was found to be wrong: a snapshot of another node is to take its place, whatever
+    /// it has applied.
+    pub state_distrusted: bool,
     /// The membership at `base`, then those that stand in the log, ascending. Not empty.
     pub memberships: Vec<(LogIndex, Membership)>,
 }

@@ -33,6 +33,8 @@ pub(crate) struct Core {
     /// Whether entries are with the state machine, or being read from disk for it.
     apply: ApplyStage,
     snapshots: Snapshots,
+    /// The state machine is wrong, and a snapshot is to take its place: the log says so, too.
+    state_distrusted: bool,
     /// The membership at the log's base, and those that entries behind it carry.
     memberships: Vec<(LogIndex, Membership)>,
     /// Proposals made here that have not ended, by index.
@@ -69,7 +71,8 @@ enum ApplyStage {
 impl Core {
     pub(crate) fn new(config: Config, restored: Restored) -> Self {
         assert!(config.heartbeat_ticks < config.election_ticks, "nobody follows a leader of rare heartbeats");
-        let Restored { hard_state, base, terms, last, state, applied, memberships } = restored;
+        let Restored { hard_state, base, terms, last, state, applied, state_distrusted, memberships } =
+            restored;
         assert!(applied <= last || hard_state.damaged, "applied {applied} behind the end of the log {last}");
         assert!(memberships.first().is_some_and(|first| first.0 == base.index), "no membership at {base:?}");
         let mut rng = fastrand::Rng::with_seed(config.seed);
@@ -88,6 +91,7 @@ impl Core {
             applied,
             apply: ApplyStage::Idle,
             snapshots: Snapshots::new(state),
+            state_distrusted,
             memberships,
             proposals: VecDeque::new(),
             uncommitted_bytes: 0,
@@ -125,10 +129,15 @@ impl Core {
         self.applied
     }
 
-    /// Whether the state machine is lost: the log does not reach back to where it stands, and no snapshot is taking its
-    /// place.
+    /// Whether the state machine is lost: it is not to be trusted, or the log does not reach back to where it stands; and no
+    /// snapshot is taking its place.
     pub(crate) fn is_state_lost(&self) -> bool {
-        self.applied < self.log.base().index && !matches!(self.apply, ApplyStage::Installing { .. })
+        let lost = self.state_distrusted || self.applied < self.log.base().index;
+        lost && !matches!(self.apply, ApplyStage::Installing { .. })
+    }
+
+    pub(crate) fn is_state_distrusted(&self) -> bool {
+        self.state_distrusted
     }
 
     /// The membership in force: the last one in the log, committed or not (section 6).
@@ -344,6 +353,10 @@ impl Core {
     /// Goes on with entries that were read from disk to be applied.
     pub(crate) fn apply_fetched(&mut self, entries: Vec<Entry>) {
         assert!(self.apply == ApplyStage::Fetching, "entries that nobody asked for");
+        if self.state_distrusted {
+            self.apply = ApplyStage::Idle;
+            return;
+        }
         let expected = self.applied.next();
         assert!(
             entries.first().is_some_and(|first| first.index == expected),

@@ -158,7 +158,7 @@ impl Follower {
             core.outbox.event(Event::Following { term: core.term(), leader: Some(from) });
         }
         if core.is_state_lost() {
-            core.want_snapshot(from, core.log.base().index);
+            core.want_snapshot(from, core.snapshot_needed());
         }
     }
 

@@ -57,6 +57,10 @@ pub enum Input {
     SnapshotReady(Snapshot),
     /// What an [`Action::FetchSnapshot`] asked for cannot be had.
     SnapshotFailed,
+    /// The state machine was found to be wrong: its rows rotted, or it applied an entry to another effect than others did. The
+    /// log says so, and a snapshot of another node takes its place, as of one that is lost. The log itself is sound: this node
+    /// votes and acknowledges on.
+    DistrustState,
     /// Stand for election now instead of waiting for the timeout.
     Campaign,
     /// Let another voter lead (dissertation, section 3.10). It ends with this node following, or with
@@ -299,6 +303,11 @@ pub enum Event {
     SnapshotWanted {
         /// Whom it asks.
         from: NodeId,
+    },
+    /// This node gave up its state machine, which is wrong, and waits for a snapshot of another one.
+    StateDistrusted {
+        /// What that had applied.
+        applied: LogIndex,
     },
     /// A snapshot takes the place of the state machine, and of the log up to there.
     Installing {

@@ -47,14 +47,15 @@ impl Membership {
         !self.voters_outgoing.is_empty()
     }
 
+    /// Whether those for whom `holds` is true are a quorum: a majority of the voters, while a joint configuration holds of each
+    /// half.
+    pub fn is_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        quorum::is_quorum(self, holds)
+    }
+
     /// Whether `id` votes, in either half of a joint configuration.
     pub fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id) || self.voters_outgoing.contains(&id)
-    }
-
-    /// Whether those for whom `holds` is true are a majority of the voters; of each half of a joint configuration.
-    pub fn is_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
-        quorum::is_quorum(self, holds)
     }
 
     fn sets(&self) -> [&BTreeSet<NodeId>; 3] {

@@ -90,6 +90,12 @@ impl Raft {
                 self.core.snapshot_failed();
                 None
             }
+            Input::DistrustState => {
+                self.core.distrust_state();
+                // It must not win any more.
+                let stands = matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_));
+                stands.then(|| Role::follower(&mut self.core, None))
+            }
             Input::Fetched { purpose, entries } => self.fetched(purpose, entries),
             Input::Propose { ctx, command } => {
                 match &mut self.role {
@@ -260,6 +266,11 @@ impl Raft {
         self.core.is_state_lost()
     }
 
+    /// Whether the state machine was found to be wrong, and nothing has taken its place yet.
+    pub fn is_state_distrusted(&self) -> bool {
+        self.core.is_state_distrusted()
+    }
+
     /// The end of the log, on disk or not.
     pub fn last_index(&self) -> LogIndex {
         self.core.log.last_index()
@@ -290,6 +301,7 @@ impl Raft {
             applied: core.applied(),
             damaged: core.is_damaged(),
             state_lost: core.is_state_lost(),
+            state_distrusted: core.is_state_distrusted(),
             handing_over_to: self.handing_over_to(),
             followers,
         }

@@ -46,6 +46,8 @@ pub struct Status {
     pub damaged: bool,
     /// Whether its state machine is lost, and it waits for a snapshot of another node.
     pub state_lost: bool,
+    /// Whether it was found to be wrong: then it is lost until a snapshot has taken its place, which the log remembers.
+    pub state_distrusted: bool,
     /// At a leader: to whom it is handing over, and proposes nothing meanwhile.
     pub handing_over_to: Option<NodeId>,
     /// At a leader: the others. Elsewhere empty.

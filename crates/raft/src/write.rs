@@ -37,3 +37,14 @@ pub struct Base {
     /// The state machine that holds it.
     pub state: StateId,
 }
+
+impl Base {
+    /// In the place of [`Self::durable`]: the state machine is not to be trusted. No index reaches this one, so that what comes
+    /// back under its name is damaged in any case, however much it has applied.
+    pub const DISTRUSTED: LogIndex = LogIndex(1 << 62);
+
+    /// Whether the state machine is not to be trusted, and a snapshot of another node is to take its place.
+    pub fn is_state_distrusted(&self) -> bool {
+        self.durable == Self::DISTRUSTED
+    }
+}

@@ -64,6 +64,8 @@ scripts! {
     damage_strikes_twice_in_a_term,
     damaged_node_neither_votes_nor_campaigns,
     deposed_leader_ends_what_waits,
+    distrusted_leader_hands_over,
+    distrusted_state_machine_is_replaced_by_a_snapshot,
     election_by_quorum,
     election_with_split_votes,
     entries_read_for_a_lost_term_are_not_sent,

@@ -16,7 +16,13 @@ impl Replica {
         let Request { ctx, deadline_ms, kind } = request;
         assert!(ctx.0 < 1 << 63, "the upper half of the numbers is the replica's own");
         self.requests.insert(ctx, Origin::Client, Stage::Queued, deadline_ms);
-        if let Err(reason) = self.check_room() {
+        let changes_members = matches!(kind, RequestKind::AddMember(_) | RequestKind::RemoveMember(_));
+        let state = match kind {
+            RequestKind::Read { .. } => self.check_state(),
+            _ if self.repair.is_split() && !changes_members => Err(Reason::StatesDiffer),
+            _ => Ok(()),
+        };
+        if let Err(reason) = self.check_room().and(state) {
             return self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
         }
         match kind {
@@ -26,9 +32,6 @@ impl Replica {
             }
             RequestKind::AddMember(introduction) => self.add_member(now, ctx, introduction),
             RequestKind::RemoveMember(id) => self.remove_member(ctx, id),
-            RequestKind::Read { .. } if self.view.applied < self.raft.base().index => {
-                self.respond(ctx, Err(Failure::not_applied(Reason::StateLost, self.raft.leader())));
-            }
             RequestKind::Read { linearizable: true, min_revision } => self.queue.push_read(ctx, min_revision),
             RequestKind::Read { linearizable: false, min_revision } => {
                 self.requests.set_stage(ctx, Stage::Awaiting { index: min_revision });
@@ -84,6 +87,7 @@ impl Replica {
         let refused = match Command::decode(command) {
             _ if !self.raft.is_leader() || !self.raft.membership().all().contains(&from) => self.no_leader(),
             Err(_) => Reason::Unsupported,
+            Ok(_) if self.repair.is_split() => Reason::StatesDiffer,
             Ok(decoded) => match self.check_room() {
                 Err(reason) => reason,
                 Ok(()) => {
@@ -135,8 +139,11 @@ impl Replica {
     fn propose_batch(&mut self, now: Now) {
         let commit = self.raft.commit();
         self.batches.retain(|last| *last > commit);
-        // What comes while this server hands over is for the next leader.
-        if self.batches.len() >= self.config.batches_max || self.raft.handing_over_to().is_some() {
+        // What comes while this server hands over, or cannot answer, is for the next leader.
+        if self.batches.len() >= self.config.batches_max
+            || self.raft.handing_over_to().is_some()
+            || self.repair.lost
+        {
             return;
         }
         let before = self.raft.last_index();

@@ -5,6 +5,7 @@ use raftmap_raft::{
 };
 use raftmap_state::{Answer, Introduction, Member, Outcome, SessionTag, WriteRequest};
 
+use crate::digests::{DigestKind, StateDigest};
 use crate::failure::Failure;
 use crate::peer::PeerBatch;
 
@@ -92,6 +93,8 @@ pub struct StateView {
     pub next_deadline_ms: Option<u64>,
     /// The running digest at `applied`.
     pub digest: u128,
+    /// The running digest at the last milestone; see [`raftmap_state::StateMachine::milestone`].
+    pub milestone: Option<StateDigest>,
     /// Who the members are, as far as they were recorded.
     pub members: Vec<Member>,
     /// Those that were members and are none any more, in the order of their ids.
@@ -225,8 +228,25 @@ pub enum Effect {
         /// Why, for the operator.
         reason: String,
     },
+    /// What may be done with the state from now on. A replica begins with all of it.
+    Serve(Serves),
     /// Something that an operator wants to know of.
     Notice(Notice),
+}
+
+/// What may be done with this server's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serves {
+    /// It may be read. If not, reads that go on from page to page end, too.
+    pub reads: bool,
+    /// Other servers may copy it. If not, copies that are under way end, too.
+    pub snapshots: bool,
+}
+
+impl Default for Serves {
+    fn default() -> Self {
+        Self { reads: true, snapshots: true }
+    }
 }
 
 /// What an operator wants to know of.
@@ -249,6 +269,24 @@ pub enum Notice {
         /// The index at which they differ.
         index: LogIndex,
     },
+    /// A quorum has another state than this server, which serves nothing until it has a snapshot of one of those.
+    Quarantined {
+        /// What differs.
+        kind: DigestKind,
+        /// The index at which it does.
+        index: LogIndex,
+        /// Those who agree on another state.
+        by: Vec<NodeId>,
+    },
+    /// A snapshot has taken the place of a state that was lost or wrong.
+    StateReplaced {
+        /// What it has applied.
+        index: LogIndex,
+    },
+    /// The servers' states differ, and no majority has one of them: requests are refused.
+    StatesDiffer,
+    /// A majority has this server's state again.
+    StatesAgree,
     /// Less room than the reserve is left: puts are refused.
     SpaceLow {
         /// What is left, in bytes.

@@ -57,6 +57,15 @@ pub enum Reason {
     /// Its state machine is lost, and a snapshot of another server is on its way.
     #[error("this server has lost its state, and waits for a snapshot of another one")]
     StateLost,
+    /// Its state is wrong, and a snapshot of another server is on its way.
+    #[error("this server's state differs from that of a majority, and waits to be replaced by a snapshot")]
+    Quarantined,
+    /// Nobody knows whose state is right.
+    #[error(
+        "the servers' states differ, and no majority agrees on one: nothing is read or written until one does (docs/operations.md, \
+         \"Repair\")"
+    )]
+    StatesDiffer,
     /// The disk is nearly full, and what would grow the map is refused.
     #[error("the disk is nearly full: {free_bytes} bytes are free, the reserve is {reserve_bytes}")]
     DiskFull {

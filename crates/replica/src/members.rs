@@ -17,6 +17,7 @@ impl Replica {
     pub(crate) fn peer_connected(&mut self, member: Member) {
         // A new connection may be of another life, which counts its forwarded commands from another number.
         self.forward_seen.remove(&member.node_id);
+        self.forget_digests_of(member.node_id);
         match self.objection_to(&member) {
             None => {
                 self.connected.insert(member.node_id, member);
@@ -40,6 +41,7 @@ impl Replica {
         let ready = |follower: &&FollowerStatus| {
             !follower.damaged
                 && self.connected.contains_key(&follower.id)
+                && self.may_take_over(follower.id)
                 && self.raft.membership().is_voter(follower.id)
         };
         let best =
@@ -179,7 +181,7 @@ impl Replica {
     /// voters, and lets log time pass when something expires and no other entry carries the time. One thing at a time.
     pub(crate) fn housekeep(&mut self, now: Now) {
         let handing_over = self.raft.handing_over_to().is_some();
-        if self.own_command.is_some() || self.shutting_down || handing_over {
+        if self.own_command.is_some() || self.shutting_down || handing_over || self.check_state().is_err() {
             return;
         }
         let recorded =

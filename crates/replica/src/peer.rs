@@ -4,17 +4,22 @@ use bytes::Bytes;
 use raftmap_raft::{LogIndex, Message};
 use raftmap_state::Answer;
 
+use crate::digests::StateDigest;
 use crate::failure::Failure;
 
 /// What one replica has for another at one moment, in the order in which it is to be received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerBatch {
     /// The sender's clock, in milliseconds since the Unix epoch.
     pub clock_ms: u64,
-    /// What the sender has applied.
+    /// What the sender has applied; 0: nothing yet, or it has no state that it trusts.
     pub applied: LogIndex,
     /// The sender's running digest there.
     pub digest: u128,
+    /// Its running digest at the last milestone: there servers meet that cut the entries into batches differently.
+    pub milestone: Option<StateDigest>,
+    /// The digest of all its rows, where the last scan was done.
+    pub scan: Option<StateDigest>,
     /// What it has to say.
     pub messages: Vec<PeerMessage>,
 }

@@ -15,6 +15,7 @@ use crate::event::{Effect, Event, Notice, Now, StateView};
 use crate::failure::{Failure, Reason};
 use crate::peer::{ForwardReply, PeerBatch, PeerMessage};
 use crate::queue::Queue;
+use crate::repair::Repair;
 use crate::requests::{Origin, Requests, Stage};
 use crate::status::ReplicaStatus;
 
@@ -39,8 +40,7 @@ pub struct Replica {
     pub(crate) view: StateView,
     /// Where the state machine stood at the start, or when a snapshot became it.
     began_at: LogPosition,
-    /// Digests at indexes applied lately, to compare with those of other servers.
-    digests: VecDeque<(LogIndex, u128)>,
+    pub(crate) repair: Repair,
     /// The servers that are connected, as they introduced themselves.
     pub(crate) connected: BTreeMap<NodeId, Member>,
     /// The latest sequence of a forwarded command from each server: none is taken twice.
@@ -54,12 +54,9 @@ pub struct Replica {
     pub(crate) free_bytes: Option<u64>,
     clock_distrusted: bool,
     pub(crate) shutting_down: bool,
-    outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+    pub(crate) outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
     effects: Vec<Effect>,
 }
-
-/// How many digests are kept.
-const DIGESTS: usize = 256;
 
 impl Replica {
     /// A replica that starts: `restored` is what its log holds, `log_size` how large that is, `view` how its state machine
@@ -67,8 +64,10 @@ impl Replica {
     pub fn new(config: ReplicaConfig, restored: Restored, log_size: LogSize, view: StateView) -> Self {
         assert!(restored.applied == view.applied, "log and state machine speak of two indexes");
         let removed = view.removed.contains(&config.member.node_id);
+        let raft = Raft::new(config.raft.clone(), restored);
         let mut this = Self {
-            raft: Raft::new(config.raft.clone(), restored),
+            repair: Repair::new(raft.is_state_lost()),
+            raft,
             clock: Clock::new(config.clock_skew_max_ms),
             requests: Requests::default(),
             queue: Queue::default(),
@@ -77,7 +76,6 @@ impl Replica {
             applying: Vec::new(),
             began_at: LogPosition { term: view.applied_term, index: view.applied },
             view,
-            digests: VecDeque::new(),
             connected: BTreeMap::new(),
             forward_seen: BTreeMap::new(),
             // Elsewhere in each life: a late answer to what an earlier life passed on must answer nothing in this one.
@@ -124,7 +122,11 @@ impl Replica {
     /// a request waits or a key may expire: their time is not counted in ticks.
     pub fn quiet_ticks(&self) -> u32 {
         let expires = self.raft.is_leader() && self.view.next_deadline_ms.is_some();
-        if self.requests.len() > 0 || expires { 0 } else { self.raft.quiet_ticks() }
+        if self.requests.len() > 0 || expires {
+            0
+        } else {
+            self.raft.quiet_ticks().min(self.quiet_repair_ticks())
+        }
     }
 
     /// What is to be done, in order, for everything that happened since it was asked last.
@@ -133,13 +135,13 @@ impl Replica {
         for action in self.raft.take_actions() {
             self.act(action);
         }
+        self.tell_what_is_served();
         self.answer_reads();
-        if self.compaction.begins() {
+        if self.may_compact() && self.compaction.begins() {
             self.effects.push(Effect::PersistState);
         }
         for (to, messages) in std::mem::take(&mut self.outgoing) {
-            let StateView { applied, digest, .. } = self.view;
-            let batch = PeerBatch { clock_ms: now.wall_ms, applied, digest, messages };
+            let batch = PeerBatch { clock_ms: now.wall_ms, messages, ..self.own_digests() };
             self.effects.push(Effect::Send { to, batch });
         }
         std::mem::take(&mut self.effects)
@@ -153,6 +155,7 @@ impl Replica {
             self.fail_overdue(ctx);
         }
         self.watch_leader(now);
+        self.tick_repair();
         if self.raft.is_leader() {
             self.watch_clock();
             self.housekeep(now);
@@ -161,7 +164,7 @@ impl Replica {
 
     fn receive(&mut self, now: Now, from: NodeId, batch: PeerBatch) {
         self.clock.heard(from, batch.clock_ms, now);
-        self.compare_digest(from, batch.applied, batch.digest);
+        self.hear_digests(from, &batch);
         for message in batch.messages {
             match message {
                 PeerMessage::Raft(message) => match message.validate() {
@@ -198,9 +201,9 @@ impl Replica {
         assert!(proposals.peek().is_none(), "a proposal was applied and has no outcome");
         self.raft.step(Input::Applied(view.applied));
         self.clock.reached(view.log_time_ms, now);
-        self.digests.push_back((view.applied, view.digest));
-        self.digests.drain(..self.digests.len().saturating_sub(DIGESTS));
         let before = std::mem::replace(&mut self.view, view);
+        self.note_replaced();
+        self.note_own_digests();
         if before.says_of_members() != self.view.says_of_members() {
             self.locate();
             self.check_members();
@@ -232,14 +235,6 @@ impl Replica {
         self.free_bytes.is_some_and(|free_bytes| free_bytes < self.config.space_reserve_bytes)
     }
 
-    /// Two servers that applied the same entries must have come to the same effects.
-    fn compare_digest(&mut self, peer: NodeId, index: LogIndex, digest: u128) {
-        let own = self.digests.binary_search_by_key(&index, |kept| kept.0);
-        if own.is_ok_and(|at| self.digests[at].1 != digest) {
-            self.notice(Notice::Diverged { peer, index });
-        }
-    }
-
     // What consensus wants.
 
     fn act(&mut self, action: Action) {
@@ -257,10 +252,13 @@ impl Replica {
                 self.effects.push(Effect::Fetch { purpose, from, to, max_bytes });
             }
             Action::FetchSnapshot { from, at_least } => {
+                let from = self.snapshot_source(from);
+                self.note_copying();
                 self.effects.push(Effect::FetchSnapshot { from, at_least });
             }
             Action::Install { state, position } => {
                 self.began_at = position;
+                self.state_is_replaced();
                 self.effects.push(Effect::Install { state, position });
             }
             Action::Discard { state } => self.effects.push(Effect::Discard(state)),
@@ -339,6 +337,10 @@ impl Replica {
 
     fn answer_reads(&mut self) {
         while let Some(ctx) = self.requests.readable(self.view.applied) {
+            if let Err(reason) = self.check_state() {
+                self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
+                continue;
+            }
             self.requests.end(ctx);
             self.effects.push(Effect::Read { ctx });
         }
@@ -416,7 +418,7 @@ impl Replica {
         self.effects.push(effect);
     }
 
-    fn notice(&mut self, notice: Notice) {
+    pub(crate) fn notice(&mut self, notice: Notice) {
         self.effects.push(Effect::Notice(notice));
     }
 
@@ -429,6 +431,8 @@ impl Replica {
     pub fn status(&self) -> ReplicaStatus {
         ReplicaStatus {
             raft: self.raft.status(),
+            quarantined: self.is_quarantined(),
+            states_differ: self.repair.is_split(),
             requests: self.requests.len(),
             log_time_ms: self.view.log_time_ms,
             digest: self.view.digest,

@@ -127,6 +127,15 @@ impl Requests {
         self.forwarded.values().copied().filter(elsewhere).collect()
     }
 
+    /// The requests whose answers rest on this server's state: reads, and what was proposed here.
+    pub(crate) fn of_the_state(&self) -> Vec<(Ctx, Stage)> {
+        let rests = |stage: Stage| {
+            matches!(stage, Stage::Proposed | Stage::Confirming { .. } | Stage::Awaiting { .. })
+        };
+        let stages = self.pending.iter().map(|(ctx, pending)| (*ctx, pending.stage));
+        stages.filter(|(_, stage)| rests(*stage)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }

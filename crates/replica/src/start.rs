@@ -1,10 +1,11 @@
 //! How a replica starts: what log and state machine hold is put together, and must fit.
 
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
-use raftmap_raft::{LogIndex, LogPosition, Membership, NodeId, Restored, StateId};
+use raftmap_raft::{Base, LogIndex, LogPosition, Membership, NodeId, Restored, StateId};
 use raftmap_state::Engine;
 use raftmap_state::{Introduction, Member, StateError, StateMachine};
 
+use crate::digests::StateDigest;
 use crate::event::{Event, StateView};
 
 /// Why a replica cannot start. Nothing was lost by trying.
@@ -128,6 +129,7 @@ pub fn restore<D: Disk>(
         last,
         state: base.map_or(StateId(0), |base| base.state),
         applied: applied.index,
+        state_distrusted: base.is_some_and(Base::is_state_distrusted),
         memberships: std::iter::once(first).chain(recovered.memberships.iter().cloned()).collect(),
     })
 }
@@ -188,6 +190,10 @@ impl<E: Engine> StateWorker<E> {
             log_time_ms: self.machine.log_time_ms(),
             next_deadline_ms: self.machine.next_deadline_ms(),
             digest: self.machine.running_digest().0,
+            milestone: self
+                .machine
+                .milestone()
+                .map(|(index, digest)| StateDigest { index, digest: digest.0 }),
             members: self.members.clone(),
             removed: self.removed.clone(),
             introductions: self.introductions.clone(),

@@ -8,6 +8,10 @@ use raftmap_state::Introduction;
 pub struct ReplicaStatus {
     /// Consensus.
     pub raft: raftmap_raft::Status,
+    /// Whether this server's state was found to be wrong: it serves nothing until a snapshot has taken its place.
+    pub quarantined: bool,
+    /// Whether the servers' states differ and no majority has one of them: requests are refused.
+    pub states_differ: bool,
     /// Requests that have not ended.
     pub requests: usize,
     /// The log time, in milliseconds since the Unix epoch.

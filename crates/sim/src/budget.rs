@@ -4,6 +4,8 @@
 //!   it runs again, whole. A cluster of one may not be damaged: it refuses to start, rightly.
 //! - A disk that tears blocks of 4 KiB when power fails does damage: to a start, half a block is a block that rotted.
 //! - Of a hard state one slot may rot at a time, never both.
+//! - A state that went wrong counts until its server has that of another one. Nobody copies it before that is found: a copy
+//!   takes its side.
 //! - **The accepted corner**: a lie about the very last batch before its mark shows nowhere. So a server whose disk lied
 //!   does not go down before another batch, or the mark, stands behind the lie.
 //!
@@ -21,6 +23,9 @@ pub(crate) struct Budget {
     damaged: BTreeSet<NodeId>,
     /// Those whose disks changed since they started: nothing was noticed yet.
     hidden: BTreeSet<NodeId>,
+    /// Those whose state is not that of the others.
+    wrong: BTreeSet<NodeId>,
+    was_wrong: bool,
     /// Those that must not go down yet.
     lied: BTreeSet<NodeId>,
 }
@@ -28,17 +33,47 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) fn new(nodes: u64) -> Self {
         let damaged_max = usize::try_from(nodes.saturating_sub(1) / 2).unwrap_or(0);
-        Self { damaged_max, damaged: BTreeSet::new(), hidden: BTreeSet::new(), lied: BTreeSet::new() }
+        let none = BTreeSet::new;
+        Self { damaged_max, damaged: none(), hidden: none(), wrong: none(), was_wrong: false, lied: none() }
     }
 
     /// Whether this disk may be damaged now; if so, it counts as damaged.
     pub(crate) fn damage(&mut self, id: NodeId) -> bool {
-        let fits = self.damaged.contains(&id) || self.damaged.len() < self.damaged_max;
+        let fits = self.fits(id);
         if fits {
             self.damaged.insert(id);
             self.hidden.insert(id);
         }
         fits
+    }
+
+    /// Whether one more may be damaged, if it is this one.
+    fn fits(&self, id: NodeId) -> bool {
+        self.is_damaged(id) || self.damaged.union(&self.wrong).count() < self.damaged_max
+    }
+
+    /// Whether this server's state may go wrong now; if so, it is wrong.
+    pub(crate) fn state_goes_wrong(&mut self, id: NodeId) -> bool {
+        let fits = self.fits(id);
+        if fits {
+            self.wrong.insert(id);
+            self.was_wrong = true;
+        }
+        fits
+    }
+
+    pub(crate) fn is_state_wrong(&self, id: NodeId) -> bool {
+        self.wrong.contains(&id)
+    }
+
+    /// Whether a state went wrong so far: what was said of it may arrive late.
+    pub(crate) fn any_state_was_wrong(&self) -> bool {
+        self.was_wrong
+    }
+
+    /// This server has the state of the others.
+    pub(crate) fn state_is_right(&mut self, id: NodeId) {
+        self.wrong.remove(&id);
     }
 
     /// Whether this disk may lie about its next write now; if so, its server stays up until more was written.
@@ -65,7 +100,7 @@ impl Budget {
     }
 
     pub(crate) fn is_damaged(&self, id: NodeId) -> bool {
-        self.damaged.contains(&id)
+        self.damaged.contains(&id) || self.wrong.contains(&id)
     }
 
     /// A server has looked at its disk.

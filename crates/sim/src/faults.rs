@@ -1,10 +1,11 @@
 //! How the faults of a plan are carried out, and how a run ends.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use raftmap_log::mem_disk::Fault as DiskFault;
 use raftmap_raft::NodeId;
-use raftmap_replica::Event;
+use raftmap_replica::{Event, ReplicaStatus};
 
 use crate::clients::Reply;
 use crate::oracle::{Checked, Violation, broken};
@@ -98,6 +99,10 @@ impl World {
                 let id = self.whom(target);
                 self.count("handovers");
                 self.tell(id, Event::HandOver { to });
+            }
+            Fault::Misapply { target } => {
+                let id = self.whom(target);
+                self.server(id).misapplies = true;
             }
             Fault::Members(change) => self.change_members(change),
             Fault::ClientsCut { target, lasts } => {
@@ -281,6 +286,7 @@ impl World {
         self.network.calm_down();
         self.clients.close();
         self.healed = true;
+        self.servers.values_mut().for_each(|server| server.misapplies = false);
         Ok(())
     }
 
@@ -306,9 +312,22 @@ impl World {
             }
             ends.push((raft.applied, raft.last.index, raft.durable));
         }
+        let states: Vec<_> = self.states(&membership.all()).collect();
+        if states
+            .iter()
+            .any(|(status, _)| status.quarantined || status.states_differ || status.raft.state_lost)
+            || states.iter().any(|(_, digest)| *digest != states[0].1)
+        {
+            return Some(format!("the servers' states are not equal: {states:?}"));
+        }
         let (applied, last, durable) = ends[0];
         let together = ends.iter().all(|end| *end == ends[0]) && applied == last && applied == durable;
         (!together).then(|| format!("the servers are not at one index: {ends:?}"))
+    }
+
+    fn states(&self, members: &BTreeSet<NodeId>) -> impl Iterator<Item = (ReplicaStatus, u128)> {
+        let running = members.iter().filter_map(|id| self.servers[id].running.as_ref());
+        running.map(|running| (running.replica.status(), running.worker.view().digest))
     }
 
     /// All is healed and at rest: the servers hold the same, and the history is linearizable.

@@ -22,6 +22,7 @@ pub mod plan;
 mod server;
 pub mod shrink;
 mod snapshots;
+mod states;
 mod time;
 mod trace;
 mod verdict;

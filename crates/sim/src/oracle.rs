@@ -435,6 +435,11 @@ impl Oracle {
         Ok(())
     }
 
+    /// Whether the servers' state after `index` entries has this digest.
+    pub(crate) fn has_state(&self, index: LogIndex, digest: u128) -> bool {
+        index == LogIndex(0) || self.digests.get(&index) == Some(&digest)
+    }
+
     /// A client is told that its write was applied at `revision`.
     ///
     /// `damaged` servers held what they promised when they promised it; what they lost since is made good before they

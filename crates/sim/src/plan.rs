@@ -46,10 +46,12 @@ pub enum Class {
     Handovers,
     /// Servers come in as learners, become voters, and go.
     Members,
+    /// State machines apply an entry to another effect than others do.
+    Divergence,
 }
 
 /// All kinds of fault.
-pub const CLASSES: [Class; 16] = [
+pub const CLASSES: [Class; 17] = [
     Class::Kill,
     Class::Power,
     Class::Rot,
@@ -66,6 +68,7 @@ pub const CLASSES: [Class; 16] = [
     Class::Clients,
     Class::Handovers,
     Class::Members,
+    Class::Divergence,
 ];
 
 /// Whom a fault strikes.
@@ -187,6 +190,11 @@ pub enum Fault {
         target: Target,
         /// Who is to lead; `None`: it chooses.
         to: Option<NodeId>,
+    },
+    /// A state machine applies the next put to another effect than the others do, where the budget allows it.
+    Misapply {
+        /// Whose.
+        target: Target,
     },
     /// The leader is told to change the members.
     Members(MembersChange),
@@ -451,6 +459,7 @@ impl Drawing<'_> {
                 let to = self.rng.bool().then(|| self.server());
                 Fault::HandOver { target, to }
             }
+            Class::Divergence => Fault::Misapply { target: self.target() },
             Class::Members => Fault::Members(match self.rng.u32(..4) {
                 0 | 1 => MembersChange::Add { replaces: None },
                 2 => MembersChange::Add { replaces: Some(self.rng.usize(..8)) },
@@ -560,6 +569,7 @@ impl fmt::Display for Fault {
             Self::ClockJump { target, by_ms } => write!(f, "the clock of {target} jumps by {by_ms} ms"),
             Self::HandOver { target, to: Some(to) } => write!(f, "{target} is to hand over to server {to}"),
             Self::HandOver { target, to: None } => write!(f, "{target} is to hand over"),
+            Self::Misapply { target } => write!(f, "{target} is to apply a put to another effect"),
             Self::Members(MembersChange::Add { replaces: None }) => {
                 f.write_str("a server is to become a member")
             }

@@ -10,8 +10,8 @@ use raftmap_log::{
 };
 use raftmap_raft::{Config, Ctx, Entry, GroupId, LogIndex, LogPosition, NodeId, StateId, Write};
 use raftmap_replica::{
-    CompactionConfig, Event, FoundState, LogSize, Now, Replica, ReplicaConfig, StartError, StateWorker,
-    Ticks, member_of, restore,
+    CompactionConfig, Event, FoundState, LogSize, Now, Replica, ReplicaConfig, Serves, StartError,
+    StateWorker, Ticks, member_of, restore,
 };
 use raftmap_state::{Damage, Member, MemoryEngine, Reader, SessionLimits, StateMachine};
 
@@ -46,6 +46,10 @@ pub(crate) struct Server {
     pub(crate) clients_cut: u32,
     /// It was removed from the cluster, and never starts again.
     pub(crate) retired: bool,
+    /// The next put that it applies has another effect than elsewhere.
+    pub(crate) misapplies: bool,
+    /// How its state was since it went wrong: others may show later that it is right after all.
+    pub(crate) doubtful: Vec<(LogIndex, u128)>,
     /// Its disk says that it is nearly full: faults that do so at the moment.
     pub(crate) disk_full: u32,
     /// What its disk will say nothing about, when it writes the next batch.
@@ -64,6 +68,7 @@ pub(crate) struct Running {
     pub(crate) reader: LogReader<MemDisk>,
     pub(crate) worker: StateWorker<MemoryEngine>,
     pub(crate) state: Reader<MemoryEngine>,
+    pub(crate) serves: Serves,
     /// What has happened and was not taken in yet.
     pub(crate) inbox: Vec<Event>,
     /// It is about to take it in.
@@ -153,6 +158,8 @@ impl Server {
             disk_delay: Time(0),
             clients_cut: 0,
             retired: false,
+            misapplies: false,
+            doubtful: Vec::new(),
             disk_full: 0,
             lie: None,
             error_armed: None,
@@ -189,6 +196,7 @@ impl Server {
             replica: Replica::new(config, restored, LogSize::of(&recovered), worker.view()),
             reader,
             state: worker.machine().reader(),
+            serves: Serves::default(),
             worker,
             log,
             inbox: Vec::new(),

@@ -72,6 +72,10 @@ impl World {
                     Ok(())
                 }
             },
+            Some(_) if sender.running.as_ref().is_some_and(|running| !running.serves.snapshots) => {
+                self.snapshot_fails(id, "its sender does not trust its state");
+                Ok(())
+            }
             Some(stream) if stream.life != sender.life => {
                 self.snapshot_fails(id, "its sender has started again");
                 Ok(())
@@ -107,6 +111,9 @@ impl World {
         let Ok(reader) = running.state.snapshot() else {
             return broken!("server {} cannot read its state", transfer.from);
         };
+        if !running.serves.snapshots || self.budget.is_state_wrong(transfer.from) {
+            return Ok(None);
+        }
         let whole = reader.header().applied.position.index >= running.log.base().index;
         if !whole || reader.header().applied.position.index < transfer.at_least {
             return Ok(None);
@@ -172,7 +179,7 @@ impl World {
         self.trace.note(self.now, "installed", &[id.0, view.applied.0], || {
             format!("server {id} has a snapshot in the place of its state, up to {}", view.applied)
         });
-        self.oracle.applied(id, view.applied, view.digest)?;
+        self.look_at_state(id)?;
         self.tell(id, event);
         self.whole_if_it_has_its_state(id);
         Ok(())

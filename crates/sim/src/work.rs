@@ -106,6 +106,7 @@ impl World {
                 for message in &batch.messages {
                     self.check_promise(id, to, message)?;
                 }
+                let batch = self.without_wrong_answers(id, batch);
                 self.send(id, to, batch);
                 Ok(())
             }
@@ -135,6 +136,10 @@ impl World {
             }
             Effect::Answer { ctx, result } => {
                 self.ends(id, ctx)?;
+                if result.is_ok() && self.budget.is_state_wrong(id) {
+                    self.answer(id, ctx, Reply::Broken);
+                    return Ok(());
+                }
                 if let Ok(answer) = &result {
                     self.check_acknowledgement(answer)?;
                 }
@@ -147,6 +152,7 @@ impl World {
             }
             Effect::Read { ctx } => {
                 self.ends(id, ctx)?;
+                self.may_read(id)?;
                 if let Some(attempt) = self.attempts.get(&ctx).cloned() {
                     let delay = READ.draw(&mut self.rng);
                     self.schedule(delay, What::Read(id, attempt));
@@ -156,6 +162,12 @@ impl World {
             Effect::RefusePeer { peer, reason, removed } => self.refused(id, peer, &reason, removed),
             // Everybody is where it always was.
             Effect::Locate { .. } => Ok(()),
+            Effect::Serve(serves) => {
+                if let Some(running) = &mut self.server(id).running {
+                    running.serves = serves;
+                }
+                Ok(())
+            }
             Effect::Stop { reason } => self.expelled(id, &reason),
             Effect::Notice(notice) => self.notice(id, &notice),
         }
@@ -207,8 +219,15 @@ impl World {
                 self.oracle.repaired(id);
                 Ok(())
             }
-            Notice::Diverged { peer, index } => {
-                broken!("server {id} says that {peer} came to another state at {index}")
+            Notice::Diverged { .. } | Notice::StatesDiffer if !self.budget.any_state_was_wrong() => {
+                broken!("server {id} says that states differ, and none went wrong: {notice:?}")
+            }
+            Notice::Quarantined { .. } if !self.budget.is_state_wrong(id) => {
+                broken!("server {id} is quarantined, and its state is right: {notice:?}")
+            }
+            Notice::Quarantined { .. } => {
+                self.count("quarantines");
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -331,7 +350,9 @@ impl World {
 
     pub(crate) fn applied(&mut self, id: NodeId) -> Checked {
         let Some(running) = &mut self.server(id).running else { return Ok(()) };
-        let entries = std::mem::take(&mut running.applying);
+        let mut entries = std::mem::take(&mut running.applying);
+        self.misapply(id, &mut entries);
+        let Some(running) = &mut self.server(id).running else { return Ok(()) };
         let event = match running.worker.apply(&entries) {
             Ok(event) => event,
             Err(error) => return broken!("the state machine of server {id} fails: {error}"),
@@ -340,12 +361,16 @@ impl World {
         self.trace.note(self.now, "applied", &[id.0, view.applied.0], || {
             format!("server {id} has applied all up to {}", view.applied)
         });
-        self.oracle.applied(id, view.applied, view.digest)?;
+        self.look_at_state(id)?;
         self.tell(id, event);
         Ok(())
     }
 
     pub(crate) fn read(&mut self, id: NodeId, attempt: Attempt) -> Checked {
+        if self.budget.is_state_wrong(id) {
+            self.answer(id, attempt.ctx, Reply::Broken);
+            return Ok(());
+        }
         let Some(running) = &self.servers[&id].running else { return Ok(()) };
         let failed = |error: &dyn std::fmt::Display| Violation(format!("server {id} cannot read: {error}"));
         let response = match &attempt.read {
@@ -428,6 +453,9 @@ impl World {
             self.budget.whole(id);
         }
         self.oracle.started(id, base.index, &entries, hard_state)?;
+        if self.budget.is_state_wrong(id) {
+            self.look_at_state(id)?;
+        }
         self.schedule(Time(1), What::Space(id));
         // Its first tick, and whatever its replica wants at once.
         self.schedule(Time(2), What::Timer(id, 0));

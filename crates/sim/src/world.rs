@@ -280,6 +280,11 @@ impl World {
             };
             self.now = next.at;
             self.events += 1;
+            if self.now > end && self.waits_for_its_operator() {
+                self.count("clusters that wait for their operator");
+                self.searched = crate::verdict::of(self.clients.history())?;
+                return Ok(());
+            }
             if self.now > end || self.events > EVENTS_MAX {
                 return broken!("no progress: {}", self.why_not_at_rest().unwrap_or_default());
             }

@@ -48,7 +48,7 @@ pub use engine::{
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
-pub use machine::{Persistence, StateMachine};
+pub use machine::{MILESTONE_ENTRIES, Persistence, StateMachine};
 pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{
     Condition, Delete, Expected, Get, Operation, Put, PutEntry, Scan, SessionId, SessionTag, Txn,

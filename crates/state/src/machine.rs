@@ -27,6 +27,7 @@ pub struct StateMachine<E: Engine> {
     sessions: Sessions,
     deadlines: Deadlines,
     membership: Option<(LogIndex, Membership)>,
+    milestone: Option<(LogIndex, Digest)>,
     /// An error left memory and engine apart; nothing more is applied.
     stopped: bool,
 }
@@ -48,6 +49,9 @@ impl<E: Engine> Persistence<E> {
     }
 }
 
+/// How many entries stand between two milestones.
+pub const MILESTONE_ENTRIES: u64 = 64;
+
 /// Where a command is applied.
 struct Step<'a, S> {
     overlay: &'a mut Overlay<S>,
@@ -66,7 +70,7 @@ impl<E: Engine> StateMachine<E> {
         let sessions = Sessions::load(&snapshot)?;
         let deadlines = Deadlines::load(&snapshot)?;
         let membership = read_membership(&snapshot)?;
-        Ok(Self { engine, applied, sessions, deadlines, membership, stopped: false })
+        Ok(Self { engine, applied, sessions, deadlines, membership, milestone: None, stopped: false })
     }
 
     /// The last entry that was applied; index 0 before the first.
@@ -82,6 +86,12 @@ impl<E: Engine> StateMachine<E> {
     /// The running digest after the last applied entry.
     pub fn running_digest(&self) -> Digest {
         Digest(self.applied.running_digest)
+    }
+
+    /// The running digest after the last entry that was applied since the machine was opened and whose index is a multiple of
+    /// [`MILESTONE_ENTRIES`]: there it can be compared with that of a server that applied the entries in other batches.
+    pub fn milestone(&self) -> Option<(LogIndex, Digest)> {
+        self.milestone
     }
 
     /// The members that the last applied entry of that kind put in force, and its index. `None`: there was none, and the
@@ -182,6 +192,9 @@ impl<E: Engine> StateMachine<E> {
         overlay.end_entry(|key, value| digest.row(key, value));
         self.applied.running_digest = digest.finish(&encode_result(&result)).0;
         self.applied.position = position;
+        if position.index.0.is_multiple_of(MILESTONE_ENTRIES) {
+            self.milestone = Some((position.index, self.running_digest()));
+        }
         Ok(result)
     }
 

@@ -66,8 +66,8 @@ impl Core {
             "{to} durable to {durable}: {} applied",
             self.applied
         );
-        // What a damaged log lacks may be what is to be let go of.
-        if to <= self.log.base().index || self.is_damaged() {
+        // What a damaged log lacks may be what is to be let go of. A state machine that is not trusted any more holds nothing.
+        if to <= self.log.base().index || self.is_damaged() || self.is_state_lost() {
             return;
         }
         self.log.compact(to);
@@ -77,6 +77,24 @@ impl Core {
         self.memberships[0].0 = to;
         self.write_base(durable);
         self.outbox.event(Event::Compacted { to });
+    }
+
+    /// Gives up the state machine: it is wrong. Nothing more is applied to it, this node does not stand for election, and a
+    /// snapshot of another one takes its place. The log stays as it is, and says so: a restart must not trust it again.
+    pub(crate) fn distrust_state(&mut self) {
+        // If a snapshot is taking its place, it is on its way out.
+        if self.state_distrusted || matches!(self.apply, ApplyStage::Installing { .. }) {
+            return;
+        }
+        self.state_distrusted = true;
+        self.outbox.event(Event::StateDistrusted { applied: self.applied });
+        self.write_base(Base::DISTRUSTED);
+    }
+
+    /// The last entry that a snapshot in the place of a lost state machine must have: what was applied here once is not taken
+    /// back.
+    pub(crate) fn snapshot_needed(&self) -> LogIndex {
+        self.log.base().index.max(self.applied)
     }
 
     /// Takes note of a snapshot that was asked for, and is here.
@@ -107,7 +125,7 @@ impl Core {
         // One that is older than what is here would take back what was applied, and cut what was acknowledged (scenario 37).
         // A damaged log may have lost entries that are applied here, and are in no log any more: as old is new enough.
         let needed = if self.is_state_lost() {
-            position.index >= self.log.base().index
+            position.index >= self.snapshot_needed()
         } else {
             position.index >= self.applied && !self.log.matches(position)
         };
@@ -138,6 +156,7 @@ impl Core {
         }
         self.memberships.insert(0, (position.index, membership));
         self.snapshots.state = state;
+        self.state_distrusted = false;
         self.write_base(position.index);
         self.commit_to(position.index);
         self.apply = ApplyStage::Installing { snapshot, write: Some(self.outbox.latest_write()) };

@@ -115,6 +115,8 @@ pub(crate) enum Command {
     },
     /// Goes on with the snapshot that a node asked for: takes it where it asked, or brings what was taken.
     Snapshot(u64),
+    /// A node's state machine is found to be wrong.
+    Distrust(u64),
     /// A node that is down loses its state machine.
     LoseState(u64),
     /// Lets a node's disk, its state machine, its reads from disk, or its snapshots wait for a word.

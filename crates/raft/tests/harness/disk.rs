@@ -150,6 +150,7 @@ impl Disk {
             last: self.last().index,
             state: self.state().0,
             applied,
+            state_distrusted: base.is_some_and(Base::is_state_distrusted),
             memberships: std::iter::once((self.base().index, membership)).chain(self.memberships()).collect(),
         }
     }
@@ -185,7 +186,8 @@ impl Content {
         }
         if let Some(base) = base {
             assert!(base.position.index >= self.begins_behind(), "the beginning moves down");
-            let kept = self.base.as_ref().is_some_and(|begins| begins.position == base.position)
+            let begins_at = self.base.as_ref().map(|base| base.position).unwrap_or_default();
+            let kept = begins_at == base.position
                 || self.at(base.position.index).is_some_and(|entry| entry.term == base.position.term);
             self.entries.retain(|entry| kept && entry.index > base.position.index);
             self.base = Some(base.clone());

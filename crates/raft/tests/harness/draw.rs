@@ -211,6 +211,9 @@ fn event(event: &Event) -> String {
             };
             format!("does not hand over to n{to}: {reason}")
         }
+        Event::StateDistrusted { applied } => {
+            format!("gives up its state machine, which is wrong, applied {applied}")
+        }
         Event::Compacted { to } => format!("lets go of its log up to {to}"),
         Event::SnapshotWanted { from } => format!("wants a snapshot of n{from}"),
         Event::Installing { position: applied } => {
@@ -242,7 +245,7 @@ pub(crate) fn status(status: &Status) -> String {
         drawn += &format!(" begins behind {}", position(status.base));
     }
     if status.state_lost {
-        drawn += " STATE LOST";
+        drawn += if status.state_distrusted { " STATE DISTRUSTED" } else { " STATE LOST" };
     }
     for follower in &status.followers {
         drawn += &format!(

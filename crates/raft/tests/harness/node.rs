@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raftmap_raft::{Config, FetchPurpose, LogIndex, NodeId, Raft, Snapshot, StateId};
+use raftmap_raft::{Base, Config, FetchPurpose, LogIndex, NodeId, Raft, Snapshot, StateId};
 
 use super::disk::Disk;
 
@@ -83,6 +83,10 @@ impl Node {
         self.install_named();
         self.snapshots.clear();
         let durable = self.disk.state().1;
+        if durable == Base::DISTRUSTED {
+            // It is set aside.
+            (self.applied, self.durable) = (LogIndex(0), LogIndex(0));
+        }
         assert!(
             durable <= self.applied || self.applied == LogIndex(0),
             "a log that names more than there is"

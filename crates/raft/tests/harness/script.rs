@@ -132,6 +132,7 @@ fn run(cluster: &mut Cluster, delayed: &mut Vec<Envelope>, command: &Command) ->
         Command::PersistedAgain(id, write) => cluster.step(n(*id), Input::Persisted(WriteId(*write))),
         Command::Compact { id, to } => cluster.compact(n(*id), LogIndex(*to)),
         Command::Snapshot(id) => cluster.go_on_with_snapshot(n(*id)),
+        Command::Distrust(id) => cluster.step(n(*id), Input::DistrustState),
         Command::LoseState(id) => cluster.lose_state(n(*id)),
         Command::Apply(id) => cluster.finish_apply(n(*id)),
         Command::Fetch(id) => cluster.finish_fetch(n(*id)),

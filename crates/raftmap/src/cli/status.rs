@@ -190,7 +190,13 @@ fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
     if statuses().any(|status| status.role == Role::LEARNER) {
         notes.push("learner: it votes once it has caught up".to_owned());
     }
-    if member.own.as_ref().is_some_and(|status| status.state_lost) {
+    if member.own.as_ref().is_some_and(|status| status.states_differ) {
+        notes
+            .push("refuses requests: the servers' states differ, and no majority has one of them".to_owned());
+    }
+    if member.own.as_ref().is_some_and(|status| status.quarantined) {
+        notes.push("quarantined: its state was wrong, it serves nothing until it has a snapshot".to_owned());
+    } else if member.own.as_ref().is_some_and(|status| status.state_lost) {
         notes.push("lost its state: it serves nothing until it has a snapshot of another server".to_owned());
     } else if member.by_leader.as_ref().is_some_and(|status| status.needs_snapshot) {
         notes.push("so far behind that it takes a snapshot".to_owned());

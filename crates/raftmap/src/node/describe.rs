@@ -81,6 +81,8 @@ impl Node {
             applied_index: raft.applied.0,
             damaged: raft.damaged,
             state_lost: raft.state_lost,
+            quarantined: status.quarantined,
+            states_differ: status.states_differ,
             log_base_index: raft.base.index.0,
             version: VERSION.to_owned(),
             uptime_ms: u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX),

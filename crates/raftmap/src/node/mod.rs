@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raftmap_log::{Identity, Log, LogOptions, RealDisk, Recovered, Repair};
-use raftmap_raft::{Membership, StateId};
+use raftmap_raft::{LogIndex, Membership, StateId};
 use raftmap_replica::{
     Event, FoundState, LogSize, Replica, ReplicaConfig, StateWorker, is_alone, member_of, restore,
 };
@@ -157,7 +157,8 @@ impl Node {
         };
         let addresses = Arc::new(AddressBook::new(&identity));
         let (locating, book) = (Arc::clone(&peers), Arc::clone(&addresses));
-        let (discarding, discarder, checked) = (dirs.clone(), failstop.clone(), slot.clone());
+        let (discarding, discarder) = (dirs.clone(), failstop.clone());
+        let (served, checked) = (slot.clone(), slot.clone());
         let settings = DriverSettings {
             tick: config.tick,
             writes,
@@ -171,6 +172,7 @@ impl Node {
                     move || dirs.remove(state).map_err(|source| NodeError::StateDirs(Arc::new(source)));
                 discarder.spawn("discard", remove).map(drop)
             }),
+            serve: Box::new(move |serves| served.serve(serves)),
             check_engine: Box::new(move || checked.check()),
             locate: Box::new(move |index, introductions, removed| {
                 book.learn(index, introductions, removed);
@@ -332,7 +334,9 @@ fn open_state(
     };
     let (mut engine, mut machine) = open()?;
     let alone = is_alone(recovered);
-    if !recovered.state_is_whole(machine.applied().index) && !alone {
+    // An empty one was put there before.
+    let is_empty = machine.applied().index == LogIndex(0);
+    if !recovered.state_is_whole(machine.applied().index) && !alone && !is_empty {
         let applied = machine.applied().index;
         drop((engine, machine));
         let aside = dirs.set_aside(named).map_err(disk)?;

@@ -57,7 +57,7 @@ impl ReadAndWrite for Node {
         let cursor = self.blocking(move || state.reader.scan(&scan)).await?;
         let cursor = cursor.map_err(|error| self.state_failed(error))?;
         let page_bytes_max = u64::from(page_bytes_max);
-        let pages = Pages { node: self.clone(), _state: held, page_bytes_max };
+        let pages = Pages { node: self.clone(), state: held, page_bytes_max };
         Ok(Box::pin(stream::unfold(Some((pages, cursor)), |state| async move {
             let (pages, cursor) = state?;
             Some(match pages.next(cursor).await {
@@ -119,7 +119,7 @@ impl ReadAndWrite for Node {
 struct Pages {
     node: Node,
     /// Its files stay while it is read, also when a snapshot takes its place.
-    _state: Arc<StateHandle>,
+    state: Arc<StateHandle>,
     page_bytes_max: u64,
 }
 
@@ -130,6 +130,10 @@ impl Pages {
         let read = move || (cursor.next_page(page_bytes_max), cursor);
         let (answer, cursor) = self.node.blocking(read).await?;
         let answer = answer.map_err(|error| self.node.state_failed(error))?;
+        if !self.state.is_readable() {
+            let reason = "this server's state was found to be in doubt; scan again, at another server";
+            return Err(Failure::not_applied(Code::NodeUnfit, reason));
+        }
         Ok((ScanPage { answer, last: cursor.is_done() }, cursor))
     }
 }
@@ -200,7 +204,7 @@ impl Node {
             Reason::TooLarge { limit } => (Code::TooLarge, Some(limit)),
             Reason::Deadline => (Code::Deadline, None),
             Reason::Behind { .. } => (Code::Behind, None),
-            Reason::StateLost => (Code::NodeUnfit, None),
+            Reason::StateLost | Reason::Quarantined | Reason::StatesDiffer => (Code::NodeUnfit, None),
             Reason::DiskFull { reserve_bytes, .. } => (Code::DiskFull, Some(reserve_bytes)),
             Reason::Members(ChangeRefusal::Busy) => (Code::Overloaded, None),
             Reason::Members(_) | Reason::MemberRemoved { .. } | Reason::NotAMember { .. } => {

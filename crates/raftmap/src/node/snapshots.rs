@@ -1,6 +1,7 @@
 //! Snapshots of other servers: fetched beside everything else, into a directory of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use raftmap_raft::{GroupId, LogIndex, Membership, NodeId, Snapshot};
 use raftmap_replica::Event;
@@ -62,8 +63,12 @@ pub(super) struct StateSource {
 impl SnapshotSource for StateSource {
     fn snapshot(&self) -> Result<Option<HeldSnapshot>, StateError> {
         let hold = self.slot.get();
+        let fit = hold.copyable();
+        if !fit.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         let reader = hold.reader.snapshot()?;
-        Ok(Some(HeldSnapshot { reader, hold }))
+        Ok(Some(HeldSnapshot { reader, hold, fit }))
     }
 
     fn failed(&self, error: StateError) {

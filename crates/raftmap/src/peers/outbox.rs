@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
-use raftmap_raft::LogIndex;
 use raftmap_replica::{PeerBatch, PeerMessage};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -33,18 +32,11 @@ pub(super) struct OutboxLimits {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What the newest batch says of the sender; `None` if nothing is new.
-    header: Option<Header>,
+    /// The newest batch without its messages: what it says of the sender; `None` if nothing is new.
+    header: Option<PeerBatch>,
     messages: VecDeque<(PeerMessage, usize)>,
     bytes: usize,
     end: Option<End>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Header {
-    clock_ms: u64,
-    applied: LogIndex,
-    digest: u128,
 }
 
 /// How the stream is to end.
@@ -82,8 +74,8 @@ impl Outbox {
             let bytes = message_bytes(&message);
             (message, bytes)
         };
-        let PeerBatch { clock_ms, applied, digest, messages } = batch;
-        let messages: Vec<_> = messages.into_iter().map(sized).collect();
+        let mut header = batch;
+        let messages: Vec<_> = std::mem::take(&mut header.messages).into_iter().map(sized).collect();
         let bytes: usize = messages.iter().map(|message| message.1).sum();
         let mut queue = self.queue();
         let full = queue.messages.len() + messages.len() > self.limits.messages
@@ -91,7 +83,7 @@ impl Outbox {
         if queue.end.is_some() || (full && !queue.messages.is_empty()) {
             return false;
         }
-        queue.header = Some(Header { clock_ms, applied, digest });
+        queue.header = Some(header);
         queue.messages.extend(messages);
         queue.bytes += bytes;
         drop(queue);
@@ -142,9 +134,10 @@ impl Queue {
         if let Some(End::Refused(refusal)) = &self.end {
             return Some(Outgoing::Refusal(refusal.clone()));
         }
-        let Some(Header { clock_ms, applied, digest }) = self.header else {
+        let Some(header) = &self.header else {
             return self.end.is_some().then_some(Outgoing::End);
         };
+        let header = header.clone();
         let mut messages = Vec::new();
         let mut bytes = 0;
         while let Some((message, size)) = self.messages.pop_front() {
@@ -159,13 +152,14 @@ impl Queue {
         if self.messages.is_empty() {
             self.header = None;
         }
-        Some(Outgoing::Batch(PeerBatch { clock_ms, applied, digest, messages }))
+        Some(Outgoing::Batch(PeerBatch { messages, ..header }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use raftmap_raft::LogIndex;
     use raftmap_replica::Forward;
 
     use super::*;
@@ -175,7 +169,7 @@ mod tests {
     }
 
     fn batch(clock_ms: u64, messages: Vec<PeerMessage>) -> PeerBatch {
-        PeerBatch { clock_ms, applied: LogIndex(clock_ms), digest: 0, messages }
+        PeerBatch { clock_ms, applied: LogIndex(clock_ms), messages, ..PeerBatch::default() }
     }
 
     fn outbox(messages: usize, bytes: usize) -> Outbox {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raftmap_raft::{Ctx, LogIndex, NodeId, StateId, Write};
-use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request, Ticks};
+use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request, Serves, Ticks};
 use raftmap_state::{Introduction, StateError};
 
 use super::failstop::{Failstop, NodeError};
@@ -34,6 +34,8 @@ pub(crate) struct DriverSettings<T> {
     pub(crate) fetch_snapshot: Box<dyn Fn(NodeId, LogIndex) + Send>,
     /// Removes a snapshot.
     pub(crate) discard_snapshot: Box<dyn Fn(StateId) -> Result<(), NodeError> + Send>,
+    /// Says what may be done with the state from now on.
+    pub(crate) serve: Box<dyn Fn(Serves) + Send>,
     /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
     pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
     pub(crate) locate: Box<Locate>,
@@ -189,6 +191,7 @@ impl<T: Transport> Driver<T> {
                         drop(reply.send(Ok(())));
                     }
                 }
+                Effect::Serve(serves) => (self.settings.serve)(serves),
                 Effect::Notice(notice) => tell(&notice),
                 Effect::Stop { reason } => return Err(NodeError::Expelled(reason)),
             }
@@ -214,6 +217,8 @@ impl<T: Transport> Driver<T> {
         metrics::gauge!("raftmap_applied_index").set(raft.applied.0 as f64);
         metrics::gauge!("raftmap_log_base_index").set(raft.base.index.0 as f64);
         metrics::gauge!("raftmap_state_lost").set(f64::from(u8::from(raft.state_lost)));
+        metrics::gauge!("raftmap_quarantined").set(f64::from(u8::from(status.quarantined)));
+        metrics::gauge!("raftmap_states_differ").set(f64::from(u8::from(status.states_differ)));
         metrics::gauge!("raftmap_damaged").set(f64::from(u8::from(raft.damaged)));
         metrics::gauge!("raftmap_requests_waiting").set(status.requests as f64);
         metrics::gauge!("raftmap_peers_connected").set(status.connected.len() as f64);
@@ -246,6 +251,9 @@ fn tell(notice: &Notice) {
             tracing::warn!(%to, ?reason, "leadership was not handed over");
         }
         Notice::Raft(Raft::Compacted { to }) => tracing::info!(%to, "the log lets go of its beginning"),
+        Notice::Raft(Raft::StateDistrusted { applied }) => {
+            tracing::error!(%applied, "this server's state is wrong: it serves nothing until it has that of another one");
+        }
         Notice::Raft(Raft::SnapshotWanted { from }) => tracing::info!(%from, "asking for a snapshot"),
         Notice::Raft(Raft::Installing { position }) => {
             tracing::info!(index = %position.index, term = %position.term, "a snapshot takes the place of the state");
@@ -269,6 +277,24 @@ fn tell(notice: &Notice) {
         Notice::Diverged { peer, index } => {
             tracing::error!(%peer, %index, "the same entries had another effect on that server: one of the two is wrong");
             metrics::counter!("raftmap_diverged_total").increment(1);
+        }
+        Notice::Quarantined { kind, index, by } => {
+            tracing::error!(
+                ?kind,
+                %index,
+                ?by,
+                "a majority has another state than this server: it is quarantined until it has a snapshot of one of them"
+            );
+            metrics::counter!("raftmap_quarantines_total").increment(1);
+        }
+        Notice::StateReplaced { index } => {
+            tracing::info!(%index, "another server's state has taken the place of this one's: it is served again");
+        }
+        Notice::StatesDiffer => tracing::error!(
+            "the servers' states differ, and no majority has one of them: requests are refused until one has"
+        ),
+        Notice::StatesAgree => {
+            tracing::info!("a majority has this server's state: requests are served again")
         }
         Notice::SpaceLow { free_bytes } => {
             tracing::warn!(free_bytes, "the disk is nearly full: puts are refused until there is room");

@@ -1,11 +1,12 @@
 //! The state machine's thread, and the state machine that readers find.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use raftmap_raft::{Entry, GroupId, StateId};
-use raftmap_replica::{Event, StateWorker};
+use raftmap_replica::{Event, Serves, StateWorker};
 use raftmap_state::{FjallEngine, FjallOptions, Reader, StateError, StateMachine};
 
 use super::failstop::{Failstop, NodeError};
@@ -19,11 +20,24 @@ const JANITOR_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct StateHandle {
     pub(crate) reader: Reader<FjallEngine>,
     engine: FjallEngine,
+    readable: AtomicBool,
+    copyable: Arc<AtomicBool>,
 }
 
 impl StateHandle {
     pub(crate) fn new(reader: Reader<FjallEngine>, engine: FjallEngine) -> Arc<Self> {
-        Arc::new(Self { reader, engine })
+        let (readable, copyable) = (AtomicBool::new(true), Arc::new(AtomicBool::new(true)));
+        Arc::new(Self { reader, engine, readable, copyable })
+    }
+
+    /// Whether reads may go on. The replica lets none begin while they may not.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    /// Whether other servers may copy it; clones say the same.
+    pub(crate) fn copyable(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.copyable)
     }
 
     /// About how much there is, in bytes.
@@ -43,6 +57,13 @@ impl StateSlot {
 
     pub(crate) fn get(&self) -> Arc<StateHandle> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says what may be done with the state that is here now.
+    pub(crate) fn serve(&self, serves: Serves) {
+        let state = self.get();
+        state.readable.store(serves.reads, Ordering::Release);
+        state.copyable.store(serves.snapshots, Ordering::Release);
     }
 
     /// Puts another one in its place, and gives the one before.

@@ -217,7 +217,7 @@ pub(crate) fn sequence(message: &PeerMessage) -> u64 {
 }
 
 pub(crate) fn batch(messages: Vec<PeerMessage>) -> PeerBatch {
-    PeerBatch { clock_ms: 1, applied: LogIndex(2), digest: 3, messages }
+    PeerBatch { clock_ms: 1, applied: LogIndex(2), digest: 3, messages, ..PeerBatch::default() }
 }
 
 /// Two servers with certificates that are connected.

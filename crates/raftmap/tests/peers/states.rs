@@ -1,7 +1,7 @@
 //! States for servers to send, and stores to look at what arrived.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -115,7 +115,11 @@ impl SnapshotSource for Source {
     fn snapshot(&self) -> Result<Option<HeldSnapshot>, StateError> {
         let Some(reader) = &*self.0.reader.lock().unwrap() else { return Ok(None) };
         self.0.taken.fetch_add(1, Ordering::SeqCst);
-        Ok(Some(HeldSnapshot { reader: reader.snapshot()?, hold: self.0.clone() }))
+        Ok(Some(HeldSnapshot {
+            reader: reader.snapshot()?,
+            hold: self.0.clone(),
+            fit: Arc::new(AtomicBool::new(true)),
+        }))
     }
 
     fn failed(&self, error: StateError) {

@@ -1,18 +1,21 @@
 //! A few replicas in one thread: disks that obey, a network that the test rules, a clock that it moves.
 #![expect(unreachable_pub, clippy::unwrap_used, reason = "a module of tests")]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use raftmap_raft::{
-    Config, Ctx, Entry, GroupId, HardState, LogIndex, Membership, NodeId, Restored, Term, Write, WriteId,
+    Base, Config, Ctx, Entry, GroupId, HardState, LogIndex, Membership, NodeId, Payload, Restored, Snapshot,
+    StateId, Term, Write, WriteId,
 };
 use raftmap_replica::{
     Effect, Event, Failure, LogSize, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind,
-    StateView, StateWorker,
+    Serves, StateView, StateWorker,
 };
 use raftmap_state::{
-    Answer, Get, Introduction, Member, MemoryEngine, Put, PutEntry, StateMachine, WriteRequest,
+    Answer, Body, Command, Get, Introduction, Member, MemoryEngine, MemoryIngest, Put, PutEntry,
+    SnapshotInstall, StateMachine, WriteRequest,
 };
 
 /// Milliseconds of one tick.
@@ -53,6 +56,14 @@ pub struct Server {
     pub stopped: Option<String>,
     /// Where it was told last that servers are.
     pub located: Vec<Introduction>,
+    /// The next write that it applies has another effect here than elsewhere.
+    pub misapplies: bool,
+    pub serves: Serves,
+    /// The states that its log named, in order, and whether it trusts them.
+    pub bases: Vec<Base>,
+    /// Where it took snapshots from.
+    pub sources: Vec<u64>,
+    snapshots: BTreeMap<StateId, StateMachine<MemoryEngine>>,
     events: VecDeque<Event>,
     reads: BTreeMap<Ctx, Bytes>,
 }
@@ -236,7 +247,8 @@ impl Cluster {
             match effect {
                 Effect::Write(write) => server.write(write),
                 Effect::Send { to, batch } => self.wire.push_back((NodeId(id), to, batch)),
-                Effect::Apply(entries) => {
+                Effect::Apply(mut entries) => {
+                    server.misapply(&mut entries);
                     let applied = server.worker.apply(&entries).unwrap();
                     server.events.push_back(applied);
                 }
@@ -244,9 +256,14 @@ impl Cluster {
                     let position = server.worker.machine().persist().unwrap();
                     server.events.push_back(Event::StatePersisted(position.index));
                 }
-                // Snapshots are for the simulator.
-                Effect::FetchSnapshot { .. } => server.events.push_back(Event::SnapshotFailed),
-                Effect::Install { .. } | Effect::Discard(_) => panic!("there was no snapshot: {effect:?}"),
+                Effect::FetchSnapshot { from, at_least } => self.fetch_snapshot(id, from.0, at_least),
+                Effect::Install { state, .. } => {
+                    let machine = server.snapshots.remove(&state).unwrap();
+                    let installed = server.worker.install(machine).unwrap();
+                    server.events.push_back(installed);
+                }
+                Effect::Discard(state) => drop(server.snapshots.remove(&state)),
+                Effect::Serve(serves) => server.serves = serves,
                 Effect::Fetch { purpose, from, to, .. } => {
                     let range = usize::try_from(from.0 - 1).unwrap()..usize::try_from(to.0).unwrap();
                     let entries = server.log[range].to_vec();
@@ -269,6 +286,24 @@ impl Cluster {
             }
         }
         busy
+    }
+
+    fn fetch_snapshot(&mut self, id: u64, from: u64, at_least: LogIndex) {
+        let source = &self.nodes[&from];
+        let machine = source.worker.machine();
+        let serves = source.serves.snapshots && machine.applied().index >= at_least && !self.is_cut(id, from);
+        let copied = serves.then(|| copy(machine));
+        let server = self.nodes.get_mut(&id).unwrap();
+        server.sources.push(from);
+        server.events.push_back(match copied {
+            None => Event::SnapshotFailed,
+            Some(machine) => {
+                let (position, state) = (machine.applied(), StateId(server.sources.len() as u64));
+                let membership = server.replica.status().membership;
+                server.snapshots.insert(state, machine);
+                Event::SnapshotReady(Snapshot { position, membership, state })
+            }
+        });
     }
 
     /// Lets a slow disk finish.
@@ -305,12 +340,34 @@ impl Server {
             refused: Vec::new(),
             stopped: None,
             located: Vec::new(),
+            misapplies: false,
+            serves: Serves::default(),
+            bases: Vec::new(),
+            sources: Vec::new(),
+            snapshots: BTreeMap::new(),
             events: VecDeque::new(),
             reads: BTreeMap::new(),
         }
     }
 
+    /// Puts another value than the client wanted.
+    fn misapply(&mut self, entries: &mut [Entry]) {
+        for entry in entries.iter_mut().filter(|_| self.misapplies) {
+            let Payload::Command(bytes) = &entry.payload else { continue };
+            let mut command = Command::decode(bytes.clone()).unwrap().command;
+            let Body::Write(raftmap_state::Write { request: WriteRequest::Put(put), .. }) = &mut command.body
+            else {
+                continue;
+            };
+            put.entries[0].value = Bytes::from(format!("wrong at {}", self.replica.status().raft.id));
+            entry.payload = Payload::Command(command.encode());
+            self.misapplies = false;
+            return;
+        }
+    }
+
     fn write(&mut self, write: Write) {
+        self.bases.extend(write.base.clone());
         if let Some(to) = write.truncate_to {
             self.log.truncate(usize::try_from(to.0).unwrap());
         }
@@ -322,6 +379,18 @@ impl Server {
             self.events.push_back(Event::Persisted(write.id));
         }
     }
+}
+
+/// A state machine like this one, by way of a snapshot.
+fn copy(machine: &StateMachine<MemoryEngine>) -> StateMachine<MemoryEngine> {
+    let reader = machine.reader().snapshot().unwrap();
+    let ingest = MemoryIngest::default();
+    let mut install = SnapshotInstall::new(GroupId::DEFAULT, reader.header_bytes(), ingest).unwrap();
+    let token = install.token();
+    for chunk in reader.resume(&token, 1 << 20).unwrap() {
+        install.take(&chunk.unwrap()).unwrap();
+    }
+    install.finish().unwrap()
 }
 
 pub fn put(key: &str, value: &str) -> RequestKind {

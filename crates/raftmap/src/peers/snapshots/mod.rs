@@ -24,6 +24,7 @@ mod shelf;
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use raftmap_raft::{LogIndex, NodeId};
@@ -53,6 +54,8 @@ pub struct HeldSnapshot {
     /// Keeps the files under the view where they are: a snapshot from elsewhere may take the place of this state meanwhile,
     /// and its directory is removed when nobody reads it any more.
     pub hold: Arc<dyn Any + Send + Sync>,
+    /// Whether it may be copied. Once it may not, because the state is in doubt, no copy of it comes to its end.
+    pub fit: Arc<AtomicBool>,
 }
 
 /// Why there is no snapshot. The directory that was being filled is removed.

@@ -2,6 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -163,6 +164,9 @@ impl Sending<'_> {
             in_time(self.net.limits.snapshot_silence_max, self.writer.room()).await?;
             let (rest, chunk) = self.read(&view, chunks).await?;
             chunks = rest;
+            if !is_fit(&view) {
+                return Err(Unsent::Told("this server's state is in doubt".to_owned()));
+            }
             let Some(chunk) = chunk else { break };
             self.net.pacer.pass(chunk.len()).await;
             self.send(SnapshotFrame::Chunk(chunk)).await?;
@@ -187,7 +191,7 @@ impl Sending<'_> {
         let SnapshotRequest { group, at_least, token } = request;
         // With room for what a frame says besides.
         let chunk_bytes = self.net.limits.snapshot_chunk_bytes.min(self.net.frame_bytes_max() / 2);
-        let kept = place.view().filter(|view| applied(view) >= at_least);
+        let kept = place.view().filter(|view| applied(view) >= at_least && is_fit(view));
         if let (Some(view), Some(token)) = (kept, token) {
             let resuming = Arc::clone(&view);
             let resumed = spawn_blocking(move || resuming.reader.resume(&token, chunk_bytes)).await;
@@ -264,4 +268,8 @@ fn or_panic<T>(joined: Result<T, JoinError>) -> Result<T, Unsent> {
 
 fn applied(view: &HeldSnapshot) -> LogIndex {
     view.reader.header().applied.position.index
+}
+
+fn is_fit(view: &HeldSnapshot) -> bool {
+    view.fit.load(Ordering::Acquire)
 }

@@ -85,6 +85,8 @@ fn reason_into_wire(reason: Reason) -> Wire {
         Reason::Deadline => Wire::Deadline(peer::Nothing {}),
         Reason::Behind { applied } => Wire::Behind(applied.0),
         Reason::StateLost => Wire::StateLost(peer::Nothing {}),
+        Reason::Quarantined => Wire::Quarantined(peer::Nothing {}),
+        Reason::StatesDiffer => Wire::StatesDiffer(peer::Nothing {}),
         Reason::DiskFull { free_bytes, reserve_bytes } => {
             Wire::DiskFull(peer::DiskFull { free_bytes, reserve_bytes })
         }
@@ -114,6 +116,8 @@ fn reason_from_wire(reason: Wire) -> Result<Reason, WireError> {
             Reason::DiskFull { free_bytes, reserve_bytes }
         }
         Wire::StateLost(_) => Reason::StateLost,
+        Wire::Quarantined(_) => Reason::Quarantined,
+        Wire::StatesDiffer(_) => Reason::StatesDiffer,
         Wire::ShuttingDown(_) => Reason::ShuttingDown,
         Wire::Unsupported(_) => Reason::Unsupported,
         Wire::Refused(bytes) => match decode_result(bytes)? {

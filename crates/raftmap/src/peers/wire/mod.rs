@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use connectrpc::envelope::HEADER_SIZE;
 use raftmap_proto::peer;
 use raftmap_raft::{GroupId, LogIndex, MessageError, NodeId, PayloadError, Term};
-use raftmap_replica::{PeerBatch, PeerMessage};
+use raftmap_replica::{PeerBatch, PeerMessage, StateDigest};
 
 pub(super) use self::snapshot::{Denied, SnapshotFrame, SnapshotRequest};
 use super::hello::Hello;
@@ -178,7 +178,20 @@ fn batch_into_wire(batch: PeerBatch) -> peer::Batch {
         applied_index: batch.applied.0,
         running_digest: u128_into_wire(batch.digest),
         messages: batch.messages.into_iter().map(message_into_wire).collect(),
+        milestone: batch.milestone.map(digest_into_wire).into(),
+        scan: batch.scan.map(digest_into_wire).into(),
     }
+}
+
+fn digest_into_wire(StateDigest { index, digest }: StateDigest) -> peer::StateDigest {
+    peer::StateDigest { index: index.0, digest: u128_into_wire(digest) }
+}
+
+fn digest_from_wire(digest: &peer::StateDigest) -> Result<StateDigest, WireError> {
+    Ok(StateDigest {
+        index: index("the index of a digest", digest.index)?,
+        digest: u128_from_wire("the digest of a state", &digest.digest)?,
+    })
 }
 
 fn batch_from_wire(batch: peer::Batch) -> Result<PeerBatch, WireError> {
@@ -190,6 +203,8 @@ fn batch_from_wire(batch: peer::Batch) -> Result<PeerBatch, WireError> {
         clock_ms: batch.clock_ms,
         applied: index("the applied index", batch.applied_index)?,
         digest: u128_from_wire("the running digest", &batch.running_digest)?,
+        milestone: batch.milestone.as_option().map(digest_from_wire).transpose()?,
+        scan: batch.scan.as_option().map(digest_from_wire).transpose()?,
         messages: batch.messages.into_iter().map(message_from_wire).collect::<Result<_, _>>()?,
     })
 }

@@ -6,7 +6,7 @@ use raftmap_raft::{
     Membership, Message, Outcome, Payload, ReadIndex, ReadIndexReply, Repair, SnapshotOffer, VoteReply,
     VoteRequest,
 };
-use raftmap_replica::{Failure, Forward, ForwardReply, Reason};
+use raftmap_replica::{Failure, Forward, ForwardReply, Reason, StateDigest};
 use raftmap_state::{
     Answer, DeleteAnswer, Member, OperationResult, PutAnswer, Record, Refusal, SessionId, SessionOpened,
     TxnAnswer,
@@ -160,6 +160,8 @@ fn reason() -> impl Strategy<Value = Reason> {
         any::<u64>().prop_map(|limit| Reason::TooLarge { limit }),
         Just(Reason::Deadline),
         Just(Reason::StateLost),
+        Just(Reason::Quarantined),
+        Just(Reason::StatesDiffer),
         index().prop_map(|applied| Reason::Behind { applied }),
         (any::<u64>(), any::<u64>())
             .prop_map(|(free_bytes, reserve_bytes)| Reason::DiskFull { free_bytes, reserve_bytes }),
@@ -192,8 +194,18 @@ fn message() -> impl Strategy<Value = PeerMessage> {
 }
 
 fn batch() -> impl Strategy<Value = PeerBatch> {
-    (any::<u64>(), index(), any::<u128>(), vec(message(), 0..6))
-        .prop_map(|(clock_ms, applied, digest, messages)| PeerBatch { clock_ms, applied, digest, messages })
+    let state =
+        || option::of((index(), any::<u128>()).prop_map(|(index, digest)| StateDigest { index, digest }));
+    (any::<u64>(), index(), any::<u128>(), state(), state(), vec(message(), 0..6)).prop_map(
+        |(clock_ms, applied, digest, milestone, scan, messages)| PeerBatch {
+            clock_ms,
+            applied,
+            digest,
+            milestone,
+            scan,
+            messages,
+        },
+    )
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -268,7 +280,7 @@ proptest! {
 }
 
 fn batch_of(messages: Vec<PeerMessage>) -> PeerBatch {
-    PeerBatch { clock_ms: 0, applied: LogIndex(0), digest: 0, messages }
+    PeerBatch { messages, ..PeerBatch::default() }
 }
 
 fn append_of(entries: Vec<Entry>) -> PeerBatch {
