@@ -101,8 +101,8 @@ fn flag<D: Disk>(
 /// Whether this node is the whole cluster, as far as it knows.
 fn alone(identity: &Identity, found: &Found) -> bool {
     match &found.members {
-        Some(membership) => membership.all().len() == 1,
-        None => identity.founding_members().len() == 1,
+        Some(membership) => membership.all() == [identity.node()].into(),
+        None => identity.founding_members().iter().all(|member| member.node == identity.node()),
     }
 }
 

@@ -455,7 +455,8 @@ fn a_misdirected_write_never_moves_the_base() {
 #[test]
 fn a_base_says_whether_a_node_is_alone() {
     let of = |ids: &[u64]| Membership::of_voters(ids.iter().map(|id| NodeId(*id)));
-    for (founders, members, alone) in [(3, of(&[1]), true), (1, of(&[1, 2, 3]), false)] {
+    let cases = [(3, of(&[1]), true), (1, of(&[1, 2, 3]), false), (3, of(&[2]), false)];
+    for (founders, members, alone) in cases {
         let disk = mem_disk(0);
         let mut log = common::fresh_of(&disk, founders, &common::tiny());
         for index in 1..=3 {

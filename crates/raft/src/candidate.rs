@@ -57,7 +57,7 @@ impl PreCandidate {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
-        self.clock.tick().then(|| Self::ask(core))
+        self.clock.tick().then(|| go_on(core, Self::ask))
     }
 
     /// See [`crate::Raft::quiet_ticks`].
@@ -76,8 +76,14 @@ impl PreCandidate {
     }
 
     fn conclude(&self, core: &mut Core) -> Option<Role> {
-        (self.votes.tally(core) == Tally::Won).then(|| Candidate::start(core))
+        (self.votes.tally(core) == Tally::Won).then(|| go_on(core, Candidate::start))
     }
+}
+
+/// The next step of a campaign. Who may not stand for election any more follows: meanwhile it may have heard that it is no voter, by a
+/// snapshot or by what was committed.
+fn go_on(core: &mut Core, step: impl FnOnce(&mut Core) -> Role) -> Role {
+    if core.may_campaign() { step(core) } else { Role::follower(core, None) }
 }
 
 impl Candidate {
@@ -96,7 +102,7 @@ impl Candidate {
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
-        self.clock.tick().then(|| PreCandidate::start(core))
+        self.clock.tick().then(|| go_on(core, PreCandidate::start))
     }
 
     /// See [`crate::Raft::quiet_ticks`].

@@ -1,5 +1,7 @@
 //! The node: one role at a time over one core.
 
+use std::collections::BTreeSet;
+
 use crate::candidate::{Candidate, PreCandidate};
 use crate::config::{Config, Restored};
 use crate::core::Core;
@@ -7,7 +9,7 @@ use crate::entry::{Entry, LogPosition};
 use crate::follower::Follower;
 use crate::ids::{Ctx, LogIndex, NodeId, Term};
 use crate::invariants::Witness;
-use crate::io::{Action, Event, FailReason, FetchPurpose, Input, Outcome, TransferFailure};
+use crate::io::{Action, ChangeRefusal, Event, FailReason, FetchPurpose, Input, Outcome, TransferFailure};
 use crate::leader::Leader;
 use crate::membership::Membership;
 use crate::message::{Body, HeartbeatReply, Message};
@@ -242,6 +244,26 @@ impl Raft {
     /// Whether this node leads its term, as far as it knows.
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whether [`Input::ChangeMembers`] to this would be taken now.
+    ///
+    /// # Errors
+    /// Why not. A node that does not lead is [`ChangeRefusal::Busy`].
+    pub fn check_change(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+    ) -> Result<(), ChangeRefusal> {
+        match &self.role {
+            Role::Leader(leader) => leader.check_change(&self.core, voters, learners),
+            _ => Err(ChangeRefusal::Busy),
+        }
+    }
+
+    /// The index of the entry that put it in force; 0: it is that of the founding, or of where the log begins.
+    pub fn membership_index(&self) -> LogIndex {
+        self.core.membership_index()
     }
 
     /// The membership in force.

@@ -44,6 +44,7 @@ scripts! {
     answer_to_an_earlier_term_confirms_no_round,
     append_speaks_of_nothing_behind_it,
     apply_goes_in_pieces_one_at_a_time,
+    campaign_ends_with_a_snapshot_that_removed_the_node,
     candidate_follows_whoever_won,
     candidate_ignores_a_leader_of_an_earlier_term,
     commit_needs_a_quorum,

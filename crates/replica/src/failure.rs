@@ -80,6 +80,12 @@ pub enum Reason {
         /// Its id.
         id: NodeId,
     },
+    /// Who is to take the place of another one votes already.
+    #[error("server {id} votes already: it takes nobody's place, remove the other one")]
+    VotesAlready {
+        /// Its id.
+        id: NodeId,
+    },
     /// Who is to go, or to be replaced, is no member.
     #[error("server {id} is no member of the cluster")]
     NotAMember {

@@ -11,6 +11,14 @@ use crate::failure::{Failure, Reason};
 use crate::replica::Replica;
 use crate::requests::Stage;
 
+/// Why a server must not take part.
+struct Objection {
+    /// For the operators of both sides.
+    reason: String,
+    /// It was removed: that is for ever.
+    removed: bool,
+}
+
 impl Replica {
     /// A server is connected. If the cluster knows another one under that id, it is refused: its disk was wiped, or it
     /// is of another cluster, and what it once acknowledged is gone (STORAGE: Identity).
@@ -22,7 +30,7 @@ impl Replica {
             None => {
                 self.connected.insert(member.node_id, member);
             }
-            Some(reason) => self.refuse_peer(member.node_id, reason),
+            Some(objection) => self.refuse_peer(member.node_id, objection),
         }
     }
 
@@ -51,25 +59,37 @@ impl Replica {
         }
     }
 
-    /// Looks again at everybody, now that the log has recorded somebody.
+    /// Looks again at everybody, now that the log has recorded somebody, or somebody may have handed over. A leader that was removed
+    /// takes part until another one leads: it is to tell the others, and to hand over (dissertation, 4.2.2).
     pub(crate) fn check_members(&mut self) {
+        let leads = |id| self.raft.leader() == Some(id);
         let own = self.config.member;
-        if let Some(reason) = self.objection_to(&own) {
-            self.effect(Effect::Stop { reason });
-        }
-        let refused: Vec<(NodeId, String)> = self
+        let own_objection =
+            self.objection_to(&own).filter(|objection| !(objection.removed && leads(own.node_id)));
+        let refused: Vec<(NodeId, Objection)> = self
             .connected
             .values()
             .filter_map(|member| Some((member.node_id, self.objection_to(member)?)))
+            .filter(|(peer, objection)| !(objection.removed && leads(*peer)))
             .collect();
-        for (peer, reason) in refused {
-            self.connected.remove(&peer);
-            self.refuse_peer(peer, reason);
+        if let Some(Objection { reason, .. }) = own_objection {
+            self.effect(Effect::Stop { reason });
+        }
+        for (peer, objection) in refused {
+            self.refuse_peer(peer, objection);
         }
     }
 
-    fn refuse_peer(&mut self, peer: NodeId, reason: String) {
-        let removed = self.view.removed.contains(&peer);
+    /// Whoever was removed and led until now goes.
+    pub(crate) fn see_off_removed(&mut self) {
+        let removed = &self.view.removed;
+        if removed.contains(&self.raft.id()) || self.connected.keys().any(|id| removed.contains(id)) {
+            self.check_members();
+        }
+    }
+
+    fn refuse_peer(&mut self, peer: NodeId, Objection { reason, removed }: Objection) {
+        self.connected.remove(&peer);
         self.effect(Effect::RefusePeer { peer, reason, removed });
     }
 
@@ -81,24 +101,38 @@ impl Replica {
 
     /// Takes a server in as a learner, or says where a member is now. What is said of it comes first in the log: whoever hears
     /// that it is a member knows where it is.
-    pub(crate) fn add_member(&mut self, now: Now, ctx: Ctx, introduction: Introduction) {
+    pub(crate) fn add_member(&mut self, now: Now, ctx: Ctx, mut introduction: Introduction) {
         let Membership { voters, mut learners, .. } = self.raft.membership().clone();
-        let id = introduction.node_id;
-        let objection = match introduction.replaces {
+        let (id, replaces) = (introduction.node_id, introduction.replaces);
+        let votes = voters.contains(&id);
+        let refusal = match replaces {
             _ if !self.raft.is_leader() => Some(self.no_leader()),
             _ if self.view.removed.contains(&id) => Some(Reason::MemberRemoved { id }),
+            // An earlier attempt may have done it.
+            Some(gone) if votes && self.view.removed.contains(&gone) => None,
+            Some(_) if votes => Some(Reason::VotesAlready { id }),
             Some(gone) if !voters.contains(&gone) => Some(Reason::NotAMember { id: gone }),
             _ => None,
         };
-        if let Some(reason) = objection {
+        if let Some(reason) = refusal {
             return self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
         }
-        let introduce = Body::IntroduceMember(introduction);
-        if self.raft.membership().all().contains(&id) {
-            return self.propose(now, ctx, introduce);
+        if votes || learners.contains(&id) {
+            // Who only moves still takes the place that it was to take.
+            let known = self.view.introductions.iter().find(|said| said.node_id == id);
+            introduction.replaces = replaces.or(known.and_then(|said| said.replaces));
+            return self.propose(now, ctx, Body::IntroduceMember(introduction));
         }
-        self.propose_own(now, introduce);
         learners.insert(id);
+        if let Err(refusal) = self.check_change(&voters, &learners) {
+            return self.refuse_change(ctx, refusal);
+        }
+        let before = self.raft.last_index();
+        self.propose_own(now, Body::IntroduceMember(introduction));
+        if self.raft.last_index() == before {
+            // There is no room in the log: it has room in a moment.
+            return self.refuse_change(ctx, ChangeRefusal::Busy);
+        }
         self.change_members(ctx, voters, learners);
     }
 
@@ -115,16 +149,32 @@ impl Replica {
     }
 
     fn change_members(&mut self, ctx: Ctx, voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId>) {
+        match self.check_change(&voters, &learners) {
+            Err(refusal) => self.refuse_change(ctx, refusal),
+            Ok(()) => {
+                self.requests.set_stage(ctx, Stage::Proposed);
+                self.raft.step(Input::ChangeMembers { ctx, voters, learners });
+            }
+        }
+    }
+
+    fn refuse_change(&mut self, ctx: Ctx, refusal: ChangeRefusal) {
+        let reason = Reason::Members(refusal);
+        self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
+    }
+
+    fn check_change(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+    ) -> Result<(), ChangeRefusal> {
         // The core knows who was silent for a while, this one who is not connected now.
         let here = |id: &&NodeId| **id == self.raft.id() || self.connected.contains_key(*id);
         let fit = voters.iter().filter(here).count();
         if 2 * fit <= voters.len() && !voters.is_empty() {
-            let refusal = ChangeRefusal::NoQuorum { fit, voters: voters.len() };
-            let failure = Failure::not_applied(Reason::Members(refusal), self.raft.leader());
-            return self.respond(ctx, Err(failure));
+            return Err(ChangeRefusal::NoQuorum { fit, voters: voters.len() });
         }
-        self.requests.set_stage(ctx, Stage::Proposed);
-        self.raft.step(Input::ChangeMembers { ctx, voters, learners });
+        self.raft.check_change(voters, learners)
     }
 
     /// Voters and learners once those learners vote that have caught up, each in the place of the one that it replaces.
@@ -137,7 +187,9 @@ impl Replica {
         let caught_up = |follower: &&FollowerStatus| {
             let lag = status.last.index.0.saturating_sub(follower.matched.0);
             let fit = follower.active && !follower.damaged && !follower.needs_snapshot;
-            fit && lag <= self.config.raft.max_promotion_lag && self.connected.contains_key(&follower.id)
+            let has_come = follower.matched >= self.raft.membership_index();
+            let connected = self.connected.contains_key(&follower.id);
+            fit && has_come && connected && lag <= self.config.raft.max_promotion_lag
         };
         let before = learners.len();
         for FollowerStatus { id, .. } in status.followers.iter().filter(caught_up) {
@@ -152,29 +204,33 @@ impl Replica {
         (learners.len() < before).then_some((voters, learners))
     }
 
-    fn objection_to(&self, member: &Member) -> Option<String> {
+    fn objection_to(&self, member: &Member) -> Option<Objection> {
         let own = &self.config.member;
         let Member { node_id, incarnation, founding_hash } = *member;
-        if self.view.removed.contains(&node_id) {
-            return Some(format!(
-                "server {node_id} was removed from the cluster, and its id is never used again: its data directory may go"
-            ));
-        }
+        let objection = |reason| Some(Objection { reason, removed: false });
+        // First: the ids of another founding are other servers.
         if founding_hash != own.founding_hash {
-            return Some(format!(
+            return objection(format!(
                 "server {node_id} was founded with other members than server {}, or restored from another backup: check what \
                  `raftmap init` or `raftmap restore` was told on both",
                 own.node_id
             ));
         }
+        if self.view.removed.contains(&node_id) {
+            let reason = format!(
+                "server {node_id} was removed from the cluster, and its id is never used again: its data directory may go"
+            );
+            return Some(Objection { reason, removed: true });
+        }
         let recorded = self.view.members.iter().find(|recorded| recorded.node_id == node_id)?;
-        (recorded.incarnation != incarnation).then(|| {
-            format!(
-                "server {node_id} is known to the cluster with another data directory (incarnation {:032x}, now {incarnation:032x}): \
-                 its disk was wiped or replaced, and what it had acknowledged is gone; give it a new id",
-                recorded.incarnation
-            )
-        })
+        if recorded.incarnation == incarnation {
+            return None;
+        }
+        objection(format!(
+            "server {node_id} is known to the cluster with another data directory (incarnation {:032x}, now {incarnation:032x}): \
+             its disk was wiped or replaced, and what it had acknowledged is gone; give it a new id",
+            recorded.incarnation
+        ))
     }
 
     /// What a leader does when nobody asks it to: it records members at first contact, makes learners that have caught up

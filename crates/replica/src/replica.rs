@@ -156,6 +156,7 @@ impl Replica {
         }
         self.watch_leader(now);
         self.tick_repair();
+        self.see_off_removed();
         if self.raft.is_leader() {
             self.watch_clock();
             self.housekeep(now);
@@ -163,6 +164,10 @@ impl Replica {
     }
 
     fn receive(&mut self, now: Now, from: NodeId, batch: PeerBatch) {
+        // It was refused, and what it had sent by then is of one that must not take part.
+        if !self.connected.contains_key(&from) {
+            return;
+        }
         self.clock.heard(from, batch.clock_ms, now);
         self.hear_digests(from, &batch);
         for message in batch.messages {

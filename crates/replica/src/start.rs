@@ -144,7 +144,7 @@ fn first_membership(recovered: &Recovered) -> Membership {
 /// Whether there is no other server to ask for anything, as far as the log tells.
 pub fn is_alone(recovered: &Recovered) -> bool {
     let last = recovered.memberships.last().map(|(_, membership)| membership.clone());
-    last.unwrap_or_else(|| first_membership(recovered)).all().len() == 1
+    last.unwrap_or_else(|| first_membership(recovered)).all() == [recovered.identity.node()].into()
 }
 
 /// The state machine as its worker runs it.

@@ -4,12 +4,12 @@ mod common;
 
 use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
-use raftmap_raft::{LogIndex, Membership, NodeId, Outcome, Term};
+use raftmap_raft::{LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     CompactionConfig, Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason,
     ReplicaConfig, RequestKind,
 };
-use raftmap_state::{Answer, Delete, Introduction, Member, PutAnswer, WriteRequest};
+use raftmap_state::{Answer, Delete, PutAnswer, WriteRequest};
 
 fn read_value(cluster: &Cluster, ctx: raftmap_raft::Ctx) -> Option<&[u8]> {
     match cluster.end_of(ctx) {
@@ -330,27 +330,6 @@ fn a_nearly_full_disk_refuses_what_grows_the_map_and_lets_deletes_in() {
 }
 
 #[test]
-fn members_are_recorded_and_a_wiped_one_is_refused() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.elect();
-    cluster.until("all are recorded", |cluster| {
-        cluster.nodes.values().all(|server| server.worker.view().members.len() == 3)
-    });
-    let wiped = others(&cluster, leader)[0];
-    for id in others(&cluster, wiped) {
-        cluster.event(id, Event::PeerConnected(Member { incarnation: 1, ..member(wiped) }));
-        cluster.settle();
-        let refused = &cluster.nodes[&id].refused;
-        assert_eq!(refused.len(), 1);
-        assert!(refused[0].0 == NodeId(wiped) && refused[0].1.contains("wiped"), "{refused:?}");
-    }
-    let stranger = Member { founding_hash: 8, ..member(wiped) };
-    cluster.event(leader, Event::PeerConnected(stranger));
-    cluster.settle();
-    assert!(cluster.nodes[&leader].refused[1].1.contains("founded"), "{:?}", cluster.nodes[&leader].refused);
-}
-
-#[test]
 fn an_idle_cluster_writes_nothing_until_something_expires() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect();
@@ -485,72 +464,4 @@ fn a_log_that_has_grown_is_compacted_up_to_what_a_connected_follower_needs() {
     assert!(status.followers.iter().all(|follower| !follower.needs_snapshot), "{status:?}");
     write(&mut cluster, 300);
     assert!(base(&cluster, leader) > status.base.index, "at its limit a log waits for nobody");
-}
-
-fn introduction(id: u64, replaces: Option<u64>) -> Introduction {
-    let (peer_address, client_address) = (format!("host-{id}:7001"), format!("host-{id}:7000"));
-    Introduction { node_id: NodeId(id), peer_address, client_address, replaces: replaces.map(NodeId) }
-}
-
-#[test]
-fn members_go_at_the_leader_and_the_request_ends_when_they_are_none() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.elect();
-    let [other, out]: [u64; 2] = (1..=3).filter(|id| *id != leader).collect::<Vec<_>>().try_into().unwrap();
-    let elsewhere = cluster.request(other, 10_000, RequestKind::RemoveMember(NodeId(out)));
-    let stranger = cluster.request(leader, 10_000, RequestKind::RemoveMember(NodeId(9)));
-    let changed = cluster.request(leader, 10_000, RequestKind::RemoveMember(NodeId(out)));
-    cluster.settle();
-    assert_eq!(cluster.failure_of(elsewhere).reason, Reason::NoLeader);
-    assert_eq!(cluster.failure_of(stranger).reason, Reason::NotAMember { id: NodeId(9) });
-    assert_eq!(*cluster.end_of(changed), End::Answered(Answer::Done));
-    for id in [leader, other, out] {
-        let status = cluster.nodes[&id].replica.status();
-        assert_eq!(status.membership.voters.len(), 2, "server {id}: {:?}", status.membership);
-        let membership = cluster.nodes[&id].worker.machine().membership();
-        assert!(membership.is_some_and(|(_, membership)| !membership.is_joint()), "server {id}");
-    }
-    let stopped = cluster.nodes[&out].stopped.clone().expect("who is removed ends, and says why");
-    assert!(stopped.contains("was removed"), "{stopped}");
-    let again = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(out, None)));
-    cluster.settle();
-    assert_eq!(cluster.failure_of(again).reason, Reason::MemberRemoved { id: NodeId(out) });
-}
-
-#[test]
-fn who_comes_is_a_learner_first_and_takes_the_place_of_another_once_it_has_caught_up() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.elect();
-    let out = (1..=3).find(|id| *id != leader).unwrap();
-    let nobody = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(4, Some(9))));
-    let added = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(4, Some(out))));
-    cluster.settle();
-    assert_eq!(cluster.failure_of(nobody).reason, Reason::NotAMember { id: NodeId(9) });
-    assert_eq!(*cluster.end_of(added), End::Answered(Answer::Done));
-    let membership = |cluster: &Cluster| cluster.nodes[&leader].replica.status().membership;
-    assert_eq!(membership(&cluster).learners, [NodeId(4)].into(), "it is not there yet");
-
-    cluster.join(4);
-    cluster.until("it votes", |cluster| membership(cluster).is_voter(NodeId(4)));
-    cluster.settle();
-    let voters = (1..=4).filter(|id| *id != out).map(NodeId).collect();
-    assert_eq!(membership(&cluster), Membership { voters, ..Membership::default() });
-    assert!(cluster.nodes[&out].stopped.is_some(), "whose place was taken ends");
-    assert_eq!(cluster.nodes[&4].located, [introduction(4, Some(out))]);
-    let known = cluster.nodes[&4].worker.view();
-    assert!(known.members.iter().any(|member| member.node_id == NodeId(4)), "{:?}", known.members);
-}
-
-#[test]
-fn of_a_member_only_its_addresses_change() {
-    let mut cluster = Cluster::new(3);
-    let leader = cluster.elect();
-    let before = cluster.nodes[&leader].replica.status().membership;
-    let moved = cluster.request(leader, 10_000, RequestKind::AddMember(introduction(2, None)));
-    cluster.settle();
-    assert_eq!(*cluster.end_of(moved), End::Answered(Answer::Done));
-    for (id, node) in &cluster.nodes {
-        assert_eq!(node.worker.view().introductions, [introduction(2, None)], "server {id}");
-        assert_eq!(node.replica.status().membership, before, "server {id}");
-    }
 }

@@ -42,7 +42,8 @@ impl Leader {
         }
     }
 
-    fn check_change(
+    /// Whether the membership may be changed to this now.
+    pub(crate) fn check_change(
         &self,
         core: &Core,
         voters: &BTreeSet<NodeId>,
@@ -64,7 +65,11 @@ impl Leader {
         let last = core.log.last_index();
         let caught_up = |id: &NodeId| {
             self.progress.get(id).is_some_and(|progress| {
-                progress.is_fit() && last.0 - progress.matched().0 <= core.config.max_promotion_lag
+                // It has shown that its disk takes what it is sent: the entry by which it came, at least.
+                let has_come = progress.matched() >= core.membership_index();
+                progress.is_fit()
+                    && has_come
+                    && last.0 - progress.matched().0 <= core.config.max_promotion_lag
             })
         };
         if let Some(id) = voters.difference(&current.voters).find(|id| !caught_up(id)) {

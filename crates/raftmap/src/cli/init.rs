@@ -157,7 +157,8 @@ impl Init {
         let (data, founding) = (self.data.display(), identity.founding_hash());
         output::line(&format!("{data}: server {id}, which joins cluster {}", self.cluster))?;
         output::line(&format!("founding members {founding:032x}, as the cluster says"))?;
-        output::line(&format!("next: raftmap serve --data {data} --certs DIR"))?;
+        let certs = self.certs.as_deref().map_or("DIR".to_owned(), |folder| folder.display().to_string());
+        output::line(&format!("next: raftmap serve --data {data} --certs {certs}"))?;
         output::line(&format!(
             "and, anywhere: raftmap member add {id}={},{} --as OPERATOR",
             own.peer_address, own.client_address

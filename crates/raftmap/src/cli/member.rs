@@ -125,6 +125,9 @@ struct Wait {
 /// How often to look whether a server votes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// After how long every server that works has heard of a change.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
+
 impl Member {
     pub(crate) fn run(self) -> Result<(), Failure> {
         block_on(async {
@@ -218,22 +221,30 @@ async fn come(
     if wait.no_wait {
         return output::line(&format!("server {id} is a learner; it votes once it has caught up"));
     }
-    until_it_votes(&client, id, Duration::from_secs(wait.seconds)).await?;
+    until_it_votes(&client, id, replaces, Duration::from_secs(wait.seconds)).await?;
     match replaces {
         Some(gone) => output::line(&format!("server {id} votes in the place of server {gone}")),
         None => output::line(&format!("server {id} votes")),
     }
 }
 
-/// Waits until the server votes, and tells on standard error how far it is.
-async fn until_it_votes(client: &Client, id: NodeId, patience: Duration) -> Result<(), Failure> {
+/// Waits until the server votes, and whose place it takes is gone; tells on standard error how far it is.
+async fn until_it_votes(
+    client: &Client,
+    id: NodeId,
+    replaces: Option<NodeId>,
+    patience: Duration,
+) -> Result<(), Failure> {
     let began = Instant::now();
     let mut said = String::new();
     loop {
         let members = client.members().await?;
+        let gone = replaces.is_none_or(|gone| find(&members, gone).is_none());
         match find(&members, id).map(role) {
-            Some("voter") => return Ok(()),
+            Some("voter") if gone => return Ok(()),
             Some(_) => {}
+            // Whoever is asked may hear of it a moment later than others.
+            None if began.elapsed() < HEARD_WITHIN => {}
             None => return Err(Failure::Failed(format!("server {id} is no member any more"))),
         }
         let status = client.status().await?;

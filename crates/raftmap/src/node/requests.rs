@@ -207,9 +207,10 @@ impl Node {
             Reason::StateLost | Reason::Quarantined | Reason::StatesDiffer => (Code::NodeUnfit, None),
             Reason::DiskFull { reserve_bytes, .. } => (Code::DiskFull, Some(reserve_bytes)),
             Reason::Members(ChangeRefusal::Busy) => (Code::Overloaded, None),
-            Reason::Members(_) | Reason::MemberRemoved { .. } | Reason::NotAMember { .. } => {
-                (Code::Invalid, None)
-            }
+            Reason::Members(_)
+            | Reason::MemberRemoved { .. }
+            | Reason::VotesAlready { .. }
+            | Reason::NotAMember { .. } => (Code::Invalid, None),
             Reason::ShuttingDown => (Code::ShuttingDown, None),
             Reason::Unsupported => (Code::Unsupported, None),
             Reason::Refused(refusal) => (refusal.code().into(), refusal.limit()),

@@ -72,7 +72,11 @@ pub(super) async fn run<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, peer: Arc<Peer
 /// Makes a connection to the peer for a call, on which both sides have said who they are.
 pub(super) async fn dial(net: &Net, peer: &Peer, rpc: Rpc) -> Result<Greeted, Unmet> {
     let broken = |reason: String| Unmet::Broken(reason);
-    let Some(dialed) = peer.address() else { return Err(broken("nobody has said where it is".to_owned())) };
+    let known = match rpc {
+        Rpc::Stream => peer.address(),
+        Rpc::Snapshot => peer.address_for_snapshots(),
+    };
+    let Some(dialed) = known else { return Err(broken("nobody has said where it is".to_owned())) };
     let socket = TcpStream::connect(&dialed).await.map_err(|error| broken(error.to_string()))?;
     let address = socket.peer_addr().map_err(|error| broken(error.to_string()))?;
     // What leaves together was gathered above: nothing is to wait for more.

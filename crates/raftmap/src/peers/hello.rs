@@ -33,6 +33,8 @@ pub(super) struct Hello {
     pub(super) peer_id: NodeId,
     /// Where it answers clients; empty: nowhere.
     pub(super) client_address: String,
+    /// Where other servers reach it, as it was told last; empty: it was told nothing.
+    pub(super) peer_address: String,
     /// It lost something that it may have acknowledged.
     pub(super) damaged: bool,
 }
@@ -191,6 +193,7 @@ impl Hello {
             peer_id: self.peer_id.0,
             incarnation: u128_into_wire(incarnation),
             client_address: self.client_address,
+            peer_address: self.peer_address,
             groups: vec![peer::GroupHello {
                 group_id: GroupId::DEFAULT.0,
                 founding_hash: u128_into_wire(founding_hash),
@@ -200,7 +203,11 @@ impl Hello {
     }
 
     pub(super) fn from_wire(hello: peer::Hello) -> Result<Self, WireError> {
-        for (what, text) in [("the version", &hello.version), ("the client address", &hello.client_address)] {
+        for (what, text) in [
+            ("the version", &hello.version),
+            ("the client address", &hello.client_address),
+            ("the peer address", &hello.peer_address),
+        ] {
             if text.len() > TEXT_BYTES_MAX {
                 return Err(WireError::Length { what, expected: TEXT_BYTES_MAX, found: text.len() });
             }
@@ -226,6 +233,7 @@ impl Hello {
             },
             peer_id: node("the peer id", hello.peer_id)?,
             client_address: printable(&hello.client_address),
+            peer_address: printable(&hello.peer_address),
             damaged: group.damaged,
         })
     }
@@ -243,6 +251,7 @@ mod tests {
             member: Member { node_id: NodeId(node_id), incarnation: 8, founding_hash: 9 },
             peer_id: NodeId(peer_id),
             client_address: "a:1".to_owned(),
+            peer_address: "a:2".to_owned(),
             damaged: false,
         }
     }

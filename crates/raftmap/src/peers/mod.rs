@@ -153,6 +153,8 @@ pub struct PeerInfo {
     pub address: SocketAddr,
     /// Where it answers clients; empty: nowhere.
     pub client_address: String,
+    /// Where other servers reach it, as it was told last; empty: it was told nothing.
+    pub peer_address: String,
     /// The version of its program.
     pub version: String,
     /// It lost something that it may have acknowledged. As of the beginning of the connection.
@@ -280,6 +282,8 @@ struct Net {
     cluster_id: u128,
     member: Member,
     client_address: String,
+    /// Where the others reach this server, as far as it was told.
+    peer_address: RwLock<String>,
     damaged: AtomicBool,
     security: Security,
     limits: PeerLimits,
@@ -312,6 +316,7 @@ impl Peers {
             cluster_id,
             member,
             client_address,
+            peer_address: RwLock::default(),
             damaged: AtomicBool::new(damaged),
             security,
             strangers: Strangers::new(limits.handshakes_max),
@@ -364,6 +369,11 @@ impl Peers {
     /// From now on, the other servers are there, as `host:port`: these are dialed, and no others. Names are looked up again each
     /// time. Who calls is heard in any case.
     pub fn locate(&self, addresses: BTreeMap<NodeId, String>) {
+        if let Some(own) = addresses.get(&self.net.member.node_id) {
+            own.clone_into(
+                &mut self.net.peer_address.write().expect("nothing panics while it holds this lock"),
+            );
+        }
         for (id, peer) in &*self.net.peers() {
             if !addresses.contains_key(id) {
                 peer.forget();
@@ -430,7 +440,12 @@ impl Net {
 
     /// The server that calls, known or not: whoever leads may have come while this server was away.
     fn caller(&self, id: NodeId) -> Result<Arc<Peer>, Unwelcome> {
-        let strangers = self.peers().values().filter(|peer| peer.address().is_none()).count();
+        let strangers = {
+            let mut peers = self.peers.write().expect("nothing panics while it holds this lock");
+            // Those that some connection still holds, or that are known.
+            peers.retain(|_, peer| peer.address().is_some() || Arc::strong_count(peer) > 1);
+            peers.values().filter(|peer| peer.address().is_none()).count()
+        };
         match self.peer(id) {
             Some(peer) => Ok(peer),
             None if strangers < self.limits.unknown_peers_max => Ok(self.peer_or_new(id)),
@@ -447,6 +462,7 @@ impl Net {
             member: self.member,
             peer_id: peer,
             client_address: self.client_address.clone(),
+            peer_address: self.peer_address.read().expect("nothing panics while it holds this lock").clone(),
             damaged: self.damaged.load(Ordering::Relaxed),
         }
     }

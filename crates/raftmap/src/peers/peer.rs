@@ -80,6 +80,14 @@ impl Peer {
         self.state().address.clone()
     }
 
+    /// Where to dial it for a snapshot: where it said that it is, if it is connected. It may have come, or moved, while this server
+    /// was away, which then waits for that very snapshot to hear of it.
+    pub(super) fn address_for_snapshots(&self) -> Option<String> {
+        let state = self.state();
+        let said = state.line.as_ref().map(|line| line.info.peer_address.clone());
+        said.filter(|said| !said.is_empty()).or_else(|| state.address.clone())
+    }
+
     /// From now on, it is dialed there.
     pub(super) fn locate(&self, address: String) -> Located {
         let mut state = self.state();

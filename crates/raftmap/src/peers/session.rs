@@ -154,8 +154,8 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
         () = net.cut.cancelled() => return false,
         turn = peer.turn() => turn,
     };
-    let Hello { version, client_address, damaged, member, .. } = hello;
-    let info = PeerInfo { address, client_address, version, damaged };
+    let Hello { version, client_address, peer_address, damaged, member, .. } = hello;
+    let info = PeerInfo { address, client_address, peer_address, version, damaged };
     let outbox = peer.open(member, info.clone());
     let connected = tokio::select! {
         biased;

@@ -17,13 +17,17 @@ async fn voters(operator: &Client) -> Vec<u64> {
     members.iter().filter(|member| member.role == Role::VOTER).map(|member| member.id).collect()
 }
 
+/// Waits until the voters are these: whoever is asked may hear of a change a little later than others.
+async fn until_voters(operator: &Client, what: &str, are: impl Fn(&[u64]) -> bool) {
+    until(what, async || are(&voters(operator).await).then_some(())).await;
+}
+
 /// One more server joins, and votes when this returns.
 async fn add(world: &mut World, operator: &Client, replaces: Option<NodeId>) -> NodeId {
     let id = world.join().unwrap();
     world.start(id).await.unwrap();
     operator.add_member(world.addresses(id).unwrap(), replaces.map(|gone| gone.0)).await.unwrap();
-    until(&format!("server {id} to vote"), async || voters(operator).await.contains(&id.0).then_some(()))
-        .await;
+    until_voters(operator, &format!("server {id} to vote"), |voters| voters.contains(&id.0)).await;
     id
 }
 
@@ -50,7 +54,7 @@ async fn a_cluster_grows_and_shrinks_under_load_and_no_call_fails() {
         add(&mut world, &operator, None).await;
         load.more(100).await;
     }
-    assert_eq!(voters(&operator).await, [1, 2, 3, 4, 5]);
+    until_voters(&operator, "five voters", |voters| voters == [1, 2, 3, 4, 5]).await;
     let leader = world.leader().await.unwrap();
     let other = world.others(&[leader, first])[0];
     let going = if leader == first { [leader, other] } else { [leader, first] };
@@ -59,7 +63,7 @@ async fn a_cluster_grows_and_shrinks_under_load_and_no_call_fails() {
         gone(&mut world, id).await;
         load.more(100).await;
     }
-    assert_eq!(voters(&operator).await.len(), 3);
+    until_voters(&operator, "three voters", |voters| voters.len() == 3).await;
     let ledger = load.stop().await;
     ledger.demand_no_failure();
     world.verify(&ledger).await;
@@ -76,7 +80,7 @@ async fn a_dead_server_is_replaced_and_does_not_come_back() {
     let dead = world.leader().await.unwrap();
     world.kill(dead).unwrap();
     let id = add(&mut world, &operator, Some(dead)).await;
-    assert!(!voters(&operator).await.contains(&dead.0));
+    until_voters(&operator, "the dead server to be gone", |voters| !voters.contains(&dead.0)).await;
     load.more(50).await;
     let ledger = load.stop().await;
 

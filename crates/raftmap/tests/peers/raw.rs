@@ -130,6 +130,7 @@ pub(crate) fn hello(id: u64, peer: u64) -> peer::Hello {
         peer_id: peer,
         incarnation: bytes(member(id).incarnation),
         client_address: String::new(),
+        peer_address: String::new(),
         groups: vec![group],
     }
 }

@@ -90,7 +90,10 @@ fn reason_into_wire(reason: Reason) -> Wire {
         Reason::DiskFull { free_bytes, reserve_bytes } => {
             Wire::DiskFull(peer::DiskFull { free_bytes, reserve_bytes })
         }
-        Reason::Members(_) | Reason::MemberRemoved { .. } | Reason::NotAMember { .. } => {
+        Reason::Members(_)
+        | Reason::MemberRemoved { .. }
+        | Reason::VotesAlready { .. }
+        | Reason::NotAMember { .. } => {
             unreachable!("a change of members is not passed on")
         }
         Reason::ShuttingDown => Wire::ShuttingDown(peer::Nothing {}),

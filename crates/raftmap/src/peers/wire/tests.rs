@@ -218,7 +218,8 @@ fn hello() -> impl Strategy<Value = Hello> {
             cluster_id,
             member,
             peer_id,
-            client_address,
+            client_address: client_address.clone(),
+            peer_address: client_address,
             damaged,
         })
 }
