@@ -17,6 +17,8 @@ use crate::raft::Role;
 pub(crate) struct PreCandidate {
     votes: Votes,
     clock: Clock,
+    /// How often it has asked.
+    asked: u32,
 }
 
 /// A node that stands for election in its term.
@@ -42,22 +44,23 @@ impl PreCandidate {
     /// Begins to ask around.
     pub(crate) fn start(core: &mut Core) -> Role {
         core.outbox.event(Event::PreCampaigning { term: core.term() });
-        Self::ask(core)
+        Self::ask(core, 0)
     }
 
-    /// Asks all voters. With nobody to ask the answer is there at once.
-    fn ask(core: &mut Core) -> Role {
+    /// Asks all voters, who were asked `before` times. With nobody to ask the answer is there at once.
+    fn ask(core: &mut Core, before: u32) -> Role {
         let request = VoteRequest { last: core.log.last() };
         for to in voters_but_self(core) {
             core.send(to, Free::PreVote(request));
         }
-        let mut this = Self { votes: Votes::default(), clock: Clock::start(core.random_retry()) };
+        let clock = Clock::start(core.random_retry(before));
+        let mut this = Self { votes: Votes::default(), clock, asked: before.saturating_add(1) };
         this.votes.record(core.id(), true);
         this.conclude(core).unwrap_or(Role::PreCandidate(this))
     }
 
     pub(crate) fn tick(&mut self, core: &mut Core) -> Option<Role> {
-        self.clock.tick().then(|| go_on(core, Self::ask))
+        self.clock.tick().then(|| go_on(core, |core| Self::ask(core, self.asked)))
     }
 
     /// See [`crate::Raft::quiet_ticks`].

@@ -183,11 +183,12 @@ impl Core {
         base + self.rng.u32(0..base.max(1))
     }
 
-    /// Until pre-votes are asked for again, by chance between one and two heartbeats: asking disturbs nobody, and who refused
-    /// may have noticed meanwhile that the leader is gone.
-    pub(crate) fn random_retry(&mut self) -> u32 {
-        let base = self.config.heartbeat_ticks;
-        base + self.rng.u32(0..base.max(1))
+    /// Until pre-votes are asked for again, by chance between one and two times a wait that doubles with each time, up to a
+    /// heartbeat. Asking disturbs nobody, and who refused may have noticed a moment later that the leader is gone.
+    pub(crate) fn random_retry(&mut self, asked: u32) -> u32 {
+        let base =
+            1_u32.checked_shl(asked).map_or(u32::MAX, |base| base.min(self.config.heartbeat_ticks)).max(1);
+        base + self.rng.u32(0..base)
     }
 
     /// A number that no earlier start of this node used, but for an unlikely chance.

@@ -119,7 +119,7 @@ impl Replica {
         if self.raft.is_leader() {
             self.pump_reads();
             self.propose_batch(now);
-        } else if let Some(leader) = self.raft.leader() {
+        } else if let Some(leader) = self.leader_in_reach() {
             self.pump_reads();
             self.forward_all(now, leader);
         }
@@ -171,7 +171,7 @@ impl Replica {
     fn forward_all(&mut self, now: Now, leader: NodeId) {
         while let Some(QueuedCommand { ctx, body, .. }) = self.queue.pop_command() {
             let Some(pending) = self.requests.get(ctx) else { continue };
-            if pending.origin != Origin::Client || !self.connected.contains_key(&leader) {
+            if pending.origin != Origin::Client {
                 let failure = Failure::not_applied(Reason::NoLeader, Some(leader));
                 self.respond(ctx, Err(failure));
                 continue;

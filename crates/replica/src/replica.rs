@@ -367,7 +367,7 @@ impl Replica {
 
     /// While nobody leads, requests wait for a while: an election is short. Then they fail.
     fn watch_leader(&mut self, now: Now) {
-        if self.raft.leader().is_some() {
+        if self.leader_in_reach().is_some() {
             self.leaderless_since_ms = None;
             return;
         }
@@ -378,6 +378,12 @@ impl Replica {
                 self.respond(ctx, Err(failure.clone()));
             }
         }
+    }
+
+    /// Who leads, if commands can be passed on to it. A leader whose connection broke has most likely ended: what comes now waits for
+    /// the next one.
+    pub(crate) fn leader_in_reach(&self) -> Option<NodeId> {
+        self.raft.leader().filter(|id| *id == self.raft.id() || self.connected.contains_key(id))
     }
 
     /// Why nobody leads, as far as can be told from here.

@@ -224,6 +224,31 @@ fn what_waits_for_a_leader_goes_on_when_there_is_one() {
     }
 }
 
+/// A broken connection is heard of before the election: no client is to run from server to server meanwhile.
+#[test]
+fn what_comes_while_the_connection_to_the_leader_is_broken_waits_for_a_while() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let follower = others(&cluster, leader)[0];
+    cluster.isolate(leader);
+    cluster.event(follower, Event::PeerLost(NodeId(leader)));
+    let put = cluster.put(follower, "a", "1");
+    cluster.settle();
+    assert!(!cluster.ended.contains_key(&put), "it waits for the next leader");
+    cluster.until("the next leader answers", |cluster| cluster.ended.contains_key(&put));
+    assert!(matches!(cluster.end_of(put), End::Answered(_)), "{:?}", cluster.end_of(put));
+
+    let next = cluster.elect();
+    let follower = others(&cluster, next).into_iter().find(|id| *id != leader).unwrap();
+    cluster.isolate(follower);
+    cluster.event(follower, Event::PeerLost(NodeId(next)));
+    let put = cluster.put(follower, "a", "1");
+    cluster.settle();
+    assert!(!cluster.ended.contains_key(&put));
+    cluster.until("it gives up", |cluster| cluster.ended.contains_key(&put));
+    assert_eq!(cluster.failure_of(put).outcome, Outcome::NotApplied);
+}
+
 #[test]
 fn a_read_outlives_a_change_of_leader() {
     let mut cluster = Cluster::new(3);

@@ -50,7 +50,7 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The usual settings: 50 ms a tick, heartbeats every 150 ms, elections after 0.5 to 1 s.
+    /// The usual settings: 10 ms a tick, heartbeats every 150 ms, elections after 0.5 to 1 s.
     pub fn new(data_dir: impl Into<PathBuf>, peer_listen: SocketAddr, tls: Option<TlsFiles>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -59,7 +59,7 @@ impl NodeConfig {
             limits: RequestLimits::default(),
             log: LogOptions::default(),
             engine: FjallOptions::default(),
-            tick: Duration::from_millis(50),
+            tick: Duration::from_millis(10),
             election_timeout: Duration::from_millis(500),
             heartbeat: Duration::from_millis(150),
             space_reserve_bytes: 256 << 20,
