@@ -195,3 +195,25 @@ impl Clock {
         self.timeout.saturating_sub(self.elapsed + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Config, Input, LogIndex, Membership, NodeId, Raft, Restored, RoleName};
+
+    /// A server that was cut off for long asks as often as it likes.
+    #[test]
+    fn who_is_answered_by_nobody_asks_for_ever() {
+        let config = Config::new(NodeId(1), 7);
+        let heartbeat_ticks = config.heartbeat_ticks;
+        let memberships = vec![(LogIndex(0), Membership::of_voters([1, 2, 3].map(NodeId)))];
+        let mut raft = Raft::new(config, Restored { memberships, ..Restored::default() });
+        let mut since_asked = 0;
+        for tick in 0..5_000 {
+            raft.step(Input::Tick);
+            since_asked = if raft.take_actions().is_empty() { since_asked + 1 } else { 0 };
+            let asks = raft.status().role == RoleName::PreCandidate;
+            assert!(!asks || since_asked <= 2 * heartbeat_ticks, "tick {tick}: it has ceased to ask");
+        }
+        assert_eq!(raft.status().role, RoleName::PreCandidate);
+    }
+}

@@ -186,8 +186,8 @@ impl Core {
     /// Until pre-votes are asked for again, by chance between one and two times a wait that doubles with each time, up to a
     /// heartbeat. Asking disturbs nobody, and who refused may have noticed a moment later that the leader is gone.
     pub(crate) fn random_retry(&mut self, asked: u32) -> u32 {
-        let base =
-            1_u32.checked_shl(asked).map_or(u32::MAX, |base| base.min(self.config.heartbeat_ticks)).max(1);
+        let doubled = 1_u32.checked_shl(asked).unwrap_or(u32::MAX);
+        let base = doubled.min(self.config.heartbeat_ticks).max(1);
         base + self.rng.u32(0..base)
     }
 
