@@ -37,6 +37,8 @@ pub enum Body {
     RecordMember(Member),
     /// Says where a member is, or a server that is to become one.
     IntroduceMember(Introduction),
+    /// Lets the cluster use what came with this feature level; see [`crate::LEVEL`]. A lower one changes nothing.
+    RaiseLevel(u8),
 }
 
 /// A change of the map.

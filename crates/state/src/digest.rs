@@ -11,6 +11,7 @@ use raftmap_raft::LogPosition;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::engine::{EngineError, Row};
+use crate::level::LEVEL_FIRST;
 
 /// A 128-bit hash (XXH3). It finds accidents, not forgeries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,12 +29,16 @@ const REMOVED: u64 = u64::MAX;
 pub(crate) struct EntryDigest(Xxh3);
 
 impl EntryDigest {
-    pub(crate) fn new(before: Digest, position: LogPosition, log_time_ms: u64) -> Self {
+    pub(crate) fn new(before: Digest, position: LogPosition, log_time_ms: u64, level: u8) -> Self {
         let mut hash = Xxh3::new();
         hash.update(&before.0.to_le_bytes());
         hash.update(&position.term.0.to_le_bytes());
         hash.update(&position.index.0.to_le_bytes());
         hash.update(&log_time_ms.to_le_bytes());
+        // Programs of the first level knew of none.
+        if level > LEVEL_FIRST {
+            hash.update(&[level]);
+        }
         Self(hash)
     }
 

@@ -26,6 +26,7 @@ mod error;
 mod expiry;
 mod format;
 mod kept;
+mod level;
 pub mod limits;
 mod machine;
 mod map;
@@ -48,6 +49,7 @@ pub use engine::{
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
+pub use level::{LEVEL, LEVEL_FIRST};
 pub use machine::{MILESTONE_ENTRIES, Persistence, StateMachine};
 pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{

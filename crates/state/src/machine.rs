@@ -83,6 +83,11 @@ impl<E: Engine> StateMachine<E> {
         self.applied.log_time_ms
     }
 
+    /// The cluster's feature level: what its servers may use; see [`crate::LEVEL`].
+    pub fn level(&self) -> u8 {
+        self.applied.level
+    }
+
     /// The running digest after the last applied entry.
     pub fn running_digest(&self) -> Digest {
         Digest(self.applied.running_digest)
@@ -150,6 +155,7 @@ impl<E: Engine> StateMachine<E> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
+        let level_before = self.applied.level;
         let mut overlay = Overlay::new(self.engine.snapshot());
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -159,9 +165,9 @@ impl<E: Engine> StateMachine<E> {
         let records_member = overlay.changes_any(table::MEMBERS_SPAN);
         overlay.set(Bytes::from_static(&table::APPLIED_KEY), self.applied.encode());
         self.engine.commit(overlay.into_batch())?;
-        if records_member {
-            // Once for each member, for ever: a server that starts must know the members before the log is applied
-            // again, or a wiped disk could vote under a known id meanwhile.
+        if records_member || self.applied.level > level_before {
+            // Once for each member and each level, for ever: a server that starts must know the members before the log is applied
+            // again, or a wiped disk could vote under a known id meanwhile. And no older program starts on this state any more.
             self.engine.persist()?;
         }
         Ok(outcomes)
@@ -188,7 +194,8 @@ impl<E: Engine> StateMachine<E> {
         self.deadlines.remove_expired(overlay, self.applied.log_time_ms)?;
         self.sessions.remove_expired(overlay, self.applied.log_time_ms);
 
-        let mut digest = EntryDigest::new(self.running_digest(), position, self.applied.log_time_ms);
+        let mut digest =
+            EntryDigest::new(self.running_digest(), position, self.applied.log_time_ms, self.applied.level);
         overlay.end_entry(|key, value| digest.row(key, value));
         self.applied.running_digest = digest.finish(&encode_result(&result)).0;
         self.applied.position = position;
@@ -242,6 +249,10 @@ impl<E: Engine> StateMachine<E> {
             Body::Time => Ok(Ok(Answer::Done)),
             Body::RecordMember(member) => record_member(step.overlay, member),
             Body::IntroduceMember(introduction) => introduce_member(&mut step, &introduction),
+            Body::RaiseLevel(level) => {
+                self.applied.level = self.applied.level.max(level);
+                Ok(Ok(Answer::Done))
+            }
         }
     }
 

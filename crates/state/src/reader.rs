@@ -32,6 +32,8 @@ pub struct AppliedState {
     pub log_time_ms: u64,
     /// The running digest there.
     pub running_digest: Digest,
+    /// The cluster's feature level there; see [`crate::LEVEL`].
+    pub level: u8,
 }
 
 /// Why a read has no answer.
@@ -81,6 +83,7 @@ impl<E: Engine> Reader<E> {
             position: applied.position,
             log_time_ms: applied.log_time_ms,
             running_digest: Digest(applied.running_digest),
+            level: applied.level,
         })
     }
 

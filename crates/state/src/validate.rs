@@ -160,7 +160,8 @@ pub(crate) fn check_possible(command: &Command) -> Result<(), InvalidRequest> {
             positive("in_flight_max", u64::from(limits.in_flight_max))?;
             positive("sessions_max", u64::from(limits.sessions_max))
         }
-        Body::Time => Ok(()),
+        // Levels that are none were not decoded.
+        Body::Time | Body::RaiseLevel(_) => Ok(()),
         Body::RecordMember(member) => positive("node_id", member.node_id.0),
         Body::IntroduceMember(introduction) => check_introduction(introduction),
     }

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{DecodeError, Decoder, FLAG_0, FLAG_1, put_bytes, put_list, put_varint};
 use crate::command::{Body, Command, Introduction, Member, SessionLimits, Write};
+use crate::level::LEVEL_FIRST;
 use crate::request::{
     Condition, Delete, Expected, Operation, Put, PutEntry, SessionId, SessionTag, Txn, WriteRequest,
 };
@@ -26,6 +27,7 @@ const OPEN_SESSION: u8 = 4;
 const TIME: u8 = 5;
 const RECORD_MEMBER: u8 = 6;
 const INTRODUCE_MEMBER: u8 = 7;
+const RAISE_LEVEL: u8 = 8;
 
 const EXPECT_EXISTS: u8 = 1;
 const EXPECT_REVISION: u8 = 2;
@@ -86,6 +88,7 @@ impl Command {
                 put_varint(&mut out, introduction.node_id.0);
                 put_introduction(&mut out, introduction);
             }
+            Body::RaiseLevel(level) => out.put_u8(*level),
         }
         out.freeze()
     }
@@ -135,6 +138,18 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The feature level that a server must understand to apply the command with these bytes; see [`crate::LEVEL`]. The highest of
+    /// all for bytes that this program does not know.
+    pub fn level_of(bytes: &[u8]) -> u8 {
+        match *bytes {
+            [VERSION, PUT..=INTRODUCE_MEMBER, ..] => LEVEL_FIRST,
+            [VERSION, RAISE_LEVEL, .., level] => level,
+            _ => u8::MAX,
+        }
+    }
+}
+
 impl Body {
     fn kind(&self) -> u8 {
         match self {
@@ -147,6 +162,7 @@ impl Body {
             Self::Time => TIME,
             Self::RecordMember(_) => RECORD_MEMBER,
             Self::IntroduceMember(_) => INTRODUCE_MEMBER,
+            Self::RaiseLevel(_) => RAISE_LEVEL,
         }
     }
 }
@@ -260,6 +276,7 @@ fn decode_other(decoder: &mut Decoder, kind: u8) -> Result<Body, DecodeError> {
             let node_id = NodeId(decoder.varint("node id")?);
             Ok(Body::IntroduceMember(decode_introduction(decoder, node_id)?))
         }
+        RAISE_LEVEL => Ok(Body::RaiseLevel(decoder.level("raised level")?)),
         value => Err(DecodeError::Unknown { what: "command kind", value }),
     }
 }

@@ -18,6 +18,8 @@ pub(crate) use row::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::level::{LEVEL, LEVEL_FIRST};
+
 /// Bytes that this version cannot understand. Who meets them in the log or in the engine stops; it never guesses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -28,6 +30,17 @@ pub enum DecodeError {
         what: &'static str,
         /// Its version byte.
         version: u8,
+    },
+    /// A feature level above [`LEVEL`].
+    #[error(
+        "{what} of feature level {level}, and this program understands level {LEVEL} at most: it was written by a newer \
+         version of raftmap, start that one"
+    )]
+    TooNew {
+        /// What was read.
+        what: &'static str,
+        /// Its level.
+        level: u8,
     },
     /// A kind, flag or variant that this version does not know.
     #[error("{what} has the unknown value {value}: written by a newer version of raftmap?")]
@@ -112,6 +125,15 @@ impl Decoder {
         match self.u8(what)? {
             version if version == known => Ok(()),
             version => Err(DecodeError::UnknownVersion { what, version }),
+        }
+    }
+
+    /// A feature level, one that this program understands.
+    pub(crate) fn level(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+        match self.u8(what)? {
+            level @ LEVEL_FIRST..=LEVEL => Ok(level),
+            0 => Err(DecodeError::UnknownVersion { what, version: 0 }),
+            level => Err(DecodeError::TooNew { what, level }),
         }
     }
 

@@ -9,9 +9,7 @@ use super::command::{decode_introduction, put_introduction};
 use super::{DecodeError, Decoder};
 use crate::answer::Record;
 use crate::command::{Introduction, Member};
-
-/// The version of all rows together; in [`Applied`], the one row that is always read first.
-const VERSION: u8 = 1;
+use crate::level::LEVEL_FIRST;
 
 /// Keys of rows: one byte for the table, then what orders its rows, numbers big-endian.
 pub(crate) mod table {
@@ -186,6 +184,8 @@ pub(crate) mod table {
 /// How far the state machine is: in the same atomic batch as the rows that it speaks for (scenario 47).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Applied {
+    /// The cluster's feature level: the version of all rows together, in the one row that is always read first.
+    pub(crate) level: u8,
     pub(crate) group: GroupId,
     pub(crate) position: LogPosition,
     pub(crate) log_time_ms: u64,
@@ -198,12 +198,18 @@ impl Applied {
 
     /// Before the first entry.
     pub(crate) fn start(group: GroupId) -> Self {
-        Self { group, position: LogPosition::default(), log_time_ms: 0, running_digest: 0 }
+        Self {
+            level: LEVEL_FIRST,
+            group,
+            position: LogPosition::default(),
+            log_time_ms: 0,
+            running_digest: 0,
+        }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(Self::BYTES);
-        out.put_u8(VERSION);
+        out.put_u8(self.level);
         out.put_u64_le(self.group.0);
         out.put_u64_le(self.position.term.0);
         out.put_u64_le(self.position.index.0);
@@ -215,8 +221,8 @@ impl Applied {
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         const WHAT: &str = "applied row";
         let mut decoder = Decoder::new(bytes);
-        decoder.version("state machine", VERSION)?;
         let applied = Self {
+            level: decoder.level("state machine")?,
             group: GroupId(decoder.u64_le(WHAT)?),
             position: LogPosition {
                 term: Term(decoder.u64_le(WHAT)?),

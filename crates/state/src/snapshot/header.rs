@@ -14,7 +14,7 @@ use crate::reader::AppliedState;
 pub struct SnapshotHeader {
     /// The Raft group.
     pub group: GroupId,
-    /// The last entry that it has, log time there and the running digest.
+    /// The last entry that it has, with log time, running digest and feature level there.
     pub applied: AppliedState,
     /// The members in force there, and the index of the entry that put them in force. `None`: the founding members.
     pub membership: Option<(LogIndex, Membership)>,
@@ -49,15 +49,15 @@ impl SnapshotHeader {
     }
 
     pub(super) fn new(applied: Applied, membership: Option<(LogIndex, Membership)>) -> Self {
-        let Applied { group, position, log_time_ms, running_digest } = applied;
-        let applied = AppliedState { position, log_time_ms, running_digest: Digest(running_digest) };
+        let Applied { level, group, position, log_time_ms, running_digest } = applied;
+        let applied = AppliedState { position, log_time_ms, running_digest: Digest(running_digest), level };
         Self { group, applied, membership }
     }
 
     /// The row that says the same.
     pub(super) fn applied_row(&self) -> Applied {
-        let AppliedState { position, log_time_ms, running_digest } = self.applied;
-        Applied { group: self.group, position, log_time_ms, running_digest: running_digest.0 }
+        let AppliedState { position, log_time_ms, running_digest, level } = self.applied;
+        Applied { level, group: self.group, position, log_time_ms, running_digest: running_digest.0 }
     }
 
     /// Its chunk, and the chain behind it.

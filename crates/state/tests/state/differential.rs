@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use raftmap_raft::{Membership, NodeId, Payload};
 use raftmap_state::{
     Answer, Body, Command, Condition, Damage, Delete, Engine, Expected, FjallEngine, FjallOptions, Get,
-    Member, MemoryEngine, Operation, Put, PutEntry, Refusal, Scan, SessionId, SessionLimits, SessionTag,
-    StateMachine, Txn, Write, WriteRequest,
+    LEVEL, LEVEL_FIRST, Member, MemoryEngine, Operation, Put, PutEntry, Refusal, Scan, SessionId,
+    SessionLimits, SessionTag, StateMachine, Txn, Write, WriteRequest,
 };
 
 use crate::common::{ANSWER_BYTES_MAX, Outcomes, Server, content_digest, open, scan_all};
@@ -37,6 +37,7 @@ pub(crate) enum Step {
         time: Time,
     },
     RecordMember(Member),
+    RaiseLevel(u8),
     Noop,
     /// Of so many voters.
     Membership(u64),
@@ -138,6 +139,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => time().prop_map(|time| Step::TimePasses { time }),
         1 => member.prop_map(Step::RecordMember),
         1 => Just(Step::Noop),
+        1 => (LEVEL_FIRST..=LEVEL).prop_map(Step::RaiseLevel),
         1 => (1u64..6).prop_map(Step::Membership),
     ]
 }
@@ -197,6 +199,7 @@ impl Scribe {
             Step::OpenSession { limits, time } => (*time, Body::OpenSession(*limits)),
             Step::TimePasses { time } => (*time, Body::Time),
             Step::RecordMember(member) => (Time::Unstamped, Body::RecordMember(*member)),
+            Step::RaiseLevel(level) => (Time::Unstamped, Body::RaiseLevel(*level)),
         };
         let command = Command { stamped_time_ms: self.stamp(time), body };
         let result = self.model.apply(&command);
@@ -212,6 +215,7 @@ impl Scribe {
 pub(crate) fn assert_same_state<E: Engine>(machine: &StateMachine<E>, model: &Model) {
     assert_eq!(machine.applied().index.0, model.index);
     assert_eq!(machine.log_time_ms(), model.log_time_ms);
+    assert_eq!(machine.level(), model.level.max(LEVEL_FIRST));
     assert_eq!(scan_all(machine, &Scan::default()), model.records());
     let mut reversed = model.records();
     reversed.reverse();

@@ -10,6 +10,7 @@ mod digests;
 mod elsewhere;
 mod engines;
 mod expiry;
+mod levels;
 mod map;
 mod members;
 mod model;

@@ -17,6 +17,8 @@ use raftmap_state::{
 pub(crate) struct Model {
     pub(crate) index: u64,
     pub(crate) log_time_ms: u64,
+    /// 0: it was never raised.
+    pub(crate) level: u8,
     map: BTreeMap<Bytes, Record>,
     sessions: BTreeMap<SessionId, Session>,
     pub(crate) members: BTreeMap<NodeId, Member>,
@@ -65,6 +67,10 @@ impl Model {
             Body::Write(write) => self.write(write),
             Body::OpenSession(limits) => Ok(self.open_session(*limits)),
             Body::Time | Body::IntroduceMember(_) => Ok(Answer::Done),
+            Body::RaiseLevel(level) => {
+                self.level = self.level.max(*level);
+                Ok(Answer::Done)
+            }
             Body::RecordMember(member) => self.record_member(*member),
         }
     }

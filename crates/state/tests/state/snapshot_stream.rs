@@ -7,8 +7,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use raftmap_raft::{GroupId, LogIndex};
 use raftmap_state::{
-    CHUNK_BYTES_MAX, EngineError, Ingest, MemoryEngine, MemoryIngest, SnapshotError, SnapshotHeader,
-    SnapshotInstall, StateMachine,
+    CHUNK_BYTES_MAX, DecodeError, EngineError, Ingest, LEVEL, MemoryEngine, MemoryIngest, SnapshotError,
+    SnapshotHeader, SnapshotInstall, StateMachine,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -314,8 +314,10 @@ fn what_is_not_known_or_contradicts_itself_is_refused() {
     let row = applied_row(1, 9);
     assert!(matches!(refused(&header(2, 1, 0, &row), &[]), SnapshotError::Format(_)), "a newer version");
     let mut newer_rows = row.clone();
-    newer_rows[0] = 2;
-    assert!(matches!(refused(&header(1, 1, 0, &newer_rows), &[]), SnapshotError::Format(_)));
+    newer_rows[0] = LEVEL + 1;
+    let error = refused(&header(1, 1, 0, &newer_rows), &[]);
+    let too_new = DecodeError::TooNew { what: "state machine", level: LEVEL + 1 };
+    assert!(matches!(&error, SnapshotError::Format(found) if *found == too_new), "{error}");
     assert!(matches!(refused(&header(1, 4, 0, &row), &[]), SnapshotError::UnknownKind { value: 4 }));
     assert!(matches!(refused(&header(1, 2, 0, &row), &[]), SnapshotError::Malformed(_)), "no header");
     assert!(matches!(refused(&header(1, 1, 1, &row), &[]), SnapshotError::Malformed(_)), "rows in it");
