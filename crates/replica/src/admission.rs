@@ -84,8 +84,10 @@ impl Replica {
             return;
         }
         *seen = sequence;
+        let level = Command::level_of(&command);
         let refused = match Command::decode(command) {
             _ if !self.raft.is_leader() || !self.raft.membership().all().contains(&from) => self.no_leader(),
+            _ if level > self.view.level => Reason::Unsupported,
             Err(_) => Reason::Unsupported,
             Ok(_) if self.repair.is_split() => Reason::StatesDiffer,
             Ok(decoded) => match self.check_room() {

@@ -1,6 +1,6 @@
 //! How a replica is set up.
 
-use raftmap_state::{Member, SessionLimits};
+use raftmap_state::{LEVEL, Member, SessionLimits};
 
 use crate::compaction::CompactionConfig;
 
@@ -11,6 +11,8 @@ pub struct ReplicaConfig {
     pub raft: raftmap_raft::Config,
     /// Who this server is, by its data directory.
     pub member: Member,
+    /// The highest feature level that this program understands; see [`raftmap_state::LEVEL`].
+    pub level: u8,
     /// What sessions may hold that are opened here.
     pub session_limits: SessionLimits,
     /// The largest answer to a write, in bytes.
@@ -39,6 +41,7 @@ impl ReplicaConfig {
         Self {
             raft,
             member,
+            level: LEVEL,
             session_limits: SessionLimits::default(),
             answer_bytes_max: 4 << 20,
             requests_max: 65_536,

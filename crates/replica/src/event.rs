@@ -33,7 +33,12 @@ pub enum Event {
         batch: PeerBatch,
     },
     /// A connection to another server stands, and it said who it is.
-    PeerConnected(Member),
+    PeerConnected {
+        /// Who, by its data directory.
+        member: Member,
+        /// The highest feature level that its program understands.
+        level: u8,
+    },
     /// Another server refuses this one, and says that it was removed from the cluster. That is for ever: whoever says it has
     /// applied it.
     Removed {
@@ -91,6 +96,8 @@ pub struct StateView {
     pub log_time_ms: u64,
     /// The log time at which something expires next.
     pub next_deadline_ms: Option<u64>,
+    /// The cluster's feature level; see [`raftmap_state::LEVEL`].
+    pub level: u8,
     /// The running digest at `applied`.
     pub digest: u128,
     /// The running digest at the last milestone; see [`raftmap_state::StateMachine::milestone`].
@@ -262,6 +269,11 @@ pub enum Notice {
     },
     /// The clock agrees with the others' again.
     ClockTrusted,
+    /// The cluster's feature level rose: no older program takes part any more.
+    LevelRaised {
+        /// The level from now on.
+        level: u8,
+    },
     /// Another server applied the same entries to another effect: one of the two is wrong.
     Diverged {
         /// The other server.

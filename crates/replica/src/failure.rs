@@ -98,8 +98,8 @@ pub enum Reason {
     /// The server is about to stop.
     #[error("this server is shutting down")]
     ShuttingDown,
-    /// The leader does not understand the command: the servers' versions do not go together.
-    #[error("the leader does not understand the command: it is of another version")]
+    /// The leader does not understand the command, or the cluster may not use it yet.
+    #[error("not all servers understand the command: they are of different versions")]
     Unsupported,
     /// The state machine refused it.
     #[error(transparent)]

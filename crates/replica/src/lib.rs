@@ -21,6 +21,7 @@ mod config;
 mod digests;
 mod event;
 mod failure;
+mod levels;
 mod members;
 mod peer;
 mod queue;

@@ -8,29 +8,31 @@ use raftmap_state::{Answer, Body, Introduction, Member};
 
 use crate::event::{Effect, Now};
 use crate::failure::{Failure, Reason};
+use crate::levels::Connected;
 use crate::replica::Replica;
 use crate::requests::Stage;
 
 /// Why a server must not take part.
-struct Objection {
+pub(crate) struct Objection {
     /// For the operators of both sides.
-    reason: String,
+    pub(crate) reason: String,
     /// It was removed: that is for ever.
-    removed: bool,
+    pub(crate) removed: bool,
 }
 
 impl Replica {
     /// A server is connected. If the cluster knows another one under that id, it is refused: its disk was wiped, or it
-    /// is of another cluster, and what it once acknowledged is gone (STORAGE: Identity).
-    pub(crate) fn peer_connected(&mut self, member: Member) {
+    /// is of another cluster, and what it once acknowledged is gone (STORAGE: Identity). So is one whose program is too old.
+    pub(crate) fn peer_connected(&mut self, peer: Connected) {
+        let id = peer.member.node_id;
         // A new connection may be of another life, which counts its forwarded commands from another number.
-        self.forward_seen.remove(&member.node_id);
-        self.forget_digests_of(member.node_id);
-        match self.objection_to(&member) {
+        self.forward_seen.remove(&id);
+        self.forget_digests_of(id);
+        match self.objection_to(&peer) {
             None => {
-                self.connected.insert(member.node_id, member);
+                self.connected.insert(id, peer);
             }
-            Some(objection) => self.refuse_peer(member.node_id, objection),
+            Some(objection) => self.refuse_peer(id, objection),
         }
     }
 
@@ -63,13 +65,13 @@ impl Replica {
     /// takes part until another one leads: it is to tell the others, and to hand over (dissertation, 4.2.2).
     pub(crate) fn check_members(&mut self) {
         let leads = |id| self.raft.leader() == Some(id);
-        let own = self.config.member;
+        let own = Connected { member: self.config.member, level: self.config.level };
         let own_objection =
-            self.objection_to(&own).filter(|objection| !(objection.removed && leads(own.node_id)));
+            self.objection_to(&own).filter(|objection| !(objection.removed && leads(self.raft.id())));
         let refused: Vec<(NodeId, Objection)> = self
             .connected
             .values()
-            .filter_map(|member| Some((member.node_id, self.objection_to(member)?)))
+            .filter_map(|peer| Some((peer.member.node_id, self.objection_to(peer)?)))
             .filter(|(peer, objection)| !(objection.removed && leads(*peer)))
             .collect();
         if let Some(Objection { reason, .. }) = own_objection {
@@ -88,7 +90,7 @@ impl Replica {
         }
     }
 
-    fn refuse_peer(&mut self, peer: NodeId, Objection { reason, removed }: Objection) {
+    pub(crate) fn refuse_peer(&mut self, peer: NodeId, Objection { reason, removed }: Objection) {
         self.connected.remove(&peer);
         self.effect(Effect::RefusePeer { peer, reason, removed });
     }
@@ -204,9 +206,9 @@ impl Replica {
         (learners.len() < before).then_some((voters, learners))
     }
 
-    fn objection_to(&self, member: &Member) -> Option<Objection> {
+    fn objection_to(&self, peer: &Connected) -> Option<Objection> {
         let own = &self.config.member;
-        let Member { node_id, incarnation, founding_hash } = *member;
+        let Member { node_id, incarnation, founding_hash } = peer.member;
         let objection = |reason| Some(Objection { reason, removed: false });
         // First: the ids of another founding are other servers.
         if founding_hash != own.founding_hash {
@@ -222,10 +224,10 @@ impl Replica {
             );
             return Some(Objection { reason, removed: true });
         }
-        let recorded = self.view.members.iter().find(|recorded| recorded.node_id == node_id)?;
-        if recorded.incarnation == incarnation {
-            return None;
-        }
+        let recorded = self.view.members.iter().find(|recorded| recorded.node_id == node_id);
+        let Some(recorded) = recorded.filter(|recorded| recorded.incarnation != incarnation) else {
+            return self.objection_to_level(node_id, peer.level, self.view.level);
+        };
         objection(format!(
             "server {node_id} is known to the cluster with another data directory (incarnation {:032x}, now {incarnation:032x}): \
              its disk was wiped or replaced, and what it had acknowledged is gone; give it a new id",
@@ -234,7 +236,7 @@ impl Replica {
     }
 
     /// What a leader does when nobody asks it to: it records members at first contact, makes learners that have caught up
-    /// voters, and lets log time pass when something expires and no other entry carries the time. One thing at a time.
+    /// voters, raises the feature level when all members understand a higher one, and lets log time pass when something expires and no other entry carries the time. One thing at a time.
     pub(crate) fn housekeep(&mut self, now: Now) {
         let handing_over = self.raft.handing_over_to().is_some();
         if self.own_command.is_some() || self.shutting_down || handing_over || self.check_state().is_err() {
@@ -243,7 +245,8 @@ impl Replica {
         let recorded =
             |member: &&Member| !self.view.members.iter().any(|known| known.node_id == member.node_id);
         let members = self.raft.membership().all();
-        let connected = self.connected.values().filter(|member| members.contains(&member.node_id));
+        let connected = self.connected.values().map(|peer| &peer.member);
+        let connected = connected.filter(|member| members.contains(&member.node_id));
         let unrecorded = std::iter::once(&self.config.member).chain(connected).find(recorded);
         if let Some(member) = unrecorded.copied() {
             self.own_command = Some(self.propose_own(now, Body::RecordMember(member)));
@@ -253,6 +256,10 @@ impl Replica {
             let ctx = self.own_request(now);
             self.own_command = Some(ctx);
             return self.change_members(ctx, voters, learners);
+        }
+        if let Some(level) = self.level_to_raise() {
+            self.own_command = Some(self.propose_own(now, Body::RaiseLevel(level)));
+            return;
         }
         if let Some(deadline_ms) = self.view.next_deadline_ms
             && self.is_idle()

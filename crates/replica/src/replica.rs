@@ -6,13 +6,14 @@ use raftmap_raft::{
     Action, Ctx, Event as RaftEvent, FailReason, Input, LogIndex, LogPosition, NodeId, Outcome as Certainty,
     Raft, Restored,
 };
-use raftmap_state::{Answer, Member, Outcome};
+use raftmap_state::{Answer, Outcome};
 
 use crate::clock::Clock;
 use crate::compaction::{Compaction, LogSize};
 use crate::config::ReplicaConfig;
 use crate::event::{Effect, Event, Notice, Now, StateView};
 use crate::failure::{Failure, Reason};
+use crate::levels::Connected;
 use crate::peer::{ForwardReply, PeerBatch, PeerMessage};
 use crate::queue::Queue;
 use crate::repair::Repair;
@@ -42,7 +43,7 @@ pub struct Replica {
     began_at: LogPosition,
     pub(crate) repair: Repair,
     /// The servers that are connected, as they introduced themselves.
-    pub(crate) connected: BTreeMap<NodeId, Member>,
+    pub(crate) connected: BTreeMap<NodeId, Connected>,
     /// The latest sequence of a forwarded command from each server: none is taken twice.
     pub(crate) forward_seen: BTreeMap<NodeId, u64>,
     pub(crate) next_forward: u64,
@@ -103,7 +104,7 @@ impl Replica {
             Event::Tick => self.tick(now),
             Event::Request(request) => self.admit(now, request),
             Event::Peer { from, batch } => self.receive(now, from, batch),
-            Event::PeerConnected(member) => self.peer_connected(member),
+            Event::PeerConnected { member, level } => self.peer_connected(Connected { member, level }),
             Event::Removed { reason } => self.effect(Effect::Stop { reason }),
             Event::PeerLost(peer) => self.peer_lost(peer),
             Event::Persisted(write) => self.raft.step(Input::Persisted(write)),
@@ -209,8 +210,12 @@ impl Replica {
         let before = std::mem::replace(&mut self.view, view);
         self.note_replaced();
         self.note_own_digests();
-        if before.says_of_members() != self.view.says_of_members() {
+        self.note_level(before.level);
+        let members_changed = before.says_of_members() != self.view.says_of_members();
+        if members_changed {
             self.locate();
+        }
+        if members_changed || before.level < self.view.level {
             self.check_members();
         }
     }
@@ -248,7 +253,7 @@ impl Replica {
                 self.compaction.wrote(&write);
                 self.effects.push(Effect::Write(write));
             }
-            Action::Send { to, message } => self.send(to, PeerMessage::Raft(message)),
+            Action::Send { to, message } => self.send_understood(to, message),
             Action::Apply { entries, proposals } => {
                 self.applying = proposals;
                 self.effects.push(Effect::Apply(entries));
@@ -447,6 +452,7 @@ impl Replica {
             requests: self.requests.len(),
             log_time_ms: self.view.log_time_ms,
             digest: self.view.digest,
+            level: self.view.level,
             connected: self.connected.keys().copied().collect(),
             free_bytes: self.free_bytes,
             membership: self.raft.membership().clone(),

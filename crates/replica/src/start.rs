@@ -189,6 +189,7 @@ impl<E: Engine> StateWorker<E> {
             applied_term: self.machine.applied().term,
             log_time_ms: self.machine.log_time_ms(),
             next_deadline_ms: self.machine.next_deadline_ms(),
+            level: self.machine.level(),
             digest: self.machine.running_digest().0,
             milestone: self
                 .machine

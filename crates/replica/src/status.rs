@@ -18,6 +18,8 @@ pub struct ReplicaStatus {
     pub log_time_ms: u64,
     /// The running digest at the applied index.
     pub digest: u128,
+    /// The cluster's feature level, as far as it is applied here.
+    pub level: u8,
     /// The other servers that are connected.
     pub connected: Vec<NodeId>,
     /// Room left on the disk in bytes, if it was measured.

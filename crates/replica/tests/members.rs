@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, ELECTION_TICKS, End, TICK_MS, member};
+use common::{Cluster, ELECTION_TICKS, End, TICK_MS, connected, member};
 use raftmap_raft::{ChangeRefusal, Ctx, Membership, NodeId};
 use raftmap_replica::{Event, Reason, RequestKind};
 use raftmap_state::{Answer, Introduction, Member};
@@ -34,14 +34,14 @@ fn members_are_recorded_and_a_wiped_one_is_refused() {
     });
     let wiped = others(&cluster, leader)[0];
     for id in others(&cluster, wiped) {
-        cluster.event(id, Event::PeerConnected(Member { incarnation: 1, ..member(wiped) }));
+        cluster.event(id, connected(Member { incarnation: 1, ..member(wiped) }));
         cluster.settle();
         let refused = &cluster.nodes[&id].refused;
         assert_eq!(refused.len(), 1);
         assert!(refused[0].0 == NodeId(wiped) && refused[0].1.contains("wiped"), "{refused:?}");
     }
     let stranger = Member { founding_hash: 8, ..member(wiped) };
-    cluster.event(leader, Event::PeerConnected(stranger));
+    cluster.event(leader, connected(stranger));
     cluster.settle();
     assert!(cluster.nodes[&leader].refused[1].1.contains("founded"), "{:?}", cluster.nodes[&leader].refused);
 }
@@ -118,11 +118,11 @@ fn what_a_refused_server_had_sent_is_not_taken_in() {
         cluster.nodes.values().all(|server| server.worker.view().members.len() == 3)
     });
     cluster.isolate(away);
-    cluster.event(leader, Event::PeerConnected(Member { incarnation: 1, ..member(wiped) }));
+    cluster.event(leader, connected(Member { incarnation: 1, ..member(wiped) }));
     let put = cluster.put(leader, "a", "1");
     cluster.settle();
     assert!(!cluster.ended.contains_key(&put), "a server that is refused makes no quorum");
-    cluster.event(leader, Event::PeerConnected(member(wiped)));
+    cluster.connect(leader, wiped);
     cluster.until("the write is answered", |cluster| cluster.ended.contains_key(&put));
     assert!(matches!(cluster.end_of(put), End::Answered(_)));
 }
@@ -135,7 +135,7 @@ fn a_server_of_another_founding_is_told_so_even_if_its_id_was_removed() {
     let out = others(&cluster, leader)[0];
     remove(&mut cluster, leader, out);
     cluster.settle();
-    cluster.event(leader, Event::PeerConnected(Member { founding_hash: 8, ..member(out) }));
+    cluster.event(leader, connected(Member { founding_hash: 8, ..member(out) }));
     cluster.settle();
     let refused = cluster.nodes[&leader].refused.last().unwrap();
     assert!(refused.1.contains("founded with other members"), "{refused:?}");

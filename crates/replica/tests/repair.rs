@@ -4,7 +4,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Cluster, End, member};
+use common::{Cluster, End};
 use raftmap_raft::{Base, LogIndex, NodeId, Outcome};
 use raftmap_replica::{DigestKind, Event, Notice, PeerBatch, Reason, RequestKind, StateDigest};
 use raftmap_state::Answer;
@@ -190,8 +190,8 @@ fn who_was_away_decides() {
     });
     cluster.cut.clear();
     for id in [leader, wrong] {
-        cluster.event(id, Event::PeerConnected(member(away)));
-        cluster.event(away, Event::PeerConnected(member(id)));
+        cluster.connect(id, away);
+        cluster.connect(away, id);
     }
     cluster.until("the wrong one is replaced", |cluster| is_replaced(cluster, wrong));
     assert!(cluster.nodes.values().all(|server| !server.replica.status().states_differ));
@@ -240,7 +240,7 @@ fn who_is_contradicted_says_so_and_gives_no_snapshot_until_that_is_settled() {
         Event::Peer { from: NodeId(id), batch }
     };
     // The second follower said nothing of this index on its new connection.
-    cluster.event(leader, Event::PeerConnected(member(followers[1])));
+    cluster.connect(leader, followers[1]);
     cluster.isolate(leader);
     cluster.event(leader, says(followers[0], 1));
     cluster.settle();

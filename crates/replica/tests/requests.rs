@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, member, put, put_for};
+use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, put, put_for};
 use raftmap_raft::{LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     CompactionConfig, Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason,
@@ -449,7 +449,7 @@ fn a_state_machine_of_another_history_ends_the_server_once_its_log_is_whole_agai
         let mut cluster = Cluster::new(3);
         cluster.replace_by_damaged(3, applied_term);
         for other in [1, 2] {
-            cluster.event(3, Event::PeerConnected(member(other)));
+            cluster.connect(3, other);
         }
         cluster.elect();
         cluster.until("server 3 is whole", |cluster| !cluster.nodes[&3].replica.status().raft.damaged);

@@ -105,6 +105,7 @@ impl World {
                 self.server(id).misapplies = true;
             }
             Fault::Members(change) => self.change_members(change),
+            Fault::Upgrade { server } => return self.upgrade(server),
             Fault::ClientsCut { target, lasts } => {
                 let id = self.whom(target);
                 self.count("servers without clients");
@@ -307,6 +308,9 @@ impl World {
             let id = server.id;
             let Some(running) = &server.running else { return Some(format!("server {id} is down")) };
             let raft = running.replica.status().raft;
+            if !self.has_highest_level(id) {
+                return Some(format!("server {id}: the feature level has not risen"));
+            }
             if raft.damaged || raft.leader.is_none() {
                 return Some(format!("server {id}: {raft:?}"));
             }

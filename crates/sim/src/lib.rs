@@ -15,6 +15,7 @@
 mod budget;
 mod clients;
 mod faults;
+mod levels;
 mod members;
 mod network;
 mod oracle;

@@ -69,8 +69,13 @@ impl World {
         (!membership.is_joint()).then_some(membership)
     }
 
-    /// A server refuses another one: rightly, if that was removed.
+    /// A server refuses another one: rightly, if that was removed, or if its program is too old.
     pub(crate) fn refused(&mut self, id: NodeId, peer: NodeId, reason: &str, removed: bool) -> Checked {
+        if !removed && self.is_too_old(peer) {
+            self.count("servers refused as too old");
+            self.disconnect(id, peer);
+            return Ok(());
+        }
         if !removed || !self.knows_removed(id, peer) {
             return broken!("server {id} refuses server {peer}, and both are who they were: {reason}");
         }

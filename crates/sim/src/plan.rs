@@ -48,10 +48,12 @@ pub enum Class {
     Members,
     /// State machines apply an entry to another effect than others do.
     Divergence,
+    /// Servers begin with an older program, and change it for the newer one.
+    Upgrades,
 }
 
 /// All kinds of fault.
-pub const CLASSES: [Class; 17] = [
+pub const CLASSES: [Class; 18] = [
     Class::Kill,
     Class::Power,
     Class::Rot,
@@ -69,6 +71,7 @@ pub const CLASSES: [Class; 17] = [
     Class::Handovers,
     Class::Members,
     Class::Divergence,
+    Class::Upgrades,
 ];
 
 /// Whom a fault strikes.
@@ -198,6 +201,11 @@ pub enum Fault {
     },
     /// The leader is told to change the members.
     Members(MembersChange),
+    /// A server that began with an older program changes it for the newer one.
+    Upgrade {
+        /// Which.
+        server: NodeId,
+    },
     /// What clients and a server say to each other is lost.
     ClientsCut {
         /// Which server.
@@ -318,7 +326,8 @@ impl Plan {
             .filter(|class| choice.classes.is_empty() || choice.classes.contains(class))
             .collect();
         let usual = rng.u32(1..=8);
-        let classes: BTreeSet<Class> = chosen.into_iter().filter(|_| rng.u32(..8) < usual).collect();
+        let chosen = chosen.into_iter().filter(|class| *class != Class::Upgrades);
+        let classes: BTreeSet<Class> = chosen.filter(|_| rng.u32(..8) < usual).collect();
         let mut climate = climate(&mut rng);
         if !classes.contains(&Class::Chaos) {
             climate.chaos = 0;
@@ -341,6 +350,11 @@ impl Plan {
                 at += drawing.spread(Time::ms(1), Time(2 * every.0));
             }
         }
+        // From a stream of their own, and in half of the runs: what else goes wrong does not depend on it.
+        if choice.classes.is_empty() || choice.classes.contains(&Class::Upgrades) {
+            let mut rng = Rng::with_seed(seed ^ 0x1E_7E15);
+            faults.extend(upgrades(&mut rng, nodes, faults_end));
+        }
         faults.retain(|planned| planned.at < faults_end);
         faults.sort_by_key(|planned| planned.at);
         Self { seed, nodes, voters, faults_end, climate, faults }
@@ -354,6 +368,14 @@ impl Plan {
             planned.left_out |= !only.contains(&place);
         }
     }
+}
+
+fn upgrades(rng: &mut Rng, nodes: u64, until: Time) -> Vec<Planned> {
+    let mixed = rng.bool();
+    let old = (1..=nodes).map(NodeId).filter(|_| mixed && rng.u32(..3) > 0).collect::<Vec<_>>();
+    let planned =
+        |server| Planned { at: Time(rng.u64(..until.0)), fault: Fault::Upgrade { server }, left_out: false };
+    old.into_iter().map(planned).collect()
 }
 
 fn climate(rng: &mut Rng) -> Climate {
@@ -446,8 +468,8 @@ impl Drawing<'_> {
                 let (a, b) = (self.server(), self.server());
                 Fault::Disconnect { a, b }
             }
-            // A climate, not an event.
-            Class::Chaos => return,
+            // A climate, not an event; and drawn elsewhere.
+            Class::Chaos | Class::Upgrades => return,
             Class::Pauses => Fault::Pause { target: self.target(), lasts: self.lasts() },
             Class::Clocks => {
                 let far = [100, 5_000, 3_600_000][self.rng.usize(..3)];
@@ -570,6 +592,9 @@ impl fmt::Display for Fault {
             Self::HandOver { target, to: Some(to) } => write!(f, "{target} is to hand over to server {to}"),
             Self::HandOver { target, to: None } => write!(f, "{target} is to hand over"),
             Self::Misapply { target } => write!(f, "{target} is to apply a put to another effect"),
+            Self::Upgrade { server } => {
+                write!(f, "the older program of server {server} makes way for the newer")
+            }
             Self::Members(MembersChange::Add { replaces: None }) => {
                 f.write_str("a server is to become a member")
             }

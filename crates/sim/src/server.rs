@@ -15,7 +15,7 @@ use raftmap_replica::{
 };
 use raftmap_state::{Damage, Member, MemoryEngine, Reader, SessionLimits, StateMachine};
 
-use crate::plan::Climate;
+use crate::plan::{Climate, Plan};
 use crate::snapshots::Transfer;
 use crate::time::Time;
 
@@ -38,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) life: u64,
     pub(crate) running: Option<Box<Running>>,
     pub(crate) clock: Clock,
+    /// The feature level that its program understands.
+    pub(crate) level: u8,
     /// Its process is stopped.
     pub(crate) paused: bool,
     /// Everything that its disk does takes that much longer.
@@ -132,9 +134,10 @@ pub(crate) enum Refused {
 }
 
 impl Server {
-    pub(crate) fn new(id: NodeId, voters: u64, climate: &Climate, rng: &mut Rng) -> Self {
+    pub(crate) fn new(id: NodeId, plan: &Plan, rng: &mut Rng) -> Self {
+        let climate = &plan.climate;
         let disk = MemDisk::new(MemDiskOptions { seed: rng.u64(..), ..MemDiskOptions::default() });
-        let members = (1..=voters).map(|id| FoundingMember {
+        let members = (1..=plan.voters).map(|id| FoundingMember {
             node: NodeId(id),
             peer_address: format!("server-{id}:7001"),
             client_address: format!("server-{id}:7000"),
@@ -154,6 +157,7 @@ impl Server {
             life: 0,
             running: None,
             clock,
+            level: plan.first_level(id),
             paused: false,
             disk_delay: Time(0),
             clients_cut: 0,
@@ -188,7 +192,7 @@ impl Server {
         let worker = StateWorker::new(machine).map_err(Refused::data)?;
         let restored = restore(&mut log, &recovered, found).map_err(Refused::of_start)?;
         let (base, last) = (restored.base, restored.last);
-        let config = replica_config(climate, &recovered.identity, self.replicas.u64(..));
+        let config = replica_config(climate, &recovered.identity, self.level, self.replicas.u64(..));
         let mut reader = log.reader();
         let entries = read_all(&mut reader, base.index, last).map_err(Refused::disk)?;
         let running = Running {
@@ -270,7 +274,7 @@ fn log_options(climate: &Climate) -> LogOptions {
     }
 }
 
-fn replica_config(climate: &Climate, identity: &Identity, seed: u64) -> ReplicaConfig {
+fn replica_config(climate: &Climate, identity: &Identity, level: u8, seed: u64) -> ReplicaConfig {
     let raft = Config {
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
@@ -288,6 +292,7 @@ fn replica_config(climate: &Climate, identity: &Identity, seed: u64) -> ReplicaC
         ..SessionLimits::default()
     };
     ReplicaConfig {
+        level,
         session_limits,
         batches_max: climate.batches,
         space_reserve_bytes: 1 << 20,

@@ -62,7 +62,7 @@ impl World {
         transfer.failures = 0;
         let delay = self.plan.climate.network.draw(&mut self.rng);
         match &mut transfer.stream {
-            None => match self.begin_stream(&transfer)? {
+            None => match self.begin_stream(id, &transfer)? {
                 Some(stream) => {
                     transfer.stream = Some(stream);
                     self.go_on_with(id, transfer, delay)
@@ -105,13 +105,17 @@ impl World {
     }
 
     /// The sender takes a snapshot of its state machine, if that will do.
-    fn begin_stream(&self, transfer: &Transfer) -> Result<Option<Stream>, Violation> {
+    fn begin_stream(&self, id: NodeId, transfer: &Transfer) -> Result<Option<Stream>, Violation> {
         let sender = &self.servers[&transfer.from];
         let Some(running) = &sender.running else { return Ok(None) };
         let Ok(reader) = running.state.snapshot() else {
             return broken!("server {} cannot read its state", transfer.from);
         };
         if !running.serves.snapshots || self.budget.is_state_wrong(transfer.from) {
+            return Ok(None);
+        }
+        // An older program refuses the header.
+        if reader.header().applied.level > self.servers[&id].level {
             return Ok(None);
         }
         let whole = reader.header().applied.position.index >= running.log.base().index;

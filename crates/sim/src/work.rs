@@ -237,6 +237,7 @@ impl World {
 
     fn wants_written(&mut self, id: NodeId, write: Write) -> Checked {
         self.trace.say(self.now, || format!("server {id} writes {}", summary(&write)));
+        self.check_level(id, &write)?;
         self.oracle.appends(id, &write)?;
         if let Some(running) = &mut self.server(id).running {
             running.waiting.push_back(write);

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fastrand::Rng;
 use raftmap_lincheck::Response;
 use raftmap_raft::{Ctx, NodeId, StateId};
+use raftmap_state::LEVEL_FIRST;
 
 use crate::budget::Budget;
 use crate::clients::{Attempt, Clients, Next, Reply};
@@ -62,6 +63,8 @@ pub(crate) enum What {
     /// A server's state is read for a request.
     Read(NodeId, Attempt),
     Start(NodeId),
+    /// A server's program is replaced by the newer one.
+    Upgrade(NodeId),
     Resume(NodeId, u64),
     /// A fault of the plan strikes.
     Fault(usize),
@@ -186,6 +189,8 @@ pub(crate) struct World {
     pub(crate) changes: u64,
     /// Servers that were told by another one that they were removed, rightly.
     pub(crate) told_removed: BTreeSet<NodeId>,
+    /// The highest feature level that stands in any log.
+    pub(crate) level_proposed: u8,
 }
 
 impl World {
@@ -195,7 +200,7 @@ impl World {
         let mut rng = seeds.fork();
         let clients = Clients::new(&plan.climate, plan.nodes, seeds.fork());
         let ids = || (1..=plan.nodes).map(NodeId);
-        let servers = ids().map(|id| (id, Server::new(id, plan.voters, &plan.climate, &mut rng))).collect();
+        let servers = ids().map(|id| (id, Server::new(id, &plan, &mut rng))).collect();
         Self {
             network: Network::new(plan.nodes, plan.climate.network, plan.climate.chaos),
             oracle: Oracle::new(plan.nodes, plan.voters),
@@ -217,6 +222,7 @@ impl World {
             searched: false,
             changes: 0,
             told_removed: BTreeSet::new(),
+            level_proposed: LEVEL_FIRST,
         }
     }
 
@@ -326,6 +332,7 @@ impl World {
             What::Space(id) => self.space(id),
             What::Read(id, attempt) => self.read(id, attempt),
             What::Start(id) => self.start(id),
+            What::Upgrade(id) => self.upgrade(id),
             What::Resume(id, life) => self.resume(id, life),
             What::Fault(place) => self.strike(place),
             What::Undo(undo) => self.undo(undo),
@@ -368,8 +375,9 @@ impl World {
         self.trace.note(self.now, "connect", &[a.0, b.0], || format!("{a} and {b} are connected"));
         self.network.connect(ends);
         for (here, there) in [(a, b), (b, a)] {
+            let level = self.servers[&there].level;
             if let Some(member) = self.servers[&there].member() {
-                self.tell(here, raftmap_replica::Event::PeerConnected(member));
+                self.tell(here, raftmap_replica::Event::PeerConnected { member, level });
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use raftmap::survey::{self, ClusterView, MemberView};
 use raftmap_client::MemberStatus;
 use raftmap_proto::v1::member::Role;
 use raftmap_proto::v1::member_status::State;
+use raftmap_state::LEVEL_FIRST;
 use serde::Serialize;
 
 use super::connect::{ConnectArgs, block_on};
@@ -66,6 +67,8 @@ impl Status {
 struct Report {
     leader: Option<u64>,
     term: u64,
+    /// What the servers may use; `null`: no server that answered knows of levels.
+    feature_level: Option<u32>,
     members: Vec<Row>,
     /// Endpoints that did not answer and are no known member's.
     silent: Vec<Silent>,
@@ -96,6 +99,8 @@ struct Row {
     reached_by_leader: Option<bool>,
     damaged: bool,
     version: Option<String>,
+    /// The highest feature level that its program understands.
+    feature_level_understood: Option<u32>,
     uptime_ms: Option<u64>,
     /// What is remarkable about it, in words.
     notes: Vec<String>,
@@ -107,6 +112,10 @@ impl Report {
         Self {
             leader: view.leader.map(|leader| leader.0),
             term: view.term,
+            feature_level: own_statuses(view)
+                .map(|status| status.feature_level)
+                .max()
+                .filter(|level| *level > 0),
             members: view.members.iter().map(|member| Row::new(member, view)).collect(),
             silent: silent.collect(),
         }
@@ -114,9 +123,13 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = match self.leader {
-            Some(leader) => format!("server {leader} leads in term {}\n", self.term),
-            None => "no server leads\n".to_owned(),
+            Some(leader) => format!("server {leader} leads in term {}", self.term),
+            None => "no server leads".to_owned(),
         };
+        if let Some(level) = self.feature_level {
+            text.push_str(&format!(", feature level {level}"));
+        }
+        text.push('\n');
         let head = ["ID", "ADDRESS", "ROLE", "TERM", "LOG", "COMMIT", "APPLIED", "LAG", "UPTIME", "NOTES"];
         let mut table = vec![head.map(str::to_owned)];
         table.extend(self.members.iter().map(Row::cells));
@@ -147,6 +160,7 @@ impl Row {
             reached_by_leader: member.by_leader.as_ref().map(|status| status.reachable),
             damaged: member.damaged(),
             version: own.map(|status| status.version.clone()),
+            feature_level_understood: own.map(understood),
             uptime_ms: own.map(|status| status.uptime_ms),
             notes: notes(member, view),
         }
@@ -179,6 +193,15 @@ fn role(status: &MemberStatus) -> &'static str {
     }
 }
 
+fn own_statuses(view: &ClusterView) -> impl Iterator<Item = &MemberStatus> {
+    view.members.iter().filter_map(|member| member.own.as_ref())
+}
+
+/// The feature level that a server's program understands; one that says none understands the first.
+fn understood(status: &MemberStatus) -> u32 {
+    status.feature_level_understood.max(u32::from(LEVEL_FIRST))
+}
+
 fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
     let mut notes = Vec::new();
     if member.damaged() {
@@ -200,6 +223,10 @@ fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
         notes.push("lost its state: it serves nothing until it has a snapshot of another server".to_owned());
     } else if member.by_leader.as_ref().is_some_and(|status| status.needs_snapshot) {
         notes.push("so far behind that it takes a snapshot".to_owned());
+    }
+    let newest = own_statuses(view).map(understood).max();
+    if member.own.as_ref().map(understood) < newest && member.own.is_some() {
+        notes.push("runs an older version: the feature level rises once all run the newer one".to_owned());
     }
     if member.says_leader() && view.leader != Some(member.id) {
         notes.push("takes itself for the leader, of an earlier term".to_owned());
@@ -274,6 +301,27 @@ mod tests {
             assert!(lines[line].ends_with(ending), "{text}");
         }
         assert!(lines[6].contains("no answer"), "{text}");
+    }
+
+    #[test]
+    fn an_upgrade_on_its_way_shows_the_level_and_who_keeps_it_there() {
+        let new = |id, state, feature_level| {
+            let status = MemberStatus { feature_level, feature_level_understood: 2, ..status(id, state, 7) };
+            member(id, Some(status), None)
+        };
+        let old = member(3, Some(status(3, State::FOLLOWER, 7)), None);
+        let view =
+            |members| ClusterView { leader: Some(NodeId(1)), term: 7, members, ..ClusterView::default() };
+        let mixed = view(vec![new(1, State::LEADER, 1), new(2, State::FOLLOWER, 1), old]);
+        let text = Report::new(&mixed).text();
+        assert!(text.starts_with("server 1 leads in term 7, feature level 1\n"), "{text}");
+        let noted: Vec<bool> =
+            text.lines().skip(2).map(|line| line.contains("runs an older version")).collect();
+        assert_eq!(noted, [false, false, true], "{text}");
+        let upgraded = view(vec![new(1, State::LEADER, 2), new(3, State::FOLLOWER, 1)]);
+        let text = Report::new(&upgraded).text();
+        assert!(text.starts_with("server 1 leads in term 7, feature level 2\n"), "{text}");
+        assert!(!text.contains("older"), "{text}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use raftmap_log::{FoundingMember, RestoredFrom};
 use raftmap_proto::v1;
 use raftmap_raft::{FollowerStatus, Membership, NodeId, RoleName};
 use raftmap_replica::ReplicaStatus;
+use raftmap_state::LEVEL;
 
 use super::{Node, VERSION};
 
@@ -84,6 +85,8 @@ impl Node {
             quarantined: status.quarantined,
             states_differ: status.states_differ,
             log_base_index: raft.base.index.0,
+            feature_level: u32::from(status.level),
+            feature_level_understood: u32::from(LEVEL),
             version: VERSION.to_owned(),
             uptime_ms: u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             running_digest: Bytes::copy_from_slice(&status.digest.to_be_bytes()),

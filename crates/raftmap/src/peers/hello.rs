@@ -6,7 +6,7 @@
 
 use raftmap_proto::peer;
 use raftmap_raft::{GroupId, NodeId};
-use raftmap_state::Member;
+use raftmap_state::{LEVEL_FIRST, Member};
 use rustls::pki_types::CertificateDer;
 
 use super::wire::{WireError, node, printable, u128_from_wire, u128_into_wire};
@@ -25,6 +25,8 @@ pub(super) struct Hello {
     pub(super) protocol: u32,
     /// Of the program.
     pub(super) version: String,
+    /// The highest feature level that the program understands.
+    pub(super) level: u8,
     /// The cluster's id by the data directory.
     pub(super) cluster_id: u128,
     /// Id, incarnation and founding members by the data directory.
@@ -188,6 +190,7 @@ impl Hello {
         peer::Hello {
             protocol: self.protocol,
             version: self.version,
+            level: u32::from(self.level),
             cluster_id: u128_into_wire(self.cluster_id),
             node_id: node_id.0,
             peer_id: self.peer_id.0,
@@ -225,6 +228,8 @@ impl Hello {
         Ok(Self {
             protocol: hello.protocol,
             version: printable(&hello.version),
+            // Programs without levels say nothing of them. How far one is ahead of what can be counted does not matter.
+            level: u8::try_from(hello.level).unwrap_or(u8::MAX).max(LEVEL_FIRST),
             cluster_id: u128_from_wire("the cluster id", &hello.cluster_id)?,
             member: Member {
                 node_id: node("the node id", hello.node_id)?,
@@ -247,6 +252,7 @@ mod tests {
         Hello {
             protocol: PROTOCOL,
             version: "1.2.3".to_owned(),
+            level: 2,
             cluster_id: 7,
             member: Member { node_id: NodeId(node_id), incarnation: 8, founding_hash: 9 },
             peer_id: NodeId(peer_id),
@@ -285,6 +291,14 @@ mod tests {
         assert_eq!(refused(hello(1, 2), Proof::Certificate(NodeId(3)), Direction::Accepted), holder);
         let dialed = Unwelcome::NotTheDialed { dialed: NodeId(3), found: node };
         assert_eq!(refused(hello(1, 2), Proof::Nothing, Direction::Dialed(NodeId(3))), dialed);
+    }
+
+    #[test]
+    fn a_program_that_says_no_level_understands_the_first() {
+        for (said, understood) in [(0, LEVEL_FIRST), (1, LEVEL_FIRST), (2, 2), (255, 255), (1 << 20, 255)] {
+            let wire = peer::Hello { level: said, ..hello(1, 2).into_wire() };
+            assert_eq!(Hello::from_wire(wire), Ok(Hello { level: understood, ..hello(1, 2) }));
+        }
     }
 
     #[test]

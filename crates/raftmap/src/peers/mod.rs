@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use raftmap_raft::{GroupId, LogIndex, NodeId};
 use raftmap_replica::PeerBatch;
-use raftmap_state::{FjallOptions, Member, SnapshotHeader};
+use raftmap_state::{FjallOptions, LEVEL, Member, SnapshotHeader};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -157,6 +157,8 @@ pub struct PeerInfo {
     pub peer_address: String,
     /// The version of its program.
     pub version: String,
+    /// The highest feature level that its program understands; see [`raftmap_state::LEVEL`].
+    pub level: u8,
     /// It lost something that it may have acknowledged. As of the beginning of the connection.
     pub damaged: bool,
 }
@@ -458,6 +460,7 @@ impl Net {
         Hello {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            level: LEVEL,
             cluster_id: self.cluster_id,
             member: self.member,
             peer_id: peer,

@@ -154,8 +154,8 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
         () = net.cut.cancelled() => return false,
         turn = peer.turn() => turn,
     };
-    let Hello { version, client_address, peer_address, damaged, member, .. } = hello;
-    let info = PeerInfo { address, client_address, peer_address, version, damaged };
+    let Hello { version, level, client_address, peer_address, damaged, member, .. } = hello;
+    let info = PeerInfo { address, client_address, peer_address, version, level, damaged };
     let outbox = peer.open(member, info.clone());
     let connected = tokio::select! {
         biased;
@@ -166,7 +166,7 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
         peer.close();
         return false;
     }
-    info!(peer = %peer.id, %address, version = info.version, damaged, "connected");
+    info!(peer = %peer.id, %address, version = info.version, level, damaged, "connected");
 
     let session = Session { net, sink, peer, outbox: &outbox };
     let ended = session.run(&mut reader, &mut writer, &replaced).await;

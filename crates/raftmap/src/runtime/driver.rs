@@ -13,7 +13,7 @@ use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
 use super::state::StateJob;
 use super::workers::FetchRequest;
-use crate::peers::{PeerEvent, Refusal, Transport};
+use crate::peers::{PeerEvent, PeerInfo, Refusal, Transport};
 
 /// How many things are taken in before their effects are carried out: what comes together shares a batch.
 const STEPS_MAX: usize = 8192;
@@ -133,7 +133,9 @@ impl<T: Transport> Driver<T> {
 
     fn peer_event(&mut self, now: Now, event: PeerEvent) {
         match event {
-            PeerEvent::Connected { member, info: _ } => self.replica.step(now, Event::PeerConnected(member)),
+            PeerEvent::Connected { member, info: PeerInfo { level, .. } } => {
+                self.replica.step(now, Event::PeerConnected { member, level });
+            }
             PeerEvent::Lost(peer) => self.replica.step(now, Event::PeerLost(peer)),
             // The batch is taken in: there is room for the next.
             PeerEvent::Received { from, batch, room: _taken } => {
@@ -219,6 +221,7 @@ impl<T: Transport> Driver<T> {
         metrics::gauge!("raftmap_state_lost").set(f64::from(u8::from(raft.state_lost)));
         metrics::gauge!("raftmap_quarantined").set(f64::from(u8::from(status.quarantined)));
         metrics::gauge!("raftmap_states_differ").set(f64::from(u8::from(status.states_differ)));
+        metrics::gauge!("raftmap_feature_level").set(f64::from(status.level));
         metrics::gauge!("raftmap_damaged").set(f64::from(u8::from(raft.damaged)));
         metrics::gauge!("raftmap_requests_waiting").set(status.requests as f64);
         metrics::gauge!("raftmap_peers_connected").set(status.connected.len() as f64);
@@ -274,6 +277,12 @@ fn tell(notice: &Notice) {
             );
         }
         Notice::ClockTrusted => tracing::info!("this server's clock agrees with the others' again"),
+        Notice::LevelRaised { level } => {
+            tracing::info!(
+                level,
+                "the cluster's feature level has risen: no older version takes part any more"
+            );
+        }
         Notice::Diverged { peer, index } => {
             tracing::error!(%peer, %index, "the same entries had another effect on that server: one of the two is wrong");
             metrics::counter!("raftmap_diverged_total").increment(1);

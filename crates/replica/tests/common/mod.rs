@@ -14,7 +14,7 @@ use raftmap_replica::{
     Serves, StateView, StateWorker,
 };
 use raftmap_state::{
-    Answer, Body, Command, Get, Introduction, Member, MemoryEngine, MemoryIngest, Put, PutEntry,
+    Answer, Body, Command, Get, Introduction, LEVEL, Member, MemoryEngine, MemoryIngest, Put, PutEntry,
     SnapshotInstall, StateMachine, WriteRequest,
 };
 
@@ -45,6 +45,8 @@ pub struct Cluster {
 
 pub struct Server {
     pub replica: Replica,
+    config: ReplicaConfig,
+    hard_state: HardState,
     pub worker: StateWorker<MemoryEngine>,
     pub log: Vec<Entry>,
     /// With a slow disk writes wait here.
@@ -72,6 +74,11 @@ pub fn member(id: u64) -> Member {
     Member { node_id: NodeId(id), incarnation: u128::from(id) + 1000, founding_hash: 7 }
 }
 
+/// A server is connected, of a program as new as this one.
+pub fn connected(member: Member) -> Event {
+    Event::PeerConnected { member, level: LEVEL }
+}
+
 impl Cluster {
     pub fn new(count: u64) -> Self {
         Self::with(count, |config| config)
@@ -84,18 +91,40 @@ impl Cluster {
         let (wire, cut, ended) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
         let mut cluster = Self { nodes, now, wire, cut, ended, next_ctx: 1 };
         for (a, b) in (1..=count).flat_map(|a| (1..=count).map(move |b| (a, b))).filter(|(a, b)| a != b) {
-            cluster.event(a, Event::PeerConnected(member(b)));
+            cluster.connect(a, b);
         }
         cluster
     }
 
     /// A server comes up that is none of the founders, and all are connected to it.
     pub fn join(&mut self, id: u64) {
+        self.join_with(id, LEVEL);
+    }
+
+    /// Tells a server that another one is connected.
+    pub fn connect(&mut self, id: u64, to: u64) {
+        let level = self.nodes[&to].config.level;
+        self.event(id, Event::PeerConnected { member: member(to), level });
+    }
+
+    /// A server comes up that is none of the founders, of a program of this level, and all are connected to it.
+    pub fn join_with(&mut self, id: u64, level: u8) {
         let voters = Membership::of_voters((1..id).map(NodeId));
-        self.nodes.insert(id, Server::new(id, &voters, &|config| config));
+        self.nodes.insert(id, Server::new(id, &voters, &|config| ReplicaConfig { level, ..config }));
         for other in 1..id {
-            self.event(other, Event::PeerConnected(member(id)));
-            self.event(id, Event::PeerConnected(member(other)));
+            self.connect(other, id);
+            self.connect(id, other);
+        }
+    }
+
+    /// A server ends in good order and starts again, as a program of this level; all are connected to it.
+    pub fn restart_with(&mut self, id: u64, level: u8) {
+        let voters = Membership::of_voters((1..=self.nodes.len() as u64).map(NodeId));
+        self.nodes.get_mut(&id).unwrap().restart(&voters, level);
+        for other in self.nodes.keys().copied().filter(|other| *other != id).collect::<Vec<_>>() {
+            self.event(other, Event::PeerLost(NodeId(id)));
+            self.connect(other, id);
+            self.connect(id, other);
         }
     }
 
@@ -330,7 +359,9 @@ impl Server {
         let restored = Restored { memberships, ..Restored::default() };
         let view = StateView { applied: LogIndex(0), ..worker.view() };
         Self {
-            replica: Replica::new(config, restored, LogSize::default(), view),
+            replica: Replica::new(config.clone(), restored, LogSize::default(), view),
+            config,
+            hard_state: HardState::default(),
             worker,
             log: Vec::new(),
             unsynced: Vec::new(),
@@ -348,6 +379,30 @@ impl Server {
             events: VecDeque::new(),
             reads: BTreeMap::new(),
         }
+    }
+
+    /// Begins another life on what it has, as a program of this level.
+    fn restart(&mut self, founders: &Membership, level: u8) {
+        let changes = self.log.iter().filter_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some((entry.index, membership.clone())),
+            _ => None,
+        });
+        let mut terms: Vec<_> = self.log.iter().map(|entry| (entry.index, entry.term)).collect();
+        terms.dedup_by_key(|run| run.1);
+        let view = self.worker.view();
+        let restored = Restored {
+            hard_state: self.hard_state,
+            terms,
+            last: self.log.last().map_or(LogIndex(0), |entry| entry.index),
+            applied: view.applied,
+            memberships: std::iter::once((LogIndex(0), founders.clone())).chain(changes).collect(),
+            ..Restored::default()
+        };
+        self.config.level = level;
+        self.config.raft.seed |= 1 << 32;
+        self.replica = Replica::new(self.config.clone(), restored, LogSize::default(), view);
+        self.events.clear();
+        self.unsynced.clear();
     }
 
     /// Puts another value than the client wanted.
@@ -368,6 +423,7 @@ impl Server {
 
     fn write(&mut self, write: Write) {
         self.bases.extend(write.base.clone());
+        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         if let Some(to) = write.truncate_to {
             self.log.truncate(usize::try_from(to.0).unwrap());
         }
