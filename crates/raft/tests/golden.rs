@@ -105,6 +105,7 @@ scripts! {
     old_entries_are_read_from_disk,
     overloaded_leader_refuses,
     own_vote_counts_when_it_is_durable,
+    pre_candidate_never_ceases_to_ask,
     pre_vote_asks_who_is_in_an_earlier_term,
     pre_vote_changes_nothing_at_the_one_asked,
     pre_vote_is_granted_to_a_leader_that_stepped_down,

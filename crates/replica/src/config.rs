@@ -31,6 +31,8 @@ pub struct ReplicaConfig {
     pub clock_skew_max_ms: u64,
     /// What would grow the map is refused while less than this is free on the disk, in bytes.
     pub space_reserve_bytes: u64,
+    /// How often all servers hash all their rows and compare, in milliseconds of log time. `None`: never.
+    pub scan_every_ms: Option<u64>,
     /// When the log lets go of its beginning.
     pub compaction: CompactionConfig,
 }
@@ -51,6 +53,7 @@ impl ReplicaConfig {
             leaderless_wait_ms: 2_000,
             clock_skew_max_ms: 5_000,
             space_reserve_bytes: 256 << 20,
+            scan_every_ms: Some(24 * 60 * 60 * 1_000),
             compaction: CompactionConfig::default(),
         }
     }

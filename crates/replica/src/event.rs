@@ -56,6 +56,15 @@ pub enum Event {
         /// How the state machine stands now.
         view: StateView,
     },
+    /// All rows were hashed as they were at the entry of a scan; see [`crate::StateWorker::take_scan`].
+    Scanned(StateDigest),
+    /// A scan met rows that cannot be read any more.
+    ScanFailed {
+        /// The entry of the scan.
+        index: LogIndex,
+        /// What the engine said.
+        reason: String,
+    },
     /// The log has read what [`Effect::Fetch`] asked for.
     Fetched {
         /// For what.
@@ -110,6 +119,8 @@ pub struct StateView {
     pub introductions: Vec<Introduction>,
     /// The index of the last entry that changed the membership, or said where a member is.
     pub members_index: LogIndex,
+    /// The log time of the last scan, in milliseconds.
+    pub scanned_ms: Option<u64>,
 }
 
 impl StateView {
@@ -289,6 +300,18 @@ pub enum Notice {
         index: LogIndex,
         /// Those who agree on another state.
         by: Vec<NodeId>,
+    },
+    /// This server cannot read its state any more, and serves nothing until it has a snapshot of another one.
+    StateUnreadable {
+        /// The entry of the scan that found it.
+        index: LogIndex,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A scan found this server's rows as a quorum has them.
+    StateSound {
+        /// The entry of the scan.
+        index: LogIndex,
     },
     /// A snapshot has taken the place of a state that was lost or wrong.
     StateReplaced {

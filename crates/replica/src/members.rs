@@ -239,7 +239,16 @@ impl Replica {
     /// voters, raises the feature level when all members understand a higher one, and lets log time pass when something expires and no other entry carries the time. One thing at a time.
     pub(crate) fn housekeep(&mut self, now: Now) {
         let handing_over = self.raft.handing_over_to().is_some();
-        if self.own_command.is_some() || self.shutting_down || handing_over || self.check_state().is_err() {
+        if self.own_command.is_some() || self.shutting_down || handing_over || self.repair.lost {
+            return;
+        }
+        // Also while states are in dispute: it may settle that.
+        let stamp_ms = self.clock.stamp_ms(now);
+        if self.is_scan_due(now, stamp_ms) {
+            self.own_command = Some(self.propose_own(now, Body::Scan));
+            return;
+        }
+        if self.check_state().is_err() {
             return;
         }
         let recorded =
@@ -263,7 +272,7 @@ impl Replica {
         }
         if let Some(deadline_ms) = self.view.next_deadline_ms
             && self.is_idle()
-            && deadline_ms <= self.clock.stamp_ms(now)
+            && deadline_ms <= stamp_ms
         {
             self.own_command = Some(self.propose_own(now, Body::Time));
         }

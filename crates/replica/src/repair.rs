@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftmap_raft::{Input, LogIndex, NodeId};
+use raftmap_state::LEVEL_OF_SCANS;
 
 use crate::digests::{DigestKind, Digests, StateDigest, Verdict};
-use crate::event::{Effect, Notice, Serves};
+use crate::event::{Effect, Notice, Now, Serves};
 use crate::failure::{Failure, Reason};
 use crate::peer::PeerBatch;
 use crate::replica::Replica;
@@ -18,6 +19,9 @@ use crate::requests::Stage;
 
 /// While the state stands still its digests are told again after so many heartbeats, for one may have been lost.
 const TELL_AGAIN_HEARTBEATS: u32 = 20;
+
+/// While rows are in dispute, and those who could settle it did not scan, they are asked to again after this long.
+const SCAN_AGAIN_MS: u64 = 60_000;
 
 /// What a replica knows of its state and those of the others.
 #[derive(Debug, Default)]
@@ -40,6 +44,12 @@ pub(crate) struct Repair {
     /// The last index whose digest was told to all, and how many ticks ago.
     told: LogIndex,
     told_ticks: u32,
+    /// What the last scan found of this state.
+    scan: Option<StateDigest>,
+    /// The last scan that a quorum's states agreed at.
+    sound_at: LogIndex,
+    /// The log time of the last scan, and when this server first led with it, by its own clock; in milliseconds.
+    scan_seen: Option<(Option<u64>, u64)>,
 }
 
 impl Repair {
@@ -53,8 +63,22 @@ impl Repair {
     }
 
     fn is_disputed(&self) -> bool {
-        self.standing.values().any(|(_, verdict)| matches!(verdict, Verdict::Disputed | Verdict::Split))
+        self.standing.values().any(|(_, verdict)| is_open(verdict))
     }
+
+    fn are_rows_disputed(&self) -> bool {
+        self.standing.get(&DigestKind::Content).is_some_and(|(_, verdict)| is_open(verdict))
+    }
+
+    fn forget_own(&mut self) {
+        self.digests.forget_own();
+        self.standing.clear();
+        self.scan = None;
+    }
+}
+
+fn is_open(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Disputed | Verdict::Split)
 }
 
 impl Replica {
@@ -88,13 +112,60 @@ impl Replica {
         }
     }
 
+    /// All rows were hashed at the entry of a scan.
+    pub(crate) fn scanned(&mut self, digest: StateDigest) {
+        if self.repair.lost || self.repair.installing {
+            return;
+        }
+        self.repair.scan = Some(digest);
+        // The others are told with the next heartbeat, even if nothing else is new.
+        self.repair.told = LogIndex(0);
+        self.repair.digests.add_own(DigestKind::Content, digest);
+        self.compare(DigestKind::Content, digest.index);
+    }
+
+    /// Rows cannot be read any more: the engine knows them to be broken.
+    pub(crate) fn scan_failed(&mut self, index: LogIndex, reason: String) {
+        if self.repair.lost || self.repair.installing {
+            return;
+        }
+        if self.raft.membership().all() == [self.raft.id()].into() {
+            let reason = format!(
+                "its state cannot be read any more, and there is no other server to take it from: restore a backup ({reason})"
+            );
+            return self.effect(Effect::Stop { reason });
+        }
+        self.notice(Notice::StateUnreadable { index, reason });
+        self.give_up_state(BTreeSet::new());
+    }
+
+    /// Whether it is time for a scan, at a leader: by log time, which goes on when leaders change, or by this server's own, since log
+    /// time may stand still for long when a clock was wrong.
+    pub(crate) fn is_scan_due(&mut self, now: Now, stamp_ms: u64) -> bool {
+        let may_scan = self.view.level >= LEVEL_OF_SCANS;
+        let Some(every_ms) = self.config.scan_every_ms.filter(|_| may_scan) else { return false };
+        let last_ms = self.view.scanned_ms;
+        let seen =
+            self.repair.scan_seen.filter(|(seen, _)| *seen == last_ms).unwrap_or((last_ms, now.monotonic_ms));
+        self.repair.scan_seen = Some(seen);
+        let since_ms = last_ms.map_or(0, |last_ms| stamp_ms.saturating_sub(last_ms));
+        let wait_ms = if self.repair.are_rows_disputed() { every_ms.min(SCAN_AGAIN_MS) } else { every_ms };
+        since_ms.max(now.monotonic_ms.saturating_sub(seen.1)) >= wait_ms
+    }
+
     /// What this server tells of its state: nothing, if it has none that it trusts.
     pub(crate) fn own_digests(&self) -> PeerBatch {
         if self.repair.lost || self.repair.copying {
             return PeerBatch::default();
         }
         let (applied, digest) = (self.view.applied, self.view.digest);
-        PeerBatch { applied, digest, milestone: self.view.milestone, ..PeerBatch::default() }
+        PeerBatch {
+            applied,
+            digest,
+            milestone: self.view.milestone,
+            scan: self.repair.scan,
+            ..PeerBatch::default()
+        }
     }
 
     /// A new connection may be to another life of the server, with another state.
@@ -119,6 +190,10 @@ impl Replica {
             return self.quarantine(kind, index, by);
         }
         let standing = self.repair.standing.get(&kind).map(|(index, _)| *index);
+        if verdict == Verdict::Agreed && kind == DigestKind::Content && index > self.repair.sound_at {
+            self.repair.sound_at = index;
+            self.notice(Notice::StateSound { index });
+        }
         if verdict != Verdict::Open && standing.is_none_or(|standing| index >= standing) {
             self.repair.standing.insert(kind, (index, verdict));
             self.check_split();
@@ -134,7 +209,7 @@ impl Replica {
     /// Looks again at what was not settled: members and connections may have changed.
     fn compare_again(&mut self) {
         let open = |(kind, (index, verdict)): (&DigestKind, &(LogIndex, Verdict))| {
-            matches!(verdict, Verdict::Disputed | Verdict::Split).then_some((*kind, *index))
+            is_open(verdict).then_some((*kind, *index))
         };
         for (kind, index) in self.repair.standing.iter().filter_map(open).collect::<Vec<_>>() {
             self.compare(kind, index);
@@ -144,10 +219,13 @@ impl Replica {
     /// Nothing rests on this server's state any more.
     fn quarantine(&mut self, kind: DigestKind, index: LogIndex, by: BTreeSet<NodeId>) {
         self.notice(Notice::Quarantined { kind, index, by: by.iter().copied().collect() });
+        self.give_up_state(by);
+    }
+
+    fn give_up_state(&mut self, sound: BTreeSet<NodeId>) {
         self.repair.lost = true;
-        self.repair.sound = by;
-        self.repair.digests.forget_own();
-        self.repair.standing.clear();
+        self.repair.sound = sound;
+        self.repair.forget_own();
         self.check_split();
         self.raft.step(Input::DistrustState);
         self.end_what_rests_on_the_state(Reason::Quarantined);
@@ -215,8 +293,7 @@ impl Replica {
     /// A snapshot is about to take the place of the state.
     pub(crate) fn state_is_replaced(&mut self) {
         self.repair.installing = true;
-        self.repair.digests.forget_own();
-        self.repair.standing.clear();
+        self.repair.forget_own();
         self.check_split();
     }
 

@@ -109,6 +109,8 @@ impl Replica {
             Event::PeerLost(peer) => self.peer_lost(peer),
             Event::Persisted(write) => self.raft.step(Input::Persisted(write)),
             Event::Applied { outcomes, view } => self.applied(now, outcomes, view),
+            Event::Scanned(digest) => self.scanned(digest),
+            Event::ScanFailed { index, reason } => self.scan_failed(index, reason),
             Event::Fetched { purpose, entries } => self.raft.step(Input::Fetched { purpose, entries }),
             Event::StatePersisted(index) => self.state_persisted(index),
             Event::SnapshotReady(snapshot) => self.raft.step(Input::SnapshotReady(snapshot)),

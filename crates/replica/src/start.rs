@@ -1,9 +1,8 @@
 //! How a replica starts: what log and state machine hold is put together, and must fit.
 
 use raftmap_log::{Disk, Identity, Log, LogError, Recovered};
-use raftmap_raft::{Base, LogIndex, LogPosition, Membership, NodeId, Restored, StateId};
-use raftmap_state::Engine;
-use raftmap_state::{Introduction, Member, StateError, StateMachine};
+use raftmap_raft::{Base, Entry, LogIndex, LogPosition, Membership, NodeId, Payload, Restored, StateId};
+use raftmap_state::{Command, ContentDigest, Engine, Introduction, Member, StateError, StateMachine};
 
 use crate::digests::StateDigest;
 use crate::event::{Event, StateView};
@@ -154,6 +153,7 @@ pub struct StateWorker<E: Engine> {
     removed: Vec<NodeId>,
     introductions: Vec<Introduction>,
     introduced: LogIndex,
+    scan: Option<ContentDigest>,
 }
 
 impl<E: Engine> StateWorker<E> {
@@ -165,7 +165,7 @@ impl<E: Engine> StateWorker<E> {
         let reader = machine.reader();
         let (members, removed) = (reader.members()?, reader.removed()?);
         let (introduced, introductions) = reader.introductions()?;
-        Ok(Self { machine, members, removed, introductions, introduced })
+        Ok(Self { machine, members, removed, introductions, introduced, scan: None })
     }
 
     /// The state machine.
@@ -198,6 +198,7 @@ impl<E: Engine> StateWorker<E> {
             members: self.members.clone(),
             removed: self.removed.clone(),
             introductions: self.introductions.clone(),
+            scanned_ms: self.machine.scanned_ms(),
             members_index: self
                 .introduced
                 .max(self.machine.membership().map_or(LogIndex(0), |known| known.0)),
@@ -208,8 +209,14 @@ impl<E: Engine> StateWorker<E> {
     ///
     /// # Errors
     /// Any error ends the node.
-    pub fn apply(&mut self, entries: &[raftmap_raft::Entry]) -> Result<Event, StateError> {
-        let outcomes = self.machine.apply(entries)?;
+    pub fn apply(&mut self, entries: &[Entry]) -> Result<Event, StateError> {
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for part in entries.split_inclusive(is_scan) {
+            outcomes.extend(self.machine.apply(part)?);
+            if part.last().is_some_and(is_scan) {
+                self.scan = Some(self.machine.reader().content_digest()?);
+            }
+        }
         // What is known of members changes by entries without an answer, which are rare.
         if outcomes.iter().any(|outcome| matches!(outcome.result, Ok(raftmap_state::Answer::Done))) {
             let reader = self.machine.reader();
@@ -219,4 +226,14 @@ impl<E: Engine> StateWorker<E> {
         }
         Ok(Event::Applied { outcomes, view: self.view() })
     }
+
+    /// The scan that the last entries asked for, if any did: to be carried out beside everything else, at a bounded rate. Then
+    /// [`Event::Scanned`] or [`Event::ScanFailed`], unless another state machine took the place of this one meanwhile.
+    pub fn take_scan(&mut self) -> Option<ContentDigest> {
+        self.scan.take()
+    }
+}
+
+fn is_scan(entry: &Entry) -> bool {
+    matches!(&entry.payload, Payload::Command(bytes) if Command::is_scan(bytes))
 }

@@ -62,6 +62,11 @@ impl Budget {
         fits
     }
 
+    /// A server gives its state up for what was wrong with it before: that was counted then, and it counts until it has another one.
+    pub(crate) fn state_is_given_up(&mut self, id: NodeId) {
+        self.wrong.insert(id);
+    }
+
     pub(crate) fn is_state_wrong(&self, id: NodeId) -> bool {
         self.wrong.contains(&id)
     }

@@ -316,6 +316,9 @@ impl World {
             }
             ends.push((raft.applied, raft.last.index, raft.durable));
         }
+        if let Some(id) = membership.all().into_iter().find(|id| self.servers[id].is_rotten()) {
+            return Some(format!("nobody has found that a row of server {id} rotted"));
+        }
         let states: Vec<_> = self.states(&membership.all()).collect();
         if states
             .iter()

@@ -284,6 +284,8 @@ pub struct Climate {
     pub sessions_max: u32,
     /// After how long unused they expire, in milliseconds.
     pub session_idle_ms: u64,
+    /// How often all rows are hashed and compared.
+    pub scan_ms: u64,
     /// The disks tear blocks at 512 bytes.
     pub tears_blocks: bool,
 }
@@ -406,6 +408,7 @@ fn climate(rng: &mut Rng) -> Climate {
         tagged: [0, 50, 100, 100][rng.usize(..4)],
         sessions_max: [2, 4, 100][rng.usize(..3)],
         session_idle_ms: [2_000, 20_000, 600_000][rng.usize(..3)],
+        scan_ms: [1_000, 5_000, 20_000][rng.usize(..3)],
         tears_blocks: rng.u32(..8) == 0,
     }
 }

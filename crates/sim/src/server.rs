@@ -13,7 +13,9 @@ use raftmap_replica::{
     CompactionConfig, Event, FoundState, LogSize, Now, Replica, ReplicaConfig, Serves, StartError,
     StateWorker, Ticks, member_of, restore,
 };
-use raftmap_state::{Damage, Member, MemoryEngine, Reader, SessionLimits, StateMachine};
+use raftmap_state::{
+    Damage, Engine, Member, MemoryEngine, Reader, Row, SessionLimits, Snapshot, StateMachine,
+};
 
 use crate::plan::{Climate, Plan};
 use crate::snapshots::Transfer;
@@ -27,6 +29,13 @@ const HEARTBEAT_TICKS: u32 = 3;
 /// The largest entry that clients of a run make fits easily.
 const ENTRY_BYTES_MAX: usize = 16 << 10;
 const DATA_DIR: &str = "/data";
+
+/// A row that is not what was written.
+pub(crate) struct Rotten {
+    pub(crate) row: Row,
+    /// A scan has hashed it: this state may be found to be wrong even after the row was written again.
+    pub(crate) scanned: bool,
+}
 
 /// A server, up or down.
 pub(crate) struct Server {
@@ -50,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) retired: bool,
     /// The next put that it applies has another effect than elsewhere.
     pub(crate) misapplies: bool,
+    /// The row of its state that rotted.
+    pub(crate) rotten: Option<Rotten>,
     /// How its state was since it went wrong: others may show later that it is right after all.
     pub(crate) doubtful: Vec<(LogIndex, u128)>,
     /// Its disk says that it is nearly full: faults that do so at the moment.
@@ -163,6 +174,7 @@ impl Server {
             clients_cut: 0,
             retired: false,
             misapplies: false,
+            rotten: None,
             doubtful: Vec::new(),
             disk_full: 0,
             lie: None,
@@ -226,8 +238,18 @@ impl Server {
         StateMachine::open(engine.clone(), GroupId::DEFAULT).map_err(Refused::data)
     }
 
+    /// Whether a row of its state is not what was written.
+    pub(crate) fn is_rotten(&self) -> bool {
+        let Some(Rotten { row: (key, value), scanned: _ }) = &self.rotten else { return false };
+        let found = self.engines.values().next().and_then(|engine| engine.snapshot().get(key).ok().flatten());
+        found.as_ref() == Some(value)
+    }
+
     /// Ends it. What its state machine's store comes back with is decided here.
     pub(crate) fn end(&mut self, power: bool, engine_lost: bool, rng: &mut Rng) {
+        if let Some(rotten) = &mut self.rotten {
+            rotten.scanned = false;
+        }
         if power {
             self.disk.cut_power();
         } else {
@@ -296,6 +318,7 @@ fn replica_config(climate: &Climate, identity: &Identity, level: u8, seed: u64) 
         session_limits,
         batches_max: climate.batches,
         space_reserve_bytes: 1 << 20,
+        scan_every_ms: Some(climate.scan_ms),
         compaction: CompactionConfig {
             start_bytes: climate.log_bytes,
             tail_bytes: climate.log_bytes / 4,

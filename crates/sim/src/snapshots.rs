@@ -172,6 +172,7 @@ impl World {
             Err(refused) => return broken!("server {id} cannot open its snapshot: {refused:?}"),
         };
         server.engines.retain(|kept, _| *kept == state);
+        server.rotten = None;
         let Some(running) = &mut server.running else { return Ok(()) };
         running.state = machine.reader();
         let event = match running.worker.install(machine) {

@@ -7,10 +7,11 @@
 
 use bytes::Bytes;
 use raftmap_raft::{Entry, LogIndex, NodeId, Payload};
-use raftmap_replica::{PeerBatch, PeerMessage};
-use raftmap_state::{Body, Command, Write, WriteRequest};
+use raftmap_replica::{Event, PeerBatch, PeerMessage, StateDigest};
+use raftmap_state::{Body, Command, Engine, Snapshot, Write, WriteRequest};
 
 use crate::oracle::{Checked, Violation, broken};
+use crate::server::Rotten;
 use crate::world::World;
 
 impl World {
@@ -30,6 +31,66 @@ impl World {
         self.trace.say(self.now, || format!("server {id} applies entry {} to another effect", entry.1.index));
     }
 
+    /// If a server's state is to go wrong, one of its rows may rot instead: that of a key that it puts now.
+    pub(crate) fn may_rot(&mut self, id: NodeId, entries: &[Entry]) -> Option<Bytes> {
+        let server = &self.servers[&id];
+        // One row at a time: a second one could hide the first, or bring it back.
+        let last = entries.last().filter(|_| server.misapplies && server.rotten.is_none())?;
+        let key = entries.iter().find_map(key_that_is_put)?;
+        (self.rng.bool() && self.others_can_tell(id, last.index)).then_some(key)
+    }
+
+    /// A row of the map is another one from now on, on the disk, too.
+    pub(crate) fn rot_row(&mut self, id: NodeId, key: &[u8]) {
+        /// Revision and deadline come before the value.
+        const VALUE_AT: usize = 16;
+        let Some(engine) = self.servers[&id].engines.values().next().cloned() else { return };
+        let row_key = Bytes::from([&[2], key].concat());
+        let Ok(Some(value)) = engine.snapshot().get(&row_key) else { return };
+        if value.len() <= VALUE_AT || !self.budget.state_goes_wrong(id) {
+            return;
+        }
+        let mut rotten = value.to_vec();
+        rotten[VALUE_AT] ^= 1;
+        let row = (row_key, Bytes::from(rotten));
+        let written =
+            engine.commit(vec![(row.0.clone(), Some(row.1.clone()))]).and_then(|()| engine.persist());
+        let server = self.server(id);
+        server.misapplies = false;
+        server.doubtful.clear();
+        server.rotten = written.is_ok().then_some(Rotten { row, scanned: false });
+        self.count("rows that rotted");
+        self.trace.say(self.now, || format!("server {id}: a row rots"));
+    }
+
+    /// Whether a scan has told the others of a row that rotted, even if that was written again since.
+    pub(crate) fn has_scanned_rot(&self, id: NodeId) -> bool {
+        self.servers[&id].rotten.as_ref().is_some_and(|rotten| rotten.scanned)
+    }
+
+    /// Carries out the scan that was asked for, or leaves it out, as a server does that is still busy with the one before.
+    pub(crate) fn scan(&mut self, id: NodeId) -> Checked {
+        let scan = self.server(id).running.as_mut().and_then(|running| running.worker.take_scan());
+        let Some(mut scan) = scan else { return Ok(()) };
+        if self.rng.u8(..8) == 0 {
+            return Ok(());
+        }
+        let index = scan.at().index;
+        let Ok(Some(digest)) = scan.advance(u64::MAX) else {
+            return broken!("server {id} cannot scan its state");
+        };
+        // Entries behind that of the scan may have written the row again by now.
+        if let Some(rotten) = &mut self.server(id).rotten {
+            rotten.scanned = true;
+        }
+        self.count("scans");
+        self.trace.note(self.now, "scanned", &[id.0, index.0], || {
+            format!("server {id} scans at {index}: {digest}")
+        });
+        self.tell(id, Event::Scanned(StateDigest { index, digest: digest.0 }));
+        Ok(())
+    }
+
     /// Whether all others are there, each with a state of its own and the log up to `index`: if one of them had to copy the state of
     /// another, nobody could tell which of two is right, and the cluster would wait for its operator.
     fn others_can_tell(&self, id: NodeId, index: LogIndex) -> bool {
@@ -45,12 +106,15 @@ impl World {
     /// Looks at a server's state: is it that of the others?
     pub(crate) fn look_at_state(&mut self, id: NodeId) -> Checked {
         let Some(running) = &self.servers[&id].running else { return Ok(()) };
-        let view = running.worker.view();
+        let (view, state_lost) = (running.worker.view(), running.replica.status().raft.state_lost);
         if !self.budget.is_state_wrong(id) {
             return self.oracle.applied(id, view.applied, view.digest);
         }
+        if self.servers[&id].is_rotten() {
+            return Ok(());
+        }
         // One that was set aside is not right before another one has taken its place.
-        if !running.replica.status().raft.state_lost {
+        if !state_lost {
             let mut doubtful = std::mem::take(&mut self.server(id).doubtful);
             doubtful.push((view.applied, view.digest));
             if doubtful.iter().any(|(index, digest)| self.oracle.has_state(*index, *digest)) {
@@ -95,6 +159,13 @@ impl World {
         }
         batch
     }
+}
+
+fn key_that_is_put(entry: &Entry) -> Option<Bytes> {
+    let Payload::Command(bytes) = &entry.payload else { return None };
+    let command = Command::decode(bytes.clone()).ok()?.command;
+    let Body::Write(Write { request: WriteRequest::Put(put), .. }) = command.body else { return None };
+    Some(put.entries.first()?.key.clone())
 }
 
 /// Another command in the place of a put.

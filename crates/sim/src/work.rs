@@ -222,10 +222,11 @@ impl World {
             Notice::Diverged { .. } | Notice::StatesDiffer if !self.budget.any_state_was_wrong() => {
                 broken!("server {id} says that states differ, and none went wrong: {notice:?}")
             }
-            Notice::Quarantined { .. } if !self.budget.is_state_wrong(id) => {
+            Notice::Quarantined { .. } if !self.budget.is_state_wrong(id) && !self.has_scanned_rot(id) => {
                 broken!("server {id} is quarantined, and its state is right: {notice:?}")
             }
             Notice::Quarantined { .. } => {
+                self.budget.state_is_given_up(id);
                 self.count("quarantines");
                 Ok(())
             }
@@ -352,7 +353,10 @@ impl World {
     pub(crate) fn applied(&mut self, id: NodeId) -> Checked {
         let Some(running) = &mut self.server(id).running else { return Ok(()) };
         let mut entries = std::mem::take(&mut running.applying);
-        self.misapply(id, &mut entries);
+        let rots = self.may_rot(id, &entries);
+        if rots.is_none() {
+            self.misapply(id, &mut entries);
+        }
         let Some(running) = &mut self.server(id).running else { return Ok(()) };
         let event = match running.worker.apply(&entries) {
             Ok(event) => event,
@@ -362,9 +366,12 @@ impl World {
         self.trace.note(self.now, "applied", &[id.0, view.applied.0], || {
             format!("server {id} has applied all up to {}", view.applied)
         });
+        if let Some(key) = rots {
+            self.rot_row(id, &key);
+        }
         self.look_at_state(id)?;
         self.tell(id, event);
-        Ok(())
+        self.scan(id)
     }
 
     pub(crate) fn read(&mut self, id: NodeId, attempt: Attempt) -> Checked {

@@ -39,6 +39,8 @@ pub enum Body {
     IntroduceMember(Introduction),
     /// Lets the cluster use what came with this feature level; see [`crate::LEVEL`]. A lower one changes nothing.
     RaiseLevel(u8),
+    /// Marks the entry at which all servers hash all their rows, to find those that rotted (STORAGE.md, "Scrub and digests").
+    Scan,
 }
 
 /// A change of the map.

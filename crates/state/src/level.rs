@@ -8,10 +8,13 @@
 //! | level | what a cluster may use from it on |
 //! |---|---|
 //! | 1 | everything that programs without levels understand |
-//! | 2 | the raising of levels |
+//! | 2 | the raising of levels, scans |
 
 /// The level of a cluster that was never raised.
 pub const LEVEL_FIRST: u8 = 1;
+
+/// The level from which on a cluster may scan; see [`Body::Scan`](crate::Body::Scan).
+pub const LEVEL_OF_SCANS: u8 = 2;
 
 /// The highest level that this program understands.
 pub const LEVEL: u8 = 2;

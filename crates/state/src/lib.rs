@@ -49,7 +49,7 @@ pub use engine::{
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
-pub use level::{LEVEL, LEVEL_FIRST};
+pub use level::{LEVEL, LEVEL_FIRST, LEVEL_OF_SCANS};
 pub use machine::{MILESTONE_ENTRIES, Persistence, StateMachine};
 pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{

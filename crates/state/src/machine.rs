@@ -11,11 +11,11 @@ use crate::error::StateError;
 use crate::expiry::Deadlines;
 use crate::format::{
     Applied, RequestBytes, decode_member, encode_introduction, encode_member, encode_membership,
-    encode_result, table,
+    encode_result, encode_scanned, table,
 };
 use crate::map::MapStep;
 use crate::overlay::Overlay;
-use crate::reader::{Reader, read_membership};
+use crate::reader::{Reader, read_membership, read_scanned};
 use crate::sessions::{Admission, Sessions};
 use crate::validate::check_possible;
 
@@ -28,6 +28,7 @@ pub struct StateMachine<E: Engine> {
     deadlines: Deadlines,
     membership: Option<(LogIndex, Membership)>,
     milestone: Option<(LogIndex, Digest)>,
+    scanned_ms: Option<u64>,
     /// An error left memory and engine apart; nothing more is applied.
     stopped: bool,
 }
@@ -69,8 +70,9 @@ impl<E: Engine> StateMachine<E> {
         let applied = Applied::read(&snapshot, group)?;
         let sessions = Sessions::load(&snapshot)?;
         let deadlines = Deadlines::load(&snapshot)?;
-        let membership = read_membership(&snapshot)?;
-        Ok(Self { engine, applied, sessions, deadlines, membership, milestone: None, stopped: false })
+        let (membership, scanned_ms) = (read_membership(&snapshot)?, read_scanned(&snapshot)?);
+        let (milestone, stopped) = (None, false);
+        Ok(Self { engine, applied, sessions, deadlines, membership, milestone, scanned_ms, stopped })
     }
 
     /// The last entry that was applied; index 0 before the first.
@@ -110,6 +112,11 @@ impl<E: Engine> StateMachine<E> {
     /// many times while expired rows remain, since each entry removes a bounded number. `None`: no key expires.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         self.deadlines.earliest_ms()
+    }
+
+    /// The log time of the last [`Body::Scan`], in milliseconds. `None`: there was none.
+    pub fn scanned_ms(&self) -> Option<u64> {
+        self.scanned_ms
     }
 
     /// The store.
@@ -251,6 +258,11 @@ impl<E: Engine> StateMachine<E> {
             Body::IntroduceMember(introduction) => introduce_member(&mut step, &introduction),
             Body::RaiseLevel(level) => {
                 self.applied.level = self.applied.level.max(level);
+                Ok(Ok(Answer::Done))
+            }
+            Body::Scan => {
+                self.scanned_ms = Some(step.log_time_ms);
+                step.overlay.set(Bytes::from_static(&table::SCANNED_KEY), encode_scanned(step.log_time_ms));
                 Ok(Ok(Answer::Done))
             }
         }

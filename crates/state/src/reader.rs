@@ -11,7 +11,9 @@ use crate::command::{Introduction, Member};
 use crate::digest::{ContentDigest, Digest};
 use crate::engine::{Engine, EngineError, Row, Snapshot};
 use crate::error::StateError;
-use crate::format::{Applied, MapRow, decode_introduction_row, decode_member, decode_membership, table};
+use crate::format::{
+    Applied, MapRow, decode_introduction_row, decode_member, decode_membership, decode_scanned, table,
+};
 use crate::limits::{ANSWER_BASE_BYTES, result_bytes};
 use crate::request::{Get, Scan};
 use crate::snapshot::SnapshotReader;
@@ -211,6 +213,12 @@ impl<E: Engine> Reader<E> {
         let (start, end) = table::ALL_SPAN;
         Ok(ContentDigest::new(applied.position, snapshot.range(&start, &end)))
     }
+}
+
+/// The log time of the last scan, if there was one.
+pub(crate) fn read_scanned(snapshot: &impl Snapshot) -> Result<Option<u64>, StateError> {
+    let row = snapshot.get(&table::SCANNED_KEY)?;
+    Ok(row.map(decode_scanned).transpose()?)
 }
 
 /// The row of the members that are in force, if there is one.

@@ -161,7 +161,7 @@ pub(crate) fn check_possible(command: &Command) -> Result<(), InvalidRequest> {
             positive("sessions_max", u64::from(limits.sessions_max))
         }
         // Levels that are none were not decoded.
-        Body::Time | Body::RaiseLevel(_) => Ok(()),
+        Body::Time | Body::Scan | Body::RaiseLevel(_) => Ok(()),
         Body::RecordMember(member) => positive("node_id", member.node_id.0),
         Body::IntroduceMember(introduction) => check_introduction(introduction),
     }

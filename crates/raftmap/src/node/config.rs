@@ -43,6 +43,10 @@ pub struct NodeConfig {
     pub compaction: CompactionConfig,
     /// How fast snapshots are sent to other servers, all together, in bytes a second.
     pub snapshot_bytes_per_second: u64,
+    /// How often all servers read all their rows and compare what they found, by the leader's setting. `None`: never.
+    pub scan_every: Option<Duration>,
+    /// How fast this server reads its rows then, in bytes a second.
+    pub scan_bytes_per_second: u64,
     /// Requests that wait for the replica, and that wait in it.
     pub requests_max: usize,
     /// A leader whose clock is further than this from the median of the servers' clocks does not stamp it.
@@ -65,6 +69,8 @@ impl NodeConfig {
             space_reserve_bytes: 256 << 20,
             compaction: CompactionConfig::default(),
             snapshot_bytes_per_second: 32 << 20,
+            scan_every: Some(Duration::from_secs(24 * 60 * 60)),
+            scan_bytes_per_second: 16 << 20,
             requests_max: 65_536,
             clock_skew_max: Duration::from_secs(5),
         }

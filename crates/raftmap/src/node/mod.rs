@@ -23,8 +23,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
 use crate::runtime::{
-    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, StateDirs, StateHandle,
-    StateSlot, StateThread,
+    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, Scanner, StateDirs,
+    StateHandle, StateSlot, StateThread,
 };
 use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
@@ -188,6 +188,12 @@ impl Node {
             group: config.log.group,
             options: config.engine,
             inbox: inbox.clone(),
+            scanner: Scanner {
+                inbox: inbox.clone(),
+                failstop: failstop.clone(),
+                bytes_per_second: config.scan_bytes_per_second,
+                running: None,
+            },
             failstop: failstop.clone(),
         };
         let driver = Driver::new(replica, outbox, settings);
@@ -399,6 +405,7 @@ fn replica_config(config: &NodeConfig, identity: &Identity) -> Result<ReplicaCon
         clock_skew_max_ms: u64::try_from(config.clock_skew_max.as_millis()).unwrap_or(u64::MAX),
         space_reserve_bytes: config.space_reserve_bytes,
         compaction: config.compaction,
+        scan_every_ms: config.scan_every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
         ..ReplicaConfig::new(raft, member_of(identity))
     })
 }

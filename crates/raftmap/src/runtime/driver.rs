@@ -296,6 +296,18 @@ fn tell(notice: &Notice) {
             );
             metrics::counter!("raftmap_quarantines_total").increment(1);
         }
+        Notice::StateUnreadable { index, reason } => {
+            tracing::error!(
+                %index,
+                reason,
+                "this server cannot read its state any more: it is quarantined until it has a snapshot of another one"
+            );
+            metrics::counter!("raftmap_quarantines_total").increment(1);
+        }
+        Notice::StateSound { index } => {
+            tracing::info!(%index, "a scan has read all rows, and a majority has the same");
+            metrics::counter!("raftmap_scans_total").increment(1);
+        }
         Notice::StateReplaced { index } => {
             tracing::info!(%index, "another server's state has taken the place of this one's: it is served again");
         }

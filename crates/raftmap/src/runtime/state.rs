@@ -11,6 +11,7 @@ use raftmap_state::{FjallEngine, FjallOptions, Reader, StateError, StateMachine}
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::Inbox;
+use super::scan::Scanner;
 use super::state_dirs::StateDirs;
 
 /// How often it is looked whether the last reader of a replaced state machine is done.
@@ -99,6 +100,7 @@ pub(crate) struct StateThread {
     pub(crate) group: GroupId,
     pub(crate) options: FjallOptions,
     pub(crate) inbox: Inbox,
+    pub(crate) scanner: Scanner,
     pub(crate) failstop: Failstop,
 }
 
@@ -108,13 +110,13 @@ impl StateThread {
     /// # Errors
     /// If the state machine fails: the node ends.
     pub(crate) fn run(mut self, jobs: &Receiver<StateJob>) -> Result<(), NodeError> {
-        for job in jobs {
-            match job {
-                StateJob::Apply(entries) => self.apply(&entries)?,
-                StateJob::Persist => self.persist()?,
-                StateJob::Install(state) => self.install(state)?,
-            }
-        }
+        let done = jobs.iter().try_for_each(|job| match job {
+            StateJob::Apply(entries) => self.apply(&entries),
+            StateJob::Persist => self.persist(),
+            StateJob::Install(state) => self.install(state),
+        });
+        self.scanner.cancel();
+        done?;
         if !self.failstop.has_failed() {
             // Not for safety, since the log has it all: the next start then has less to apply again.
             self.worker.machine().persist()?;
@@ -128,7 +130,10 @@ impl StateThread {
         self.inbox.event(applied);
         metrics::histogram!("raftmap_apply_seconds").record(began.elapsed());
         metrics::counter!("raftmap_applied_entries_total").increment(entries.len() as u64);
-        Ok(())
+        match self.worker.take_scan() {
+            Some(scan) => self.scanner.begin(self.dirs.path(self.current), scan),
+            None => Ok(()),
+        }
     }
 
     fn persist(&self) -> Result<(), NodeError> {
@@ -146,6 +151,7 @@ impl StateThread {
     fn install(&mut self, state: StateId) -> Result<(), NodeError> {
         let engine = FjallEngine::open(&self.dirs.path(state), self.options).map_err(StateError::from)?;
         let machine = StateMachine::open(engine.clone(), self.group)?;
+        self.scanner.cancel();
         let before = self.slot.replace(StateHandle::new(machine.reader(), engine));
         let installed = self.worker.install(machine)?;
         let replaced = std::mem::replace(&mut self.current, state);

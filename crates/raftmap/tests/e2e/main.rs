@@ -16,6 +16,7 @@
 //! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
+//! `scans` has rows that rot on the disk.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
 //! Every test has a cluster of its own in a folder of its own. What must happen is waited for, for a minute at most; a
@@ -31,5 +32,6 @@ mod members;
 mod partitions;
 mod ports;
 mod retries;
+mod scans;
 mod snapshots;
 mod support;

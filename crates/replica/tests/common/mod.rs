@@ -11,11 +11,11 @@ use raftmap_raft::{
 };
 use raftmap_replica::{
     Effect, Event, Failure, LogSize, Notice, Now, PeerBatch, Replica, ReplicaConfig, Request, RequestKind,
-    Serves, StateView, StateWorker,
+    Serves, StateDigest, StateView, StateWorker,
 };
 use raftmap_state::{
-    Answer, Body, Command, Get, Introduction, LEVEL, Member, MemoryEngine, MemoryIngest, Put, PutEntry,
-    SnapshotInstall, StateMachine, WriteRequest,
+    Answer, Body, Command, Engine, Get, Introduction, LEVEL, Member, MemoryEngine, MemoryIngest, Put,
+    PutEntry, Snapshot as _, SnapshotInstall, StateMachine, WriteRequest,
 };
 
 /// Milliseconds of one tick.
@@ -60,6 +60,9 @@ pub struct Server {
     pub located: Vec<Introduction>,
     /// The next write that it applies has another effect here than elsewhere.
     pub misapplies: bool,
+    /// Scans are carried out, and not left out because another one is under way.
+    pub scans: bool,
+    pub engine: MemoryEngine,
     pub serves: Serves,
     /// The states that its log named, in order, and whether it trusts them.
     pub bases: Vec<Base>,
@@ -280,6 +283,14 @@ impl Cluster {
                     server.misapply(&mut entries);
                     let applied = server.worker.apply(&entries).unwrap();
                     server.events.push_back(applied);
+                    let scan = server.worker.take_scan().filter(|_| server.scans);
+                    server.events.extend(scan.map(|mut scan| {
+                        let index = scan.at().index;
+                        match scan.advance(u64::MAX) {
+                            Ok(digest) => Event::Scanned(StateDigest { index, digest: digest.unwrap().0 }),
+                            Err(error) => Event::ScanFailed { index, reason: error.to_string() },
+                        }
+                    }));
                 }
                 Effect::PersistState => {
                     let position = server.worker.machine().persist().unwrap();
@@ -353,7 +364,8 @@ impl Server {
             ..Config::new(NodeId(id), id)
         };
         let config = adjust(ReplicaConfig::new(raft, member(id)));
-        let machine = StateMachine::open(MemoryEngine::new(), GroupId::DEFAULT).unwrap();
+        let engine = MemoryEngine::new();
+        let machine = StateMachine::open(engine.clone(), GroupId::DEFAULT).unwrap();
         let worker = StateWorker::new(machine).unwrap();
         let memberships = vec![(LogIndex(0), voters.clone())];
         let restored = Restored { memberships, ..Restored::default() };
@@ -372,6 +384,8 @@ impl Server {
             stopped: None,
             located: Vec::new(),
             misapplies: false,
+            scans: true,
+            engine,
             serves: Serves::default(),
             bases: Vec::new(),
             sources: Vec::new(),
@@ -403,6 +417,14 @@ impl Server {
         self.replica = Replica::new(self.config.clone(), restored, LogSize::default(), view);
         self.events.clear();
         self.unsynced.clear();
+    }
+
+    /// A row of the map rots: the last byte of the key's record is another one.
+    pub fn rot(&mut self, key: &str) {
+        let row_key = Bytes::from([&[2], key.as_bytes()].concat());
+        let mut value = self.engine.snapshot().get(&row_key).unwrap().expect("the key is there").to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        self.engine.commit(vec![(row_key, Some(value.into()))]).unwrap();
     }
 
     /// Puts another value than the client wanted.

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{DecodeError, Decoder, FLAG_0, FLAG_1, put_bytes, put_list, put_varint};
 use crate::command::{Body, Command, Introduction, Member, SessionLimits, Write};
-use crate::level::LEVEL_FIRST;
+use crate::level::{LEVEL_FIRST, LEVEL_OF_SCANS};
 use crate::request::{
     Condition, Delete, Expected, Operation, Put, PutEntry, SessionId, SessionTag, Txn, WriteRequest,
 };
@@ -28,6 +28,7 @@ const TIME: u8 = 5;
 const RECORD_MEMBER: u8 = 6;
 const INTRODUCE_MEMBER: u8 = 7;
 const RAISE_LEVEL: u8 = 8;
+const SCAN: u8 = 9;
 
 const EXPECT_EXISTS: u8 = 1;
 const EXPECT_REVISION: u8 = 2;
@@ -78,7 +79,7 @@ impl Command {
                 put_varint(&mut out, limits.kept_bytes_max);
                 put_varint(&mut out, u64::from(limits.sessions_max));
             }
-            Body::Time => {}
+            Body::Time | Body::Scan => {}
             Body::RecordMember(member) => {
                 put_varint(&mut out, member.node_id.0);
                 out.put_u128_le(member.incarnation);
@@ -116,6 +117,11 @@ impl Command {
         }
     }
 
+    /// Whether these are the bytes of a [`Body::Scan`].
+    pub fn is_scan(bytes: &[u8]) -> bool {
+        bytes.first_chunk() == Some(&[VERSION, SCAN])
+    }
+
     /// The command that [`Self::encode`] wrote.
     ///
     /// # Errors
@@ -145,6 +151,7 @@ impl Command {
         match *bytes {
             [VERSION, PUT..=INTRODUCE_MEMBER, ..] => LEVEL_FIRST,
             [VERSION, RAISE_LEVEL, .., level] => level,
+            [VERSION, SCAN, ..] => LEVEL_OF_SCANS,
             _ => u8::MAX,
         }
     }
@@ -163,6 +170,7 @@ impl Body {
             Self::RecordMember(_) => RECORD_MEMBER,
             Self::IntroduceMember(_) => INTRODUCE_MEMBER,
             Self::RaiseLevel(_) => RAISE_LEVEL,
+            Self::Scan => SCAN,
         }
     }
 }
@@ -277,6 +285,7 @@ fn decode_other(decoder: &mut Decoder, kind: u8) -> Result<Body, DecodeError> {
             Ok(Body::IntroduceMember(decode_introduction(decoder, node_id)?))
         }
         RAISE_LEVEL => Ok(Body::RaiseLevel(decoder.level("raised level")?)),
+        SCAN => Ok(Body::Scan),
         value => Err(DecodeError::Unknown { what: "command kind", value }),
     }
 }

@@ -12,8 +12,8 @@ mod row;
 pub use answer::{decode_result, encode_result};
 pub use command::{DecodedCommand, RequestBytes};
 pub(crate) use row::{
-    Applied, MapRow, SessionRow, decode_introduction_row, decode_member, decode_membership,
-    encode_introduction, encode_member, encode_membership, table,
+    Applied, MapRow, SessionRow, decode_introduction_row, decode_member, decode_membership, decode_scanned,
+    encode_introduction, encode_member, encode_membership, encode_scanned, table,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};

@@ -29,6 +29,7 @@ pub(crate) mod table {
     const MEMBERSHIP: u8 = 8;
     const REMOVED: u8 = 9;
     const INTRODUCTIONS: u8 = 10;
+    const SCANNED: u8 = 12;
 
     /// Whose row a row is.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub(crate) mod table {
         Membership,
         Removed,
         Introductions,
+        Scanned,
     }
 
     /// The table of a row, by its key. A table of one row has one key.
@@ -59,9 +61,10 @@ pub(crate) mod table {
             Some(&MEMBERSHIP) => Table::Membership,
             Some(&REMOVED) => Table::Removed,
             Some(&INTRODUCTIONS) => Table::Introductions,
+            Some(&SCANNED) => Table::Scanned,
             Some(&value) => return Err(DecodeError::Unknown { what: "table", value }),
         };
-        if matches!(table, Table::Applied | Table::Membership) {
+        if matches!(table, Table::Applied | Table::Membership | Table::Scanned) {
             end(row_key, 1)?;
         }
         Ok(table)
@@ -84,6 +87,9 @@ pub(crate) mod table {
 
     /// The one row of [`super::encode_membership`].
     pub(crate) const MEMBERSHIP_KEY: [u8; 1] = [MEMBERSHIP];
+
+    /// The one row of [`super::encode_scanned`].
+    pub(crate) const SCANNED_KEY: [u8; 1] = [SCANNED];
 
     fn key(table: u8, parts: &[&[u8]]) -> Bytes {
         let mut out = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -348,6 +354,19 @@ pub(crate) fn decode_member(bytes: Bytes) -> Result<Member, DecodeError> {
     };
     decoder.end(WHAT)?;
     Ok(member)
+}
+
+/// The log time of the last scan, in milliseconds.
+pub(crate) fn encode_scanned(log_time_ms: u64) -> Bytes {
+    Bytes::copy_from_slice(&log_time_ms.to_le_bytes())
+}
+
+pub(crate) fn decode_scanned(bytes: Bytes) -> Result<u64, DecodeError> {
+    const WHAT: &str = "row of the last scan";
+    let mut decoder = Decoder::new(bytes);
+    let log_time_ms = decoder.u64_le(WHAT)?;
+    decoder.end(WHAT)?;
+    Ok(log_time_ms)
 }
 
 /// The members that an entry put in force, and that entry's index.

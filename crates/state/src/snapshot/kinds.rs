@@ -32,7 +32,9 @@ impl<I: Ingest> Ingest for OfNewCluster<I> {
 
     fn add(&mut self, key: Bytes, value: Bytes) -> Result<(), EngineError> {
         match table::of(&key) {
-            Ok(Table::Members | Table::Membership | Table::Removed | Table::Introductions) => Ok(()),
+            Ok(
+                Table::Members | Table::Membership | Table::Removed | Table::Introductions | Table::Scanned,
+            ) => Ok(()),
             // What cannot be understood was refused before.
             _ => self.0.add(key, value),
         }

@@ -6,7 +6,7 @@ use raftmap_raft::{LogIndex, Membership};
 use crate::expiry::check_deadline_row;
 use crate::format::{
     Applied, DecodeError, MapRow, SessionRow, decode_introduction_row, decode_member, decode_membership,
-    table,
+    decode_scanned, table,
 };
 use crate::kept::{check_answers_row, check_large_answer_row};
 use crate::validate::KEY_BYTES_CEILING;
@@ -62,6 +62,9 @@ impl SeenRows {
                 decode_introduction_row(key, value)?;
             }
             Table::Membership => self.membership = Some(decode_membership(value)?),
+            Table::Scanned => {
+                decode_scanned(value)?;
+            }
         }
         Ok(())
     }

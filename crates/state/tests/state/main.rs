@@ -16,6 +16,7 @@ mod members;
 mod model;
 mod reads;
 mod refused;
+mod scans;
 mod sessions;
 mod snapshot_stream;
 mod snapshots;

@@ -66,7 +66,7 @@ impl Model {
         match &command.body {
             Body::Write(write) => self.write(write),
             Body::OpenSession(limits) => Ok(self.open_session(*limits)),
-            Body::Time | Body::IntroduceMember(_) => Ok(Answer::Done),
+            Body::Time | Body::Scan | Body::IntroduceMember(_) => Ok(Answer::Done),
             Body::RaiseLevel(level) => {
                 self.level = self.level.max(*level);
                 Ok(Answer::Done)

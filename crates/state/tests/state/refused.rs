@@ -61,6 +61,7 @@ fn one_of_each() -> Vec<(Command, &'static str)> {
         (timeless(Body::IntroduceMember(introduction(4, Some(2)))), "01 07 00 04 03613a31 03613a32 02"),
         (timeless(Body::IntroduceMember(introduction(4, None))), "01 07 00 04 03613a31 03613a32 00"),
         (at(127, Body::RaiseLevel(2)), "01 08 01 7f 02"),
+        (at(127, Body::Scan), "01 09 01 7f"),
     ]
 }
 

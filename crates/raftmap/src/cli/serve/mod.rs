@@ -163,6 +163,8 @@ impl Serve {
         config.space_reserve_bytes = limits.space_reserve_mib.saturating_mul(1 << 20);
         config.compaction = limits.compaction();
         config.snapshot_bytes_per_second = limits.snapshot_mib_per_second << 20;
+        config.scan_every = (limits.scan_every > 0).then(|| Duration::from_secs(limits.scan_every));
+        config.scan_bytes_per_second = limits.scan_mib_per_second << 20;
         config.election_timeout = Duration::from_millis(timing.election_timeout_ms);
         config.heartbeat = Duration::from_millis(timing.heartbeat_ms);
         config.clock_skew_max = Duration::from_millis(timing.clock_skew_max_ms);
