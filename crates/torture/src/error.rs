@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use raftmap::local_cluster::LocalClusterError;
 use raftmap_raft::NodeId;
@@ -28,6 +29,19 @@ pub enum Failure {
         /// The end of its log.
         said: String,
     },
+    /// A server that was removed ended otherwise than it should.
+    #[error("server {id} was removed, and ended with {status}; it said last: {said}")]
+    NotSeenOff {
+        /// Which.
+        id: NodeId,
+        /// How.
+        status: ExitStatus,
+        /// The end of its log.
+        said: String,
+    },
+    /// A change of the members had no clear end, or the members are others than its answers said.
+    #[error("{0}")]
+    Members(String),
     /// A client process failed.
     #[error("a client process failed: {0}")]
     Client(String),
@@ -62,7 +76,7 @@ impl Failure {
     pub fn is_broken_promise(&self) -> bool {
         match self {
             Self::Cluster(_) | Self::Unexpected { .. } | Self::History { .. } => true,
-            Self::Differs(_) | Self::Lost { .. } => true,
+            Self::Differs(_) | Self::Lost { .. } | Self::NotSeenOff { .. } | Self::Members(_) => true,
             Self::Machine { .. } | Self::Client(_) | Self::NotOffered(_) => false,
         }
     }

@@ -7,10 +7,13 @@
 mod client;
 mod error;
 mod inspect;
+mod links;
+mod members;
 mod namespaces;
 mod nemesis;
 mod network;
 mod offer;
+mod rig;
 mod shim;
 mod torture;
 mod volumes;

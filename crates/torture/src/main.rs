@@ -13,12 +13,14 @@ Examples:
   Twenty rounds of everything that this machine offers (the server: cargo build --release):
     raftmap-torture --rounds 20
   For ten minutes, kills and power cuts only, as root:
-    raftmap-torture --minutes 10 --faults kill,power";
+    raftmap-torture --minutes 10 --faults kill,power
+  Two hundred rounds in each of which servers come and go, beside all else:
+    raftmap-torture --rounds 200 --always members";
 
 /// Torture real servers, and judge what clients were told
 ///
-/// Three servers, clients in processes of their own, and a few faults in each round; after each round all must be well again
-/// within a minute, and the history of all clients must be linearizable. What this machine does not offer is left out, and
+/// Three servers at first (one to five, where members come and go), clients in processes of their own, and a few faults in each
+/// round; after each round all must be well again within a minute, and the history of all clients must be linearizable. What this machine does not offer is left out, and
 /// said so. Ends with code 1 at the first round that breaks a promise, and leaves everything in its folder.
 #[derive(Parser)]
 #[command(name = "raftmap-torture", version, before_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -50,6 +52,10 @@ struct RunArguments {
     /// Only these kinds of fault
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     faults: Vec<Class>,
+
+    /// One of these in every round, beside those that are drawn
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    always: Vec<Class>,
 
     /// Put each server into a network namespace, and cut links by rules of the kernel instead of proxies; as root, with `ip`
     /// and `nft`
@@ -124,8 +130,11 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         true => Class::value_variants().to_vec(),
         false => arguments.faults.clone(),
     };
-    let (classes, skipped): (Vec<Class>, Vec<Class>) =
-        asked.into_iter().partition(|class| offer.missing(*class).is_none());
+    let is_offered = |class: &Class| offer.missing(*class).is_none();
+    let (classes, mut skipped): (Vec<Class>, Vec<Class>) = asked.into_iter().partition(is_offered);
+    let (always, more): (Vec<Class>, Vec<Class>) =
+        arguments.always.iter().partition(|class| is_offered(class));
+    skipped.extend(more);
     for class in &skipped {
         eprintln!("SKIPPED: {class}: it takes {}", offer.missing(*class).unwrap_or_default());
     }
@@ -156,6 +165,7 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         rounds: if arguments.minutes.is_some() { u64::MAX } else { arguments.rounds },
         time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         classes,
+        always,
         namespaces: arguments.namespaces,
         seed: arguments.seed,
         clients: arguments.clients,
@@ -213,6 +223,9 @@ fn print_report(report: &Report) {
     println!("acknowledged writes {} · lost 0", report.acknowledged_writes);
     println!("keys read again at the end {} · changed since 0", report.keys_read_again);
     println!("disks of all servers compared after a power cut {}", report.inspections);
+    for (outcome, count) in &report.members {
+        println!("changes of the members {outcome} {count}");
+    }
     println!("servers that ended by themselves, their disks failing {}", report.ended);
     println!("calls:");
     for (outcome, count) in &report.calls {

@@ -6,11 +6,11 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use raftmap::local_cluster::LocalPlan;
+use raftmap::local_cluster::{LocalMember, LocalPlan};
 use raftmap_raft::NodeId;
 
 use crate::volumes::run;
@@ -19,9 +19,16 @@ const PEER_PORT: u16 = 7001;
 const CLIENT_PORT: u16 = 7002;
 const METRICS_PORT: u16 = 7003;
 
+/// Of the network that all are in, in bits.
+const PREFIX: u8 = 16;
+
 /// The servers' namespaces.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
+    /// The server.
+    program: PathBuf,
+    /// Runs it in its namespace.
+    wrapper: PathBuf,
     /// Each lives as long as a process in it.
     keepers: Vec<(NodeId, Child)>,
 }
@@ -34,34 +41,55 @@ impl Namespaces {
     pub(crate) fn between(plan: &mut LocalPlan) -> io::Result<Self> {
         ip(&["link", "set", "lo", "up"])?;
         ip(&["link", "add", "rm-bridge", "type", "bridge"])?;
-        ip(&["address", "add", "10.77.0.254/24", "dev", "rm-bridge"])?;
+        ip(&["address", "add", &format!("{}/{PREFIX}", own_address()), "dev", "rm-bridge"])?;
         ip(&["link", "set", "rm-bridge", "up"])?;
-        let mut namespaces = Self { keepers: Vec::new() };
-        for member in &mut plan.members {
-            namespaces.keepers.push((member.id, keep_namespace()?));
-            let keeper = namespaces.keeper(member.id)?;
-            let near = format!("rm-{}", member.id);
-            let far = ["peer", "name", "eth0", "netns", &keeper];
-            ip(&[&["link", "add", &near, "type", "veth"][..], &far[..]].concat())?;
-            ip(&["link", "set", &near, "master", "rm-bridge", "up"])?;
-            let address = address(member.id)?;
-            namespaces
-                .within(member.id, &["ip", "address", "add", &format!("{address}/24"), "dev", "eth0"])?;
-            namespaces.within(member.id, &["ip", "link", "set", "eth0", "up"])?;
-            namespaces.within(member.id, &["ip", "link", "set", "lo", "up"])?;
-            namespaces.within(member.id, &["nft", "add", "table", "ip", "torture"])?;
-            for (chain, hook) in [("in", "input"), ("out", "output")] {
-                let rule = format!("add chain ip torture {chain} {{ type filter hook {hook} priority 0; }}");
-                namespaces.within(member.id, &["nft", &rule])?;
-            }
-            member.peer_listen = SocketAddr::new(address, PEER_PORT);
-            member.client_listen = SocketAddr::new(address, CLIENT_PORT);
-            member.metrics_listen = SocketAddr::new(address, METRICS_PORT);
-            member.peer_address = member.peer_listen.to_string();
-            member.client_address = member.client_listen.to_string();
-        }
-        plan.program = namespaces.wrap(&plan.folder, &plan.program)?;
+        fs::create_dir_all(&plan.folder)?;
+        let wrapper = plan.folder.join("in-namespace.sh");
+        let program = std::mem::replace(&mut plan.program, wrapper.clone());
+        let mut namespaces = Self { program, wrapper, keepers: Vec::new() };
+        plan.members.iter_mut().try_for_each(|member| namespaces.add(member))?;
         Ok(namespaces)
+    }
+
+    /// Makes a namespace for one more server.
+    ///
+    /// # Errors
+    /// As [`Namespaces::between`].
+    pub(crate) fn add(&mut self, member: &mut LocalMember) -> io::Result<()> {
+        let id = member.id;
+        self.keepers.push((id, keep_namespace()?));
+        let keeper = self.keeper(id)?;
+        let near = format!("rm-{id}");
+        let far = ["peer", "name", "eth0", "netns", &keeper];
+        ip(&[&["link", "add", &near, "type", "veth"][..], &far[..]].concat())?;
+        ip(&["link", "set", &near, "master", "rm-bridge", "up"])?;
+        let address = address(id)?;
+        self.within(id, &["ip", "address", "add", &format!("{address}/{PREFIX}"), "dev", "eth0"])?;
+        self.within(id, &["ip", "link", "set", "eth0", "up"])?;
+        self.within(id, &["ip", "link", "set", "lo", "up"])?;
+        self.within(id, &["nft", "add", "table", "ip", "torture"])?;
+        for (chain, hook) in [("in", "input"), ("out", "output")] {
+            let rule = format!("add chain ip torture {chain} {{ type filter hook {hook} priority 0; }}");
+            self.within(id, &["nft", &rule])?;
+        }
+        member.peer_listen = SocketAddr::new(address, PEER_PORT);
+        member.client_listen = SocketAddr::new(address, CLIENT_PORT);
+        member.metrics_listen = SocketAddr::new(address, METRICS_PORT);
+        member.peer_address = member.peer_listen.to_string();
+        member.client_address = member.client_listen.to_string();
+        self.wrap()
+    }
+
+    /// Takes the namespace of a server that is gone away.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn forget(&mut self, id: NodeId) -> io::Result<()> {
+        let place = self.keepers.iter().position(|(of, _)| *of == id);
+        let (_, mut keeper) = self.keepers.swap_remove(place.ok_or(io::ErrorKind::NotFound)?);
+        keeper.kill()?;
+        keeper.wait()?;
+        self.wrap()
     }
 
     fn keeper(&self, id: NodeId) -> io::Result<String> {
@@ -74,21 +102,21 @@ impl Namespaces {
         run(Command::new("nsenter").arg(namespace).arg("--").args(command))
     }
 
-    /// A program that runs the server in its namespace, by the data directory in its arguments. It is replaced by the
-    /// server, which so has its process id.
-    fn wrap(&self, folder: &Path, program: &Path) -> io::Result<std::path::PathBuf> {
+    /// Writes the program that runs the server in its namespace, by the data directory in its arguments. It is replaced by
+    /// the server, which so has its process id.
+    fn wrap(&self) -> io::Result<()> {
         let mut script = "#!/bin/sh\ncase \"$*\" in\n".to_owned();
         for (id, keeper) in &self.keepers {
-            let (keeper, program) = (keeper.id(), program.display());
+            let (keeper, program) = (keeper.id(), self.program.display());
             let enter = format!("exec nsenter --net=/proc/{keeper}/ns/net -- \"{program}\" \"$@\"");
             script += &format!("  */server-{id}/data*) {enter} ;;\n");
         }
         script += "esac\necho \"no server: $*\" >&2\nexit 1\n";
-        fs::create_dir_all(folder)?;
-        let path = folder.join("in-namespace.sh");
-        fs::write(&path, script)?;
-        run(Command::new("chmod").arg("755").arg(&path))?;
-        Ok(path)
+        // In one step: a shell may be reading it.
+        let next = self.wrapper.with_extension("next");
+        fs::write(&next, script)?;
+        run(Command::new("chmod").arg("755").arg(&next))?;
+        fs::rename(next, &self.wrapper)
     }
 
     /// Nothing goes from or to this server any more but what clients say.
@@ -124,9 +152,17 @@ impl Drop for Namespaces {
     }
 }
 
+/// Where this program is.
+fn own_address() -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 255, 254)
+}
+
 fn address(id: NodeId) -> io::Result<IpAddr> {
-    let last = u8::try_from(id.0).map_err(io::Error::other)?;
-    Ok(Ipv4Addr::new(10, 77, 0, last).into())
+    // The last numbers stand for no server: this program, and all.
+    let number = u16::try_from(id.0).ok().filter(|number| *number < 0xFF00);
+    let [high, low] =
+        number.ok_or_else(|| io::Error::other(format!("no address for server {id}")))?.to_be_bytes();
+    Ok(Ipv4Addr::new(10, 77, high, low).into())
 }
 
 fn ip(arguments: &[&str]) -> io::Result<()> {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use raftmap::local_cluster::LocalPlan;
+use raftmap::local_cluster::{LocalMember, LocalPlan};
 use raftmap_raft::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -161,13 +161,19 @@ impl Drop for Proxy {
 }
 
 /// The ways between all servers of a cluster: the dialer and the dialed of each.
-type Links = BTreeMap<(NodeId, NodeId), Arc<Link>>;
+type Links = Mutex<BTreeMap<(NodeId, NodeId), Arc<Link>>>;
+
+fn locked(links: &Links) -> MutexGuard<'_, BTreeMap<(NodeId, NodeId), Arc<Link>>> {
+    links.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The network between the servers of a cluster.
 #[derive(Debug)]
 pub struct Network {
+    /// The cluster's.
+    folder: PathBuf,
     links: Arc<Links>,
-    tasks: Vec<AbortHandle>,
+    tasks: BTreeMap<NodeId, AbortHandle>,
 }
 
 impl Network {
@@ -177,69 +183,87 @@ impl Network {
     /// # Errors
     /// If there is no free port.
     pub fn between(plan: &mut LocalPlan) -> io::Result<Self> {
-        let ids: Vec<NodeId> = plan.members.iter().map(|member| member.id).collect();
-        let pairs = ids.iter().flat_map(|a| ids.iter().map(|b| (*a, *b))).filter(|(a, b)| a != b);
-        let links: Arc<Links> = Arc::new(pairs.map(|pair| (pair, Link::new())).collect());
-        let mut tasks = Vec::new();
-        for member in &mut plan.members {
-            let (address, listener) = listen()?;
-            member.peer_address = address.to_string();
-            let (links, target) = (Arc::clone(&links), (member.id, member.peer_listen));
-            let folder = plan.folder.clone();
-            let task = tokio::spawn(async move { accept(&links, &listener, target, &folder).await });
-            tasks.push(task.abort_handle());
-        }
-        Ok(Self { links, tasks })
+        let mut network = Self { folder: plan.folder.clone(), links: Arc::default(), tasks: BTreeMap::new() };
+        plan.members.iter_mut().try_for_each(|member| network.add(member))?;
+        Ok(network)
     }
 
-    fn of(&self, id: NodeId) -> impl Iterator<Item = &Arc<Link>> {
-        self.links
-            .iter()
-            .filter(move |((dialer, dialed), _)| *dialer == id || *dialed == id)
-            .map(|(_, link)| link)
+    /// Puts a proxy before the port for peers of one more server. To be called within a runtime.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub fn add(&mut self, member: &mut LocalMember) -> io::Result<()> {
+        let (address, listener) = listen()?;
+        member.peer_address = address.to_string();
+        let mut links = locked(&self.links);
+        for other in self.tasks.keys() {
+            links.insert((*other, member.id), Link::new());
+            links.insert((member.id, *other), Link::new());
+        }
+        drop(links);
+        let (links, target) = (Arc::clone(&self.links), (member.id, member.peer_listen));
+        let folder = self.folder.clone();
+        let task = tokio::spawn(async move { accept(&links, &listener, target, &folder).await });
+        self.tasks.insert(member.id, task.abort_handle());
+        Ok(())
+    }
+
+    /// Has nothing to do any more with a server that is gone.
+    pub fn forget(&mut self, id: NodeId) {
+        self.cut(id);
+        self.tasks.remove(&id).iter().for_each(AbortHandle::abort);
+        locked(&self.links).retain(|(dialer, dialed), _| *dialer != id && *dialed != id);
+    }
+
+    fn of(&self, id: NodeId) -> Vec<Arc<Link>> {
+        let links = locked(&self.links);
+        let of = links.iter().filter(|((dialer, dialed), _)| *dialer == id || *dialed == id);
+        of.map(|(_, link)| Arc::clone(link)).collect()
     }
 
     /// Nothing from or to this server goes through any more; connections stay open.
     pub fn isolate(&self, id: NodeId) {
-        self.of(id).for_each(|link| link.set(Flow::Held));
+        self.of(id).iter().for_each(|link| link.set(Flow::Held));
     }
 
     /// What `from` says does not reach `to` any more; the other way is as before.
     pub fn mute(&self, from: NodeId, to: NodeId) {
-        self.links[&(from, to)].forth.send_replace(Flow::Held);
-        self.links[&(to, from)].back.send_replace(Flow::Held);
+        let links = locked(&self.links);
+        links[&(from, to)].forth.send_replace(Flow::Held);
+        links[&(to, from)].back.send_replace(Flow::Held);
     }
 
     /// Everything from and to this server takes so much longer.
     pub fn slow(&self, id: NodeId, delay: Duration) {
-        self.of(id).for_each(|link| link.set(Flow::Slow(delay)));
+        self.of(id).iter().for_each(|link| link.set(Flow::Slow(delay)));
     }
 
     /// Cuts off all connections of this server, with all that is under way on them.
     pub fn cut(&self, id: NodeId) {
-        self.of(id).for_each(|link| link.cut());
+        self.of(id).iter().for_each(|link| link.cut());
     }
 
     /// All goes through again. What was held goes on where it stopped.
     pub fn heal(&self) {
-        self.links.values().for_each(|link| link.open());
+        locked(&self.links).values().for_each(|link| link.open());
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-        self.links.values().for_each(|link| link.cut());
+        self.tasks.values().for_each(AbortHandle::abort);
+        locked(&self.links).values().for_each(|link| link.cut());
     }
 }
 
 async fn accept(links: &Links, listener: &TcpListener, (id, target): (NodeId, SocketAddr), folder: &Path) {
     while let Ok((socket, from)) = listener.accept().await {
         // Who is gone already needs no connection.
-        let Some(dialer) = socket.local_addr().ok().and_then(|own| owner(from, own, folder)) else {
-            continue;
-        };
-        tokio::spawn(Arc::clone(&links[&(dialer, id)]).carry(socket, target));
+        let dialer = socket.local_addr().ok().and_then(|own| owner(from, own, folder));
+        let link = dialer.and_then(|dialer| locked(links).get(&(dialer, id)).cloned());
+        if let Some(link) = link {
+            tokio::spawn(link.carry(socket, target));
+        }
     }
 }
 

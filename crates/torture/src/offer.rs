@@ -50,7 +50,7 @@ impl Offer {
             Class::SlowDisk | Class::DiskError | Class::Clock => self.no_shim.as_deref(),
             Class::FullDisk | Class::Power => self.no_volumes.as_deref(),
             Class::SlowLinks | Class::Disconnect => self.no_proxies.as_deref(),
-            Class::Kill | Class::Pause | Class::Partition | Class::OneWay => None,
+            Class::Kill | Class::Pause | Class::Partition | Class::OneWay | Class::Members => None,
         }
     }
 }

@@ -22,10 +22,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 use crate::client::{CONNECTED, ask, now, read_histories};
 use crate::error::{Failure, refused};
 use crate::inspect;
+use crate::links::Links;
+use crate::members::Operator;
 use crate::namespaces::Namespaces;
-use crate::nemesis::{Class, Fault, Links, Rig, pick};
+use crate::nemesis::{Class, Fault, pick};
 use crate::network::Network;
 use crate::offer::Offer;
+use crate::rig::Rig;
 use crate::shim::Shim;
 use crate::volumes::Volumes;
 
@@ -64,6 +67,8 @@ pub struct Settings {
     pub time: Option<Duration>,
     /// Kinds of fault.
     pub classes: Vec<Class>,
+    /// There is one of these kinds in every round.
+    pub always: Vec<Class>,
     /// The servers are in network namespaces; else there are proxies between them.
     pub namespaces: bool,
     /// Where the choice of faults and calls comes from.
@@ -91,6 +96,8 @@ pub struct Report {
     pub acknowledged_writes: u64,
     /// Faults by kind; one that strikes several servers counts for each.
     pub faults: BTreeMap<Class, u64>,
+    /// Changes of the members, by what became of them.
+    pub members: BTreeMap<&'static str, u64>,
     /// Servers that ended by themselves, as they should when their disk fails.
     pub ended: u64,
     /// Comparisons of what survived on the disks of all servers after their power was cut.
@@ -105,7 +112,10 @@ type Records = BTreeMap<Bytes, Option<Record>>;
 struct Run<'a> {
     settings: &'a Settings,
     rig: Rig,
+    operator: Operator,
     client: Client,
+    /// What was done in this round.
+    done: Vec<String>,
     /// What each round left. Its clients have ended and all servers were at rest: nobody changes it any more.
     left: Vec<Records>,
     report: Report,
@@ -122,25 +132,27 @@ pub async fn torture(settings: &Settings, offer: &Offer, said: impl Fn(String)) 
     while run.report.rounds < settings.rounds && settings.time.is_none_or(|time| began.elapsed() < time) {
         let round = run.report.rounds;
         let faults = draw(settings, round, &mut rng);
-        let line = run.round(round, &faults, rng.u64(..)).await?;
+        let line = run.round(round, &faults, rng.u64(..)).await;
+        let done = std::mem::take(&mut run.done).join(", ");
+        let line = line.inspect_err(|_| said(format!("round {round}: {done} · FAILED")))?;
         run.report.rounds += 1;
-        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        said(format!("round {round}: {} · {line}", faults.join(", ")));
+        said(format!("round {round}: {done} · {line}"));
     }
     run.read_all_again().await?;
     run.report.ended = run.rig.ended;
+    run.report.members = std::mem::take(&mut run.operator.counts);
     run.report.seconds = began.elapsed().as_secs_f64();
     Ok(run.report)
 }
 
-/// One to three faults; each kind has its turn.
+/// One to three faults, and those that are always there; each kind has its turn.
 fn draw(settings: &Settings, round: u64, rng: &mut Rng) -> Vec<Fault> {
     let classes = &settings.classes;
-    let ids = [NodeId(1), NodeId(2), NodeId(3)];
-    let mut faults = vec![Fault::draw(pick(round, classes), &ids, rng)];
+    let mut faults = vec![Fault::draw(pick(round, classes), rng)];
     for _ in 0..rng.u32(..3) {
-        faults.push(Fault::draw(classes[rng.usize(..classes.len())], &ids, rng));
+        faults.push(Fault::draw(classes[rng.usize(..classes.len())], rng));
     }
+    faults.extend(settings.always.iter().map(|class| Fault::draw(*class, rng)));
     faults.sort_by_key(|fault| fault.at);
     faults
 }
@@ -167,11 +179,13 @@ impl<'a> Run<'a> {
             false => None,
         };
         let cluster = plan.found()?;
-        let killed = cluster.ids().into_iter().collect();
-        let mut rig = Rig { cluster, links, shim, volumes, killed, excused: BTreeSet::new(), ended: 0 };
+        let members: BTreeSet<NodeId> = cluster.ids().into_iter().collect();
+        let mut rig = Rig::new(cluster, links, shim, volumes);
         start_all(&mut rig).await?;
         let client = rig.cluster.client().await?;
-        Ok(Self { settings, rig, client, left: Vec::new(), report: Report::default() })
+        let operator = Operator::new(settings.server_program.clone(), members);
+        let (left, done, report) = (Vec::new(), Vec::new(), Report::default());
+        Ok(Self { settings, rig, operator, client, done, left, report })
     }
 
     async fn round(&mut self, round: u64, faults: &[Fault], seed: u64) -> Result<String, Failure> {
@@ -188,7 +202,10 @@ impl<'a> Run<'a> {
         }
         sleep(CALM).await;
         self.disturb(faults).await?;
+        self.rig.heal()?;
+        self.done.extend(self.operator.finish(&mut self.rig).await?);
         self.rig.calm().await?;
+        self.operator.settle(&mut self.rig).await?;
         sleep(CALM).await;
         for client in &mut clients {
             drop(client.stdin.take());
@@ -205,7 +222,7 @@ impl<'a> Run<'a> {
         }
         self.left.push(self.read(&prefix, &mut history).await?);
         self.check(round, history).await?;
-        if faults.iter().any(|fault| fault.class == Class::Power) {
+        if faults.iter().any(|fault| matches!(fault.class, Class::Power | Class::Members)) {
             self.inspect().await?;
         }
         Ok(line)
@@ -237,25 +254,46 @@ impl<'a> Run<'a> {
         loop {
             under_way.sort_by_key(|(until, _, _)| *until);
             let next_end = under_way.first().map(|(until, _, _)| *until);
-            match coming.peek() {
-                Some(fault) if next_end.is_none_or(|until| fault.at <= until) => {
-                    let fault = coming.next().expect("it was just seen");
-                    sleep_until(began + fault.at).await;
-                    let struck = self.rig.strike(fault).await?;
-                    *self.report.faults.entry(fault.class).or_default() += struck.len() as u64;
-                    under_way.push((fault.at + fault.lasts, fault, struck));
+            let next_begin = coming.peek().map(|fault| fault.at);
+            let Some(next) = next_begin.into_iter().chain(next_end).min() else { return Ok(()) };
+            tokio::select! {
+                progress = self.operator.progress() => {
+                    self.done.extend(self.operator.go_on(&mut self.rig, progress)?);
                 }
-                _ => {
-                    let Some(until) = next_end else { return Ok(()) };
-                    let (_, fault, ids) = under_way.remove(0);
-                    sleep_until(began + until).await;
-                    self.rig.mend(fault, &ids)?;
-                    for (_, fault, ids) in &under_way {
-                        self.rig.renew(fault, ids)?;
+                () = sleep_until(began + next) => match coming.next_if(|fault| fault.at == next) {
+                    Some(fault) => {
+                        let struck = self.strike(fault).await?;
+                        under_way.push((fault.at + fault.lasts, fault, struck));
+                    }
+                    None => {
+                        let (_, fault, ids) = under_way.remove(0);
+                        self.rig.mend(fault, &ids)?;
+                        self.renew(&under_way)?;
                     }
                 }
             }
+            if self.operator.begin(&mut self.rig).await? {
+                self.renew(&under_way)?;
+            }
         }
+    }
+
+    async fn strike(&mut self, fault: &Fault) -> Result<Vec<NodeId>, Failure> {
+        let count = self.report.faults.entry(fault.class).or_default();
+        if fault.class == Class::Members {
+            *count += 1;
+            self.operator.want(fault.roll);
+            return Ok(Vec::new());
+        }
+        let struck = self.rig.strike(fault).await?;
+        *count += struck.len() as u64;
+        self.done.push(fault.told(&struck));
+        Ok(struck)
+    }
+
+    /// Faults of links go on, although another one ended, or a server came.
+    fn renew(&mut self, under_way: &[(Duration, &Fault, Vec<NodeId>)]) -> Result<(), Failure> {
+        under_way.iter().try_for_each(|(_, fault, ids)| self.rig.renew(fault, ids))
     }
 
     /// Waits until all servers are at rest, and hold the same up to the index that it gives.

@@ -41,13 +41,30 @@ impl Volumes {
         make_image(&image, POOL_BYTES, &["-m", "reflink=1"])?;
         mount(&image, &pool)?;
         let mut volumes = Self { pool, mounted: Vec::new() };
-        for (id, dir) in data_dirs {
-            fs::create_dir_all(dir)?;
-            make_image(&volumes.image(*id), IMAGE_BYTES, &[])?;
-            mount(&volumes.image(*id), dir)?;
-            volumes.mounted.push((*id, dir.clone()));
-        }
+        data_dirs.iter().try_for_each(|(id, dir)| volumes.add(*id, dir))?;
         Ok(volumes)
+    }
+
+    /// Makes a volume for one more server and mounts it on its data directory, which is made and empty.
+    ///
+    /// # Errors
+    /// As [`Volumes::make`].
+    pub(crate) fn add(&mut self, id: NodeId, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        make_image(&self.image(id), IMAGE_BYTES, &[])?;
+        mount(&self.image(id), dir)?;
+        self.mounted.push((id, dir.to_owned()));
+        Ok(())
+    }
+
+    /// Takes the volume of a server that is gone away.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn forget(&mut self, id: NodeId) -> io::Result<()> {
+        run(Command::new("umount").arg(self.dir(id)?))?;
+        self.mounted.retain(|(of, _)| *of != id);
+        fs::remove_file(self.image(id))
     }
 
     fn image(&self, id: NodeId) -> PathBuf {

@@ -1,11 +1,12 @@
 //! Servers that join a local cluster, and that leave it.
 
 use std::fs;
+use std::io;
 use std::process::Command;
 
 use raftmap_raft::NodeId;
 
-use super::plan::{LocalMember, server_folder};
+use super::plan::{LocalMember, names_of, server_folder};
 use super::{LocalCluster, LocalClusterError, OPERATOR, free_loopback_addresses};
 use crate::tls::certs::{Authority, LIFETIME};
 use crate::tls::identity::Role;
@@ -18,38 +19,57 @@ impl LocalCluster {
     /// # Errors
     /// If no server of the cluster answers, or a file cannot be made.
     pub fn join(&mut self) -> Result<NodeId, LocalClusterError> {
-        let id = NodeId(self.last_id.0 + 1);
-        let addresses =
-            free_loopback_addresses(3).map_err(LocalClusterError::io("find ports for", &self.plan.folder))?;
-        let member = LocalMember::at(id, &addresses);
-        let certs = self.certs_dir();
-        let authority = Authority::open_or_create(&certs, self.plan.cluster.clone())?;
-        let names = ["127.0.0.1", "localhost"].map(str::to_owned);
-        authority.issue_to(&certs, &Role::Node(id), &names, LIFETIME)?;
-        let folder = server_folder(&self.plan.folder, id);
-        fs::create_dir_all(&folder).map_err(LocalClusterError::io("create", &folder))?;
-        let mut init = Command::new(&self.plan.program);
-        init.arg("init")
-            .arg("--cluster")
-            .arg(self.plan.cluster.as_str())
-            .arg("--data")
-            .arg(folder.join("data"));
-        init.arg("--id")
-            .arg(id.to_string())
-            .arg("--certs")
-            .arg(&certs)
-            .arg("--join")
-            .arg(self.endpoints().join(","));
-        init.arg("--member").arg(format!("{id}={},{}", member.peer_address, member.client_address));
+        let (id, mut init) = self.prepare_join(|_| Ok(()))?;
         let output = init.output().map_err(LocalClusterError::io("run", &self.plan.program))?;
         if !output.status.success() {
+            self.leave(id)?;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(LocalClusterError::Join { id, said });
         }
+        Ok(id)
+    }
+
+    /// Gives one more server an id that none had before, ports and certificates, and the command that makes its data directory:
+    /// `raftmap init --join`. `change` may put a proxy before it, or put it elsewhere. If it never gets that directory:
+    /// [`LocalCluster::leave`].
+    ///
+    /// # Errors
+    /// What `change` says, or if a file cannot be made.
+    pub fn prepare_join(
+        &mut self,
+        change: impl FnOnce(&mut LocalMember) -> io::Result<()>,
+    ) -> Result<(NodeId, Command), LocalClusterError> {
+        let id = NodeId(self.last_id.0 + 1);
         self.last_id = id;
+        let folder = server_folder(&self.plan.folder, id);
+        let addresses =
+            free_loopback_addresses(3).map_err(LocalClusterError::io("find ports for", &folder))?;
+        let mut member = LocalMember::at(id, &addresses);
+        change(&mut member).map_err(LocalClusterError::io("find a place for", &folder))?;
+        let certs = self.certs_dir();
+        let authority = Authority::open_or_create(&certs, self.plan.cluster.clone())?;
+        authority.issue_to(&certs, &Role::Node(id), &names_of([&member]), LIFETIME)?;
+        fs::create_dir_all(&folder).map_err(LocalClusterError::io("create", &folder))?;
+        let own = format!("{id}={},{}", member.peer_address, member.client_address);
+        let mut init = Command::new(&self.plan.program);
+        init.args([
+            "init",
+            "--cluster",
+            self.plan.cluster.as_str(),
+            "--id",
+            &id.to_string(),
+            "--member",
+            &own,
+        ])
+        .arg("--data")
+        .arg(self.data_dir(id))
+        .arg("--join")
+        .arg(self.endpoints().join(","))
+        .arg("--certs")
+        .arg(certs);
         self.plan.members.push(member);
         self.processes.push(None);
-        Ok(id)
+        Ok((id, init))
     }
 
     /// What a cluster is told of a server that is to become a member.

@@ -87,10 +87,7 @@ impl LocalPlan {
     pub fn found(self) -> Result<LocalCluster, LocalClusterError> {
         let certs = self.folder.join("certs");
         let authority = Authority::open_or_create(&certs, self.cluster.clone())?;
-        let mut addresses = ["127.0.0.1", "localhost"].map(str::to_owned).to_vec();
-        addresses.extend(self.members.iter().map(|member| member.client_listen.ip().to_string()));
-        addresses.sort();
-        addresses.dedup();
+        let addresses = names_of(&self.members);
         for role in [Role::Client(CLIENT.to_owned()), Role::Operator(OPERATOR.to_owned())] {
             authority.issue_to(&certs, &role, &[], LIFETIME)?;
         }
@@ -113,6 +110,15 @@ impl LocalPlan {
         };
         self.members.iter().map(member).collect()
     }
+}
+
+/// What certificates say where these servers are.
+pub(super) fn names_of<'a>(members: impl IntoIterator<Item = &'a LocalMember>) -> Vec<String> {
+    let mut names = ["127.0.0.1", "localhost"].map(str::to_owned).to_vec();
+    names.extend(members.into_iter().map(|member| member.client_listen.ip().to_string()));
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Where all of a server is kept.
