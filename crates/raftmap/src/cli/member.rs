@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use raftmap_client::{Client, MemberAddresses, MembersResponse};
+use raftmap_client::{Client, Error, MemberAddresses, MembersResponse};
 use raftmap_log::FoundingMember;
 use raftmap_proto::v1;
 use raftmap_proto::v1::member::Role;
@@ -228,7 +228,8 @@ async fn come(
     }
 }
 
-/// Waits until the server votes, and whose place it takes is gone; tells on standard error how far it is.
+/// Waits until the server votes, and whose place it takes is gone; tells on standard error how far it is. The change is under way
+/// whatever comes now: no failure says that it was not applied.
 async fn until_it_votes(
     client: &Client,
     id: NodeId,
@@ -238,36 +239,58 @@ async fn until_it_votes(
     let began = Instant::now();
     let mut said = String::new();
     loop {
-        let members = client.members().await?;
-        let gone = replaces.is_none_or(|gone| find(&members, gone).is_none());
-        match find(&members, id).map(role) {
-            Some("voter") if gone => return Ok(()),
-            Some(_) => {}
+        let now = match how_far(client, id, replaces).await {
+            Ok(HowFar::Votes) => return Ok(()),
+            Ok(HowFar::On(now)) => now,
             // Whoever is asked may hear of it a moment later than others.
-            None if began.elapsed() < HEARD_WITHIN => {}
-            None => return Err(Failure::Failed(format!("server {id} is no member any more"))),
-        }
-        let status = client.status().await?;
-        let reached = status.members.iter().find(|status| status.id == id.0 && status.reachable);
-        let now = match reached {
-            None => format!("server {id} is a learner, and the leader does not reach it yet"),
-            Some(status) if status.needs_snapshot => {
-                format!("server {id} is a learner, and takes a snapshot")
+            Ok(HowFar::NoMember) if began.elapsed() < HEARD_WITHIN => format!("server {id} is a learner"),
+            Ok(HowFar::NoMember) => {
+                return Err(Failure::OutcomeUnknown(format!("server {id} is no member any more")));
             }
-            Some(status) => format!("server {id} is a learner, {} entries behind", status.lag),
+            Err(error) => {
+                format!("server {id} was taken in, and nobody says how far it is: {}", error.cause())
+            }
         };
         if now != said {
             eprintln!("{now}");
             said = now;
         }
         if began.elapsed() >= patience {
-            return Err(Failure::Failed(format!(
+            return Err(Failure::OutcomeUnknown(format!(
                 "{said}, after {} s; it votes once it has caught up, and `raftmap member list` shows it",
                 patience.as_secs()
             )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// What became of a server that was taken in.
+enum HowFar {
+    /// It votes, and whose place it takes is gone.
+    Votes,
+    /// It does not yet, in words.
+    On(String),
+    /// The server that was asked knows nothing of it.
+    NoMember,
+}
+
+async fn how_far(client: &Client, id: NodeId, replaces: Option<NodeId>) -> Result<HowFar, Error> {
+    let members = client.members().await?;
+    let Some(member) = find(&members, id) else { return Ok(HowFar::NoMember) };
+    if role(member) == "voter" {
+        return Ok(match replaces.filter(|gone| find(&members, *gone).is_some()) {
+            None => HowFar::Votes,
+            Some(gone) => HowFar::On(format!("server {id} votes, and server {gone} is to go")),
+        });
+    }
+    let status = client.status().await?;
+    let reached = status.members.iter().find(|status| status.id == id.0 && status.reachable);
+    Ok(HowFar::On(match reached {
+        None => format!("server {id} is a learner, and the leader does not reach it yet"),
+        Some(status) if status.needs_snapshot => format!("server {id} is a learner, and takes a snapshot"),
+        Some(status) => format!("server {id} is a learner, {} entries behind", status.lag),
+    }))
 }
 
 async fn relocate(connect: &ConnectArgs, member: FoundingMember) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ mod demo;
 mod help;
 mod import;
 mod map;
+mod member;
 mod serve;
 mod stopped;
 mod support;
