@@ -1,6 +1,7 @@
 //! Members that come and go: what an operator does in a round by `raftmap member`, one change after the other. The operator
 //! remembers who must be a member, by what the commands said, and holds the servers to it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -17,10 +18,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Failure, refused};
+use crate::nemesis::pick;
 use crate::rig::Rig;
 
-/// At most so many members: few enough that faults often take the quorum.
-const MEMBERS_MAX: usize = 5;
+/// How many members there are to be: a change goes towards a number that is drawn of these, or replaces one that is there.
+const SIZES: [usize; 8] = [1, 2, 3, 3, 4, 4, 5, 5];
 
 /// At most so many servers go in one round: one that is down meanwhile still knows a member that tells it.
 const GONE_MAX: usize = 2;
@@ -37,31 +39,43 @@ const PAUSE: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(50);
 
 /// One change of the members.
-#[derive(Clone, Copy, Debug)]
-struct Change {
-    comes: Option<NodeId>,
-    goes: Option<NodeId>,
-    /// The command ends when the server that comes votes; else once it is a learner.
-    waits: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Add(NodeId),
+    Remove(NodeId),
+    Replace { gone: NodeId, by: NodeId },
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.comes, self.goes) {
-            (Some(comes), Some(goes)) => write!(f, "replace {goes} by {comes}"),
-            (Some(comes), None) => write!(f, "add {comes}"),
-            (None, Some(goes)) => write!(f, "remove {goes}"),
-            (None, None) => f.write_str("nothing"),
+        match self {
+            Self::Add(id) => write!(f, "add {id}"),
+            Self::Remove(id) => write!(f, "remove {id}"),
+            Self::Replace { gone, by } => write!(f, "replace {gone} by {by}"),
         }
     }
 }
 
 impl Change {
-    fn name(&self) -> &'static str {
-        match (self.comes, self.goes) {
-            (Some(_), Some(_)) => "replaced",
-            (Some(_), None) => "added",
-            (None, _) => "removed",
+    fn comes(self) -> Option<NodeId> {
+        match self {
+            Self::Add(id) | Self::Replace { by: id, .. } => Some(id),
+            Self::Remove(_) => None,
+        }
+    }
+
+    fn goes(self) -> Option<NodeId> {
+        match self {
+            Self::Remove(id) | Self::Replace { gone: id, .. } => Some(id),
+            Self::Add(_) => None,
+        }
+    }
+
+    fn past(self) -> &'static str {
+        match self {
+            Self::Add(_) => "added",
+            Self::Remove(_) => "removed",
+            Self::Replace { .. } => "replaced",
         }
     }
 }
@@ -85,6 +99,15 @@ enum Step {
     Ask(JoinHandle<io::Result<Answer>>),
 }
 
+/// A change that is asked for.
+#[derive(Debug)]
+struct UnderWay {
+    change: Change,
+    /// The command ends when the server that comes votes; else once it is a learner.
+    waits: bool,
+    step: Step,
+}
+
 /// The end of a step.
 #[derive(Debug)]
 pub(crate) enum Progress {
@@ -105,7 +128,7 @@ pub(crate) struct Operator {
     gone: BTreeSet<NodeId>,
     /// Changes to come; each is drawn when its turn has come.
     coming: Vec<Rng>,
-    under_way: Option<(Change, Step)>,
+    under_way: Option<UnderWay>,
     /// What became of all changes.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
@@ -124,69 +147,61 @@ impl Operator {
         }
     }
 
-    /// Whether there is something to wait for.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.under_way.is_some()
-    }
-
     /// Waits for the end of a step of the change that is under way; may be dropped.
     pub(crate) async fn progress(&mut self) -> Progress {
-        match &mut self.under_way {
-            Some((_, Step::Init(task))) => Progress::Init(task.await.unwrap_or_else(|e| Err(e.into()))),
-            Some((_, Step::Ask(task))) => Progress::Answer(task.await.unwrap_or_else(|e| Err(e.into()))),
+        match self.under_way.as_mut().map(|under_way| &mut under_way.step) {
+            Some(Step::Init(task)) => Progress::Init(task.await.unwrap_or_else(|panic| Err(panic.into()))),
+            Some(Step::Ask(task)) => Progress::Answer(task.await.unwrap_or_else(|panic| Err(panic.into()))),
             None => std::future::pending().await,
         }
     }
 
     /// Begins the next change, if none is under way and one is wanted. Tells whether a server comes.
     pub(crate) async fn begin(&mut self, rig: &mut Rig) -> Result<bool, Failure> {
-        if self.is_busy() {
+        if self.under_way.is_some() {
             return Ok(false);
         }
         let Some(mut rng) = self.coming.pop() else { return Ok(false) };
         let leader = if rng.bool() { rig.leader().await? } else { None };
-        let Some(mut change) = self.draw(leader, &mut rng) else { return Ok(false) };
-        if change.comes.is_none() {
-            self.ask(rig, change)?;
+        let Some(change) = self.draw(rig.cluster.next_id(), leader, &mut rng) else { return Ok(false) };
+        let waits = rng.bool();
+        if change.comes().is_none() {
+            self.ask(rig, change, waits)?;
             return Ok(false);
         }
-        let (id, init) = rig.prepare_join()?;
-        change.comes = Some(id);
-        let mut init = Command::from(init);
+        let mut init = Command::from(rig.prepare_join()?);
         init.stdin(Stdio::null()).kill_on_drop(true);
-        self.under_way = Some((change, Step::Init(tokio::spawn(async move { init.output().await }))));
+        let step = Step::Init(tokio::spawn(async move { init.output().await }));
+        self.under_way = Some(UnderWay { change, waits, step });
         Ok(true)
     }
 
-    /// A change that may be asked for now; who comes has no id yet.
-    fn draw(&self, leader: Option<NodeId>, rng: &mut Rng) -> Option<Change> {
+    /// A change that may be asked for now; `next` is who comes, if somebody does.
+    fn draw(&self, next: NodeId, leader: Option<NodeId>, rng: &mut Rng) -> Option<Change> {
         let may_go = self.members.difference(&self.heirs).copied();
         let may_go: Vec<NodeId> = may_go.filter(|_| self.gone.len() < GONE_MAX).collect();
-        let goes = leader.filter(|id| may_go.contains(id)).or(rng.choice(&may_go).copied());
-        let (comes, waits) = (Some(NodeId::default()), rng.bool());
-        let remove = Change { comes: None, goes, waits };
-        let replace = Change { comes, goes, waits };
-        let add = Change { comes, goes: None, waits };
-        match rng.u32(..3) {
-            0 if goes.is_some() && self.members.len() > 1 => Some(remove),
-            1 if goes.is_some() => Some(replace),
-            _ if self.members.len() < MEMBERS_MAX => Some(add),
-            _ => goes.map(|_| remove),
+        let goes = leader.filter(|id| may_go.contains(id)).or_else(|| rng.choice(&may_go).copied());
+        let size = pick(rng.u64(..), &SIZES);
+        match (self.members.len().cmp(&size), goes) {
+            (Ordering::Less, _) => Some(Change::Add(next)),
+            (Ordering::Equal, Some(gone)) => Some(Change::Replace { gone, by: next }),
+            (Ordering::Greater, Some(gone)) => Some(Change::Remove(gone)),
+            (_, None) => None,
         }
     }
 
     /// Goes on with a change after a step of it; tells what there is to say.
     pub(crate) fn go_on(&mut self, rig: &mut Rig, progress: Progress) -> Result<Option<String>, Failure> {
-        let Some((change, _)) = self.under_way.take() else { return Ok(None) };
+        let Some(UnderWay { change, waits, .. }) = self.under_way.take() else { return Ok(None) };
         match progress {
             Progress::Init(output) => {
                 let output = output.map_err(refused("make a data directory"))?;
                 if output.status.success() {
-                    change.comes.map_or(Ok(()), |id| rig.start_new(id))?;
-                    self.ask(rig, change)?;
+                    change.comes().map_or(Ok(()), |id| rig.start_new(id))?;
+                    self.ask(rig, change, waits)?;
                     return Ok(None);
                 }
-                self.end(rig, change, Answer::Refused(last_line(&output))).map(Some)
+                self.end(rig, change, Answer::Refused(why(&output))).map(Some)
             }
             Progress::Answer(answer) => {
                 let answer = answer.map_err(refused("run a command"))?;
@@ -195,11 +210,11 @@ impl Operator {
         }
     }
 
-    fn ask(&mut self, rig: &mut Rig, change: Change) -> Result<(), Failure> {
-        let arguments = arguments(rig, change)?;
-        rig.leaving.extend(change.goes);
-        let task = tokio::spawn(ask(self.program.clone(), arguments));
-        self.under_way = Some((change, Step::Ask(task)));
+    fn ask(&mut self, rig: &mut Rig, change: Change, waits: bool) -> Result<(), Failure> {
+        let arguments = arguments(rig, change, waits)?;
+        rig.leaving.extend(change.goes());
+        let step = Step::Ask(tokio::spawn(ask(self.program.clone(), arguments)));
+        self.under_way = Some(UnderWay { change, waits, step });
         Ok(())
     }
 
@@ -207,22 +222,29 @@ impl Operator {
     fn end(&mut self, rig: &mut Rig, change: Change, answer: Answer) -> Result<String, Failure> {
         match answer {
             Answer::Done => {
-                self.members.extend(change.comes);
-                if let Some(goes) = change.goes {
-                    self.members.remove(&goes);
-                    self.gone.insert(goes);
-                    self.heirs.extend(change.comes);
-                }
-                *self.counts.entry(change.name()).or_default() += 1;
+                self.note(change);
+                *self.counts.entry(change.past()).or_default() += 1;
                 Ok(change.to_string())
             }
             Answer::Refused(why) => {
-                change.goes.inspect(|goes| _ = rig.leaving.remove(goes));
-                change.comes.map_or(Ok(()), |id| rig.dismiss(id))?;
+                if let Some(goes) = change.goes() {
+                    rig.leaving.remove(&goes);
+                }
+                change.comes().map_or(Ok(()), |id| rig.dismiss(id))?;
                 *self.counts.entry("refused").or_default() += 1;
                 Ok(format!("{change} refused ({why})"))
             }
             Answer::Broken(said) => Err(Failure::Members(format!("{change}: {said}"))),
+        }
+    }
+
+    /// The members are to be as after this change.
+    fn note(&mut self, change: Change) {
+        self.members.extend(change.comes());
+        if let Some(goes) = change.goes() {
+            self.members.remove(&goes);
+            self.gone.insert(goes);
+            self.heirs.extend(change.comes());
         }
     }
 
@@ -231,7 +253,7 @@ impl Operator {
         self.coming.clear();
         let mut told = Vec::new();
         let deadline = Instant::now() + PATIENCE;
-        while let Some((change, _)) = self.under_way {
+        while let Some(UnderWay { change, .. }) = self.under_way {
             let left = deadline.saturating_duration_since(Instant::now());
             let progress = timeout(left, self.progress()).await;
             let progress = progress.map_err(|_| {
@@ -276,22 +298,20 @@ async fn voters_seen_by(rig: &Rig, id: NodeId) -> Result<Vec<(NodeId, bool)>, St
 }
 
 /// Of `raftmap member`, for a change.
-fn arguments(rig: &Rig, change: Change) -> Result<Vec<String>, LocalClusterError> {
+fn arguments(rig: &Rig, change: Change, waits: bool) -> Result<Vec<String>, LocalClusterError> {
     let place = |id: NodeId| {
         let addresses = rig.cluster.addresses(id)?;
         Ok::<_, LocalClusterError>(format!("{id}={},{}", addresses.peer_address, addresses.client_address))
     };
     let mut arguments = vec!["member".to_owned()];
-    match (change.comes, change.goes) {
-        (Some(comes), Some(goes)) => {
-            arguments.extend(["replace".to_owned(), goes.to_string(), place(comes)?]);
-        }
-        (Some(comes), None) => arguments.extend(["add".to_owned(), place(comes)?]),
-        (None, goes) => {
-            arguments.extend(["remove".to_owned(), goes.unwrap_or_default().to_string()]);
+    match change {
+        Change::Add(id) => arguments.extend(["add".to_owned(), place(id)?]),
+        Change::Remove(id) => arguments.extend(["remove".to_owned(), id.to_string()]),
+        Change::Replace { gone, by } => {
+            arguments.extend(["replace".to_owned(), gone.to_string(), place(by)?]);
         }
     }
-    if change.comes.is_some() && !change.waits {
+    if change.comes().is_some() && !waits {
         arguments.push("--no-wait".to_owned());
     }
     let certs = rig.cluster.certs_dir().display().to_string();
@@ -314,18 +334,51 @@ async fn ask(program: PathBuf, arguments: Vec<String>) -> io::Result<Answer> {
         let output = command.output().await?;
         match output.status.code() {
             Some(0) => return Ok(Answer::Done),
-            Some(1 | 2) if !may_be_done => return Ok(Answer::Refused(last_line(&output))),
+            Some(1 | 2) if !may_be_done => return Ok(Answer::Refused(why(&output))),
             Some(1 | 2) => {}
             Some(3) => may_be_done = true,
-            _ => return Ok(Answer::Broken(format!("{}: {}", output.status, last_line(&output)))),
+            _ => return Ok(Answer::Broken(format!("{}: {}", output.status, why(&output)))),
         }
         sleep(PAUSE).await;
     }
 }
 
-/// What a command said why it failed.
-fn last_line(output: &Output) -> String {
+/// Why a command failed, as it said.
+fn why(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let why = said.lines().find(|line| line.starts_with("raftmap: ")).or(said.lines().next_back());
     why.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays rounds in which every change is done.
+    #[test]
+    fn members_are_one_to_five_and_changes_keep_their_limits() {
+        let mut rng = Rng::with_seed(7);
+        let mut operator = Operator::new(PathBuf::new(), [1, 2, 3].map(NodeId).into());
+        let (mut next, mut sizes, mut kinds) = (4, BTreeSet::new(), BTreeSet::new());
+        for _ in 0..1_000 {
+            let before = operator.members.clone();
+            for _ in 0..3 {
+                let leader = operator.members.first().copied().filter(|_| rng.bool());
+                let Some(change) = operator.draw(NodeId(next), leader, &mut rng) else { continue };
+                next += change.comes().iter().len() as u64;
+                if let Some(goes) = change.goes() {
+                    assert!(operator.members.contains(&goes) && !operator.heirs.contains(&goes), "{change}");
+                }
+                operator.note(change);
+                sizes.insert(operator.members.len());
+                kinds.insert(change.past());
+            }
+            let gone = before.difference(&operator.members).count();
+            assert!(gone <= GONE_MAX, "{before:?} {:?}", operator.members);
+            operator.heirs.clear();
+            operator.gone.clear();
+        }
+        assert_eq!(sizes, (1..=5).collect());
+        assert_eq!(kinds, ["added", "removed", "replaced"].into());
+    }
 }

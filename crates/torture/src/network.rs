@@ -304,3 +304,33 @@ fn server_of(process: &Path, folder: &Path) -> Option<NodeId> {
     let (id, _) = rest.split_once('/')?;
     id.parse().ok().map(NodeId)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_comes_has_links_to_all_and_leaves_none_when_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = LocalPlan::new("raftmap", folder.path(), 3).unwrap();
+        let mut third = plan.members.pop().unwrap();
+        let mut network = Network::between(&mut plan).unwrap();
+        network.add(&mut third).unwrap();
+        network.isolate(third.id);
+        let held = |network: &Network| {
+            let links = locked(&network.links);
+            let held = links.iter().filter(|(_, link)| *link.forth.borrow() == Flow::Held);
+            held.map(|((from, to), _)| (from.0, to.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(held(&network), [(1, 3), (2, 3), (3, 1), (3, 2)]);
+        TcpStream::connect(&third.peer_address).await.unwrap();
+        network.forget(third.id);
+        assert_eq!(held(&network), []);
+        assert_eq!(locked(&network.links).len(), 2);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(&third.peer_address).await.is_ok() {
+            assert!(std::time::Instant::now() < deadline, "its proxy goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

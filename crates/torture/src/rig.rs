@@ -278,14 +278,14 @@ impl Rig {
     }
 
     /// A place for one more server, and the command that makes its data directory: `raftmap init --join`.
-    pub(crate) fn prepare_join(&mut self) -> Result<(NodeId, Command), Failure> {
+    pub(crate) fn prepare_join(&mut self) -> Result<Command, Failure> {
         let Self { cluster, links, volumes, .. } = self;
         let (id, init) = cluster.prepare_join(|member| links.add(member))?;
         let dir = cluster.data_dir(id);
         let add = |volumes: &mut Volumes| volumes.add(id, &dir);
         volumes.as_mut().map_or(Ok(()), add).map_err(refused("make a disk in a file"))?;
         self.coming = Some(id);
-        Ok((id, init))
+        Ok(init)
     }
 
     /// Starts a server for the first time.

@@ -206,6 +206,8 @@ impl<'a> Run<'a> {
         self.done.extend(self.operator.finish(&mut self.rig).await?);
         self.rig.calm().await?;
         self.operator.settle(&mut self.rig).await?;
+        // One that does nothing asks for the members every 30 s: meanwhile all that it knows may have gone.
+        self.client = self.rig.cluster.client().await?;
         sleep(CALM).await;
         for client in &mut clients {
             drop(client.stdin.take());

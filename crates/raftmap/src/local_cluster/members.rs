@@ -29,6 +29,11 @@ impl LocalCluster {
         Ok(id)
     }
 
+    /// The id of the next server that joins.
+    pub fn next_id(&self) -> NodeId {
+        NodeId(self.last_id.0 + 1)
+    }
+
     /// Gives one more server an id that none had before, ports and certificates, and the command that makes its data directory:
     /// `raftmap init --join`. `change` may put a proxy before it, or put it elsewhere. If it never gets that directory:
     /// [`LocalCluster::leave`].
@@ -39,7 +44,7 @@ impl LocalCluster {
         &mut self,
         change: impl FnOnce(&mut LocalMember) -> io::Result<()>,
     ) -> Result<(NodeId, Command), LocalClusterError> {
-        let id = NodeId(self.last_id.0 + 1);
+        let id = self.next_id();
         self.last_id = id;
         let folder = server_folder(&self.plan.folder, id);
         let addresses =
