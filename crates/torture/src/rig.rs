@@ -107,7 +107,7 @@ impl Rig {
     /// A fault of links goes on, although another one was mended.
     pub(crate) fn renew(&mut self, fault: &Fault, ids: &[NodeId]) -> Result<(), Failure> {
         if matches!(fault.class, Class::Partition | Class::OneWay | Class::SlowLinks) {
-            ids.iter().try_for_each(|id| self.strike_one(fault, *id))?;
+            self.known(ids).into_iter().try_for_each(|id| self.strike_one(fault, id))?;
         }
         Ok(())
     }
@@ -158,9 +158,14 @@ impl Rig {
         Ok(())
     }
 
+    /// Those of servers that were struck that are still there: one that was refused as a member may be gone.
+    fn known(&self, ids: &[NodeId]) -> Vec<NodeId> {
+        self.cluster.ids().into_iter().filter(|id| ids.contains(id)).collect()
+    }
+
     /// Ends a fault.
     pub(crate) fn mend(&mut self, fault: &Fault, ids: &[NodeId]) -> Result<(), Failure> {
-        for id in ids.iter().copied() {
+        for id in self.known(ids) {
             match fault.class {
                 Class::Kill => self.start_again(id)?,
                 Class::Power => {
