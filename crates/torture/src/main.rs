@@ -53,7 +53,7 @@ struct RunArguments {
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     faults: Vec<Class>,
 
-    /// One of these in every round, beside those that are drawn
+    /// A fault of each of these kinds in every round, beside those that are drawn
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     always: Vec<Class>,
 

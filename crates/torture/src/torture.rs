@@ -67,7 +67,7 @@ pub struct Settings {
     pub time: Option<Duration>,
     /// Kinds of fault.
     pub classes: Vec<Class>,
-    /// There is one of these kinds in every round.
+    /// A fault of each of these kinds is in every round.
     pub always: Vec<Class>,
     /// The servers are in network namespaces; else there are proxies between them.
     pub namespaces: bool,
