@@ -62,8 +62,8 @@ impl Budget {
         fits
     }
 
-    /// A server gives its state up for what was wrong with it before: that was counted then, and it counts until it has another one.
-    pub(crate) fn state_is_given_up(&mut self, id: NodeId) {
+    /// What was wrong with a server's state, and was counted then, is so again, or is found only now.
+    pub(crate) fn state_is_wrong_again(&mut self, id: NodeId) {
         self.wrong.insert(id);
     }
 

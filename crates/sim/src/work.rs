@@ -226,7 +226,7 @@ impl World {
                 broken!("server {id} is quarantined, and its state is right: {notice:?}")
             }
             Notice::Quarantined { .. } => {
-                self.budget.state_is_given_up(id);
+                self.budget.state_is_wrong_again(id);
                 self.count("quarantines");
                 Ok(())
             }
@@ -450,6 +450,10 @@ impl World {
         self.trace.note(now, "start", &[id.0, entries.len() as u64], || {
             format!("server {id} starts with {} entries, {hard_state:?}", entries.len())
         });
+        // What was written over the row was not on the disk yet.
+        if self.servers[&id].is_rotten() {
+            self.budget.state_is_wrong_again(id);
+        }
         if status.state_lost && !self.budget.is_damaged(id) {
             return broken!("server {id} says that its state machine is lost, and nobody damaged it");
         }

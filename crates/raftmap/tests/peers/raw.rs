@@ -131,6 +131,7 @@ pub(crate) fn hello(id: u64, peer: u64) -> peer::Hello {
         incarnation: bytes(member(id).incarnation),
         client_address: String::new(),
         peer_address: String::new(),
+        level: u32::from(raftmap_state::LEVEL),
         groups: vec![group],
     }
 }
