@@ -17,6 +17,7 @@
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
 //! `scans` has rows that rot on the disk.
+//! `upgrades` has servers of an older program, which are replaced one at a time.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
 //! Every test has a cluster of its own in a folder of its own. What must happen is waited for, for a minute at most; a
@@ -35,3 +36,4 @@ mod retries;
 mod scans;
 mod snapshots;
 mod support;
+mod upgrades;

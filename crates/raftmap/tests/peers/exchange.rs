@@ -46,6 +46,7 @@ async fn three_servers_reach_each_other_and_say_who_they_are() {
             assert_eq!(who, member(other));
             assert_eq!(info.client_address, format!("clients-of-{other}:1"));
             assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
+            assert_eq!(info.level, raftmap_state::LEVEL);
             assert_eq!(info.damaged, other == 3);
         }
     }

@@ -133,5 +133,7 @@ pub(crate) fn hello(id: u64, peer: u64) -> peer::Hello {
         peer_address: String::new(),
         level: u32::from(raftmap_state::LEVEL),
         groups: vec![group],
+        // Of a program without levels.
+        level: 0,
     }
 }

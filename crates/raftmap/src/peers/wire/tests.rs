@@ -211,17 +211,20 @@ fn batch() -> impl Strategy<Value = PeerBatch> {
 fn hello() -> impl Strategy<Value = Hello> {
     let member = (node_id(), any::<u128>(), any::<u128>())
         .prop_map(|(node_id, incarnation, founding_hash)| Member { node_id, incarnation, founding_hash });
-    (any::<u32>(), "[0-9.]{0,20}", any::<u128>(), member, node_id(), "[a-z0-9:.]{0,50}", any::<bool>())
-        .prop_map(|(protocol, version, cluster_id, member, peer_id, client_address, damaged)| Hello {
+    let program = ("[0-9.]{0,20}", 1..=u8::MAX);
+    (any::<u32>(), program, any::<u128>(), member, node_id(), "[a-z0-9:.]{0,50}", any::<bool>()).prop_map(
+        |(protocol, (version, level), cluster_id, member, peer_id, client_address, damaged)| Hello {
             protocol,
             version,
+            level,
             cluster_id,
             member,
             peer_id,
             client_address: client_address.clone(),
             peer_address: client_address,
             damaged,
-        })
+        },
+    )
 }
 
 fn snapshot_frame() -> impl Strategy<Value = SnapshotFrame> {
