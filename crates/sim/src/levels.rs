@@ -66,9 +66,10 @@ impl World {
         Ok(())
     }
 
-    /// Whether a server may be refused as too old: somebody has a level in its log that it does not understand.
+    /// Whether a server may be refused as too old: somebody has a level in its log that it does not understand. Who is down may be on
+    /// its way to a newer program, and have been refused for the one before.
     pub(crate) fn is_too_old(&self, id: NodeId) -> bool {
-        self.servers[&id].level < self.level_proposed
+        self.servers[&id].level < self.level_proposed || !self.servers[&id].is_up()
     }
 
     /// Once all programs are new the level rises by itself.

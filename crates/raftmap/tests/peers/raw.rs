@@ -131,7 +131,6 @@ pub(crate) fn hello(id: u64, peer: u64) -> peer::Hello {
         incarnation: bytes(member(id).incarnation),
         client_address: String::new(),
         peer_address: String::new(),
-        level: u32::from(raftmap_state::LEVEL),
         groups: vec![group],
         // Of a program without levels.
         level: 0,
