@@ -236,7 +236,8 @@ impl Replica {
     }
 
     /// What a leader does when nobody asks it to: it records members at first contact, makes learners that have caught up
-    /// voters, raises the feature level when all members understand a higher one, and lets log time pass when something expires and no other entry carries the time. One thing at a time.
+    /// voters, raises the feature level when all members understand a higher one, and lets log time pass when something expires
+    /// and no other entry carries the time. One thing at a time.
     pub(crate) fn housekeep(&mut self, now: Now) {
         let handing_over = self.raft.handing_over_to().is_some();
         if self.own_command.is_some() || self.shutting_down || handing_over || self.repair.lost {
