@@ -1,7 +1,7 @@
 //! Clusters that are upgraded one server at a time: some begin with an older program, and change it for the newer one later.
 //!
-//! What is promised: no server is ever given what its program does not understand, and is never refused as too old if it is not;
-//! and the cluster's level has risen once all programs are new.
+//! What is promised: the level rises when all members understand the new one, and not before; no server is ever given what its program
+//! does not understand, or refused as too old if it is not; and once all programs are new the level has risen.
 
 use raftmap_raft::{Entry, NodeId, Payload, Write};
 use raftmap_state::{Command, LEVEL, LEVEL_FIRST};
@@ -33,6 +33,10 @@ fn level_of(entry: &Entry) -> u8 {
     }
 }
 
+fn is_scan(entry: &Entry) -> bool {
+    matches!(&entry.payload, Payload::Command(bytes) if Command::is_scan(bytes))
+}
+
 impl World {
     /// A server's program is the newer one from its next start on, which is soon.
     pub(crate) fn upgrade(&mut self, id: NodeId) -> Checked {
@@ -61,9 +65,30 @@ impl World {
                     entry.index
                 );
             }
+            // A scan comes later, when members may have come that are to be refused.
+            if needed > LEVEL_FIRST && !is_scan(entry) {
+                self.check_raise(id, entry, write)?;
+            }
             self.level_proposed = self.level_proposed.max(needed);
         }
         Ok(())
+    }
+
+    /// Whoever proposes a level knows that all members understand it: those that the entries before it name.
+    fn check_raise(&self, id: NodeId, raise: &Entry, write: &Write) -> Checked {
+        let Some(running) = &self.servers[&id].running else { return Ok(()) };
+        let behind = write.entries.iter().filter(|entry| entry.index > raise.index);
+        let changed_behind = behind.into_iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
+        if running.replica.leader() != Some(id) || changed_behind {
+            return Ok(());
+        }
+        let members = running.replica.status().membership.all();
+        match members.into_iter().find(|member| self.servers[member].level < level_of(raise)) {
+            Some(member) => {
+                broken!("server {id} raises the level, and server {member}, a member, does not understand it")
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether a server may be refused as too old: somebody has a level in its log that it does not understand. Who is down may be on

@@ -5,9 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use raftmap_client::Client;
+use raftmap_raft::NodeId;
+use tokio::time::{Instant, sleep};
 
 use crate::support::World;
 use crate::support::load::{must_get, must_put};
+use crate::support::world::{PATIENCE, POLL};
 
 const KEYS: u32 = 24;
 
@@ -86,7 +89,8 @@ async fn rows_that_rotted_on_the_disk_are_found_and_replaced() {
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
 
     supervise_until_it_says(&mut world, rotten, "this server cannot read its state any more").await;
-    supervise_until_it_says(&mut world, rotten, "another server's state has taken the place of this one's").await;
+    supervise_until_it_says(&mut world, rotten, "another server's state has taken the place of this one's")
+        .await;
     world.agree(&world.ids()).await;
     let client = world.client_among(&[rotten]).await;
     for number in 0..KEYS {
