@@ -92,6 +92,11 @@ impl Digests {
         self.own = Points::default();
     }
 
+    /// Whether another server has told of a state that it trusts.
+    pub(crate) fn has_state(&self, id: NodeId) -> bool {
+        self.others.get(&id).is_some_and(Option::is_some)
+    }
+
     pub(crate) fn is_stateless(&self, id: NodeId) -> bool {
         self.others.get(&id).is_some_and(Option::is_none)
     }

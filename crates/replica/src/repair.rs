@@ -135,6 +135,13 @@ impl Replica {
             );
             return self.effect(Effect::Stop { reason });
         }
+        let has_state = |id: &NodeId| self.repair.digests.has_state(*id);
+        if !self.connected.keys().any(has_state) {
+            let reason = format!(
+                "its state cannot be read any more, and no server is connected that has one: start it again when the others are up                  ({reason})"
+            );
+            return self.effect(Effect::Stop { reason });
+        }
         self.notice(Notice::StateUnreadable { index, reason });
         self.give_up_state(BTreeSet::new());
     }

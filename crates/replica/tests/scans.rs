@@ -6,7 +6,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Cluster, End};
-use raftmap_raft::{Entry, GroupId, LogIndex, NodeId, Payload, Term};
+use raftmap_raft::{Base, Entry, GroupId, LogIndex, NodeId, Payload, Term};
 use raftmap_replica::{DigestKind, Event, Notice, ReplicaConfig, RequestKind, StateDigest, StateWorker};
 use raftmap_state::{Answer, Body, Command, LEVEL_OF_SCANS, MemoryEngine, StateMachine};
 
@@ -148,6 +148,24 @@ fn a_lone_server_that_cannot_read_its_rows_ends_and_says_what_to_do() {
     cluster.settle();
     let stopped = cluster.nodes[&leader].stopped.clone().expect("it ends");
     assert!(stopped.contains("restore a backup") && stopped.contains("a checksum is wrong"), "{stopped}");
+}
+
+/// All scan at the same time: if all cannot read their rows, the last one that has a state does not give it up.
+#[test]
+fn the_last_state_is_not_given_up() {
+    let (mut cluster, leader, followers) = scanned(3);
+    cluster.nodes.values_mut().for_each(|server| server.serves.snapshots = false);
+    for id in &followers {
+        cluster
+            .event(*id, Event::ScanFailed { index: LogIndex(2), reason: "a checksum is wrong".to_owned() });
+    }
+    cluster.pass(1_000);
+    assert!(followers.iter().all(|id| cluster.nodes[id].replica.status().quarantined));
+    cluster.event(leader, Event::ScanFailed { index: LogIndex(2), reason: "a checksum is wrong".to_owned() });
+    cluster.settle();
+    let stopped = cluster.nodes[&leader].stopped.clone().expect("it ends");
+    assert!(stopped.contains("no server is connected that has one"), "{stopped}");
+    assert!(!cluster.nodes[&leader].bases.last().is_some_and(Base::is_state_distrusted));
 }
 
 /// What a scan finds of a state that has been replaced meanwhile says nothing of the one that took its place.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raftmap_replica::{Event, StateDigest};
-use raftmap_state::ContentDigest;
+use raftmap_state::{ContentDigest, StateError};
 use rustix::fs::{Advice, fadvise};
 
 use super::failstop::{Failstop, NodeError};
@@ -51,7 +51,7 @@ impl Scanner {
                 // Then it hashes what memory has of the files: that finds less, and nothing that is not so.
                 tracing::warn!(%error, "a scan reads what the page cache holds, too");
             }
-            if let Some(found) = read(scan, bytes_per_second, &watch) {
+            if let Some(found) = read(scan, bytes_per_second, &watch)? {
                 inbox.event(found);
             }
             Ok(())
@@ -71,7 +71,14 @@ impl Scanner {
 }
 
 /// Reads to the end; `None` if it is cancelled on the way.
-fn read(mut scan: ContentDigest, bytes_per_second: u64, cancelled: &AtomicBool) -> Option<Event> {
+///
+/// # Errors
+/// If the engine fails for another reason than that its rows are damaged: the node ends.
+fn read(
+    mut scan: ContentDigest,
+    bytes_per_second: u64,
+    cancelled: &AtomicBool,
+) -> Result<Option<Event>, NodeError> {
     let (index, began) = (scan.at().index, Instant::now());
     let pause = Duration::from_nanos(STEP_BYTES.saturating_mul(1_000_000_000) / bytes_per_second.max(1));
     let mut next = began;
@@ -81,14 +88,17 @@ fn read(mut scan: ContentDigest, bytes_per_second: u64, cancelled: &AtomicBool) 
             Ok(Some(digest)) => {
                 tracing::info!(%index, took = ?began.elapsed(), "all rows are read");
                 metrics::histogram!("raftmap_scan_seconds").record(began.elapsed());
-                return Some(Event::Scanned(StateDigest { index, digest: digest.0 }));
+                return Ok(Some(Event::Scanned(StateDigest { index, digest: digest.0 })));
             }
-            Err(error) => return Some(Event::ScanFailed { index, reason: error.to_string() }),
+            Err(error) if error.is_damage() => {
+                return Ok(Some(Event::ScanFailed { index, reason: error.to_string() }));
+            }
+            Err(error) => return Err(StateError::from(error).into()),
         }
         next += pause;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    None
+    Ok(None)
 }
 
 /// Lets the page cache forget all files in a directory, so that they are read from the disk again.

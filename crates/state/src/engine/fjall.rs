@@ -16,6 +16,7 @@
 //!   not ascend make it panic. Never clear a keyspace and ingest into it then: after the next start the rows are gone.
 //! - An error in an iteration comes out of the guard, when the row is taken from it.
 
+use std::error::Error as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -136,6 +137,22 @@ fn empty_journals(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// See [`EngineError::is_damage`].
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
+    const EIO: i32 = 5;
+    let unreadable = |error: &io::Error| error.raw_os_error() == Some(EIO);
+    match error {
+        // What the tables say is an error of theirs, unless the file system is its cause.
+        fjall::Error::Storage(error) => match error.source() {
+            None => true,
+            Some(cause) => cause.downcast_ref().is_some_and(unreadable),
+        },
+        fjall::Error::Io(error) => unreadable(error),
+        fjall::Error::InvalidTag(_) | fjall::Error::InvalidTrailer | fjall::Error::Decompress(_) => true,
+        _ => false,
+    }
 }
 
 /// The folders whose files fjall writes once and only removes then.

@@ -92,4 +92,10 @@ impl EngineError {
     pub(crate) fn new(doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { doing, source: source.into() }
     }
+
+    /// Whether what is on the disk is damaged: it cannot be read, or is not what was written. Any other failure, such as a want of memory
+    /// or of file descriptors, says nothing of what is there.
+    pub fn is_damage(&self) -> bool {
+        self.source.downcast_ref().is_some_and(fjall::is_damage)
+    }
 }
