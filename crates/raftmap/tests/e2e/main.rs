@@ -16,7 +16,7 @@
 //! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
-//! `scans` has rows that rot on the disk.
+//! `scans` has servers that read and compare all their rows.
 //! `upgrades` has servers of an older program, which are replaced one at a time.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
