@@ -31,7 +31,7 @@ pub struct ReplicaConfig {
     pub clock_skew_max_ms: u64,
     /// What would grow the map is refused while less than this is free on the disk, in bytes.
     pub space_reserve_bytes: u64,
-    /// How often all servers hash all their rows and compare, in milliseconds of log time. `None`: never.
+    /// How often all servers hash all their rows and compare, in milliseconds. `None`: never.
     pub scan_every_ms: Option<u64>,
     /// When the log lets go of its beginning.
     pub compaction: CompactionConfig,

@@ -220,8 +220,9 @@ fn hello() -> impl Strategy<Value = Hello> {
             cluster_id,
             member,
             peer_id,
-            client_address: client_address.clone(),
-            peer_address: client_address,
+            // Another one: they must not be mixed up.
+            peer_address: format!("p{client_address}"),
+            client_address,
             damaged,
         },
     )
