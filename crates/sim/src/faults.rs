@@ -42,6 +42,10 @@ impl World {
         *self.faults.entry(kind).or_default() += 1;
     }
 
+    pub(crate) fn count_repair(&mut self, kind: &'static str) {
+        *self.repairs.entry(kind).or_default() += 1;
+    }
+
     pub(crate) fn strike(&mut self, place: usize) -> Checked {
         let fault = self.plan.faults[place].fault.clone();
         self.trace.note(self.now, "fault", &[place as u64], || format!("FAULT {place}: {fault}"));

@@ -81,6 +81,7 @@ struct Summary {
     searched: u64,
     calls: BTreeMap<&'static str, u64>,
     faults: BTreeMap<&'static str, u64>,
+    repairs: BTreeMap<&'static str, u64>,
     /// Of all traces together, in whatever order they ended.
     trace_hash: u64,
     failed_seed: Option<u64>,
@@ -216,11 +217,15 @@ impl Summary {
         self.events += outcome.events;
         self.committed += outcome.committed;
         self.searched += u64::from(outcome.searched);
-        for (kind, count) in &outcome.calls {
-            *self.calls.entry(kind).or_default() += count;
-        }
-        for (kind, count) in &outcome.faults {
-            *self.faults.entry(kind).or_default() += count;
+        let kinds = [
+            (&mut self.calls, &outcome.calls),
+            (&mut self.faults, &outcome.faults),
+            (&mut self.repairs, &outcome.repairs),
+        ];
+        for (sums, counts) in kinds {
+            for (kind, count) in counts {
+                *sums.entry(kind).or_default() += count;
+            }
         }
         self.trace_hash = self.trace_hash.wrapping_add(outcome.trace_hash);
         if hashes {
@@ -254,7 +259,8 @@ impl Summary {
         );
         println!("histories judged by revision: {}, also by search: {}", self.seeds, self.searched);
         println!("trace hash {:016x}", self.trace_hash);
-        for (title, counts) in [("calls", &self.calls), ("faults", &self.faults)] {
+        for (title, counts) in [("calls", &self.calls), ("faults", &self.faults), ("repairs", &self.repairs)]
+        {
             println!("{title}:");
             for (kind, count) in counts {
                 println!("  {count:>10}  {kind}");

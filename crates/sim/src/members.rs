@@ -72,7 +72,7 @@ impl World {
     /// A server refuses another one: rightly, if that was removed, or if its program is too old.
     pub(crate) fn refused(&mut self, id: NodeId, peer: NodeId, reason: &str, removed: bool) -> Checked {
         if !removed && self.is_too_old(peer) {
-            self.count("servers refused as too old");
+            self.count_repair("servers refused as too old");
             self.disconnect(id, peer);
             return Ok(());
         }
@@ -99,7 +99,7 @@ impl World {
         if !self.servers[&id].is_up() {
             return;
         }
-        self.count("servers removed");
+        self.count_repair("servers removed");
         self.trace.say(self.now, || format!("server {id} ends for good: {reason}"));
         self.server(id).retired = true;
         self.go_down(id, false, false);

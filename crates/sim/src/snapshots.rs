@@ -129,7 +129,7 @@ impl World {
     }
 
     fn snapshot_fails(&mut self, id: NodeId, reason: &str) {
-        self.count("snapshots given up");
+        self.count_repair("snapshots given up");
         self.trace.say(self.now, || format!("server {id} gets no snapshot: {reason}"));
         self.tell(id, Event::SnapshotFailed);
     }
@@ -180,7 +180,7 @@ impl World {
             Err(error) => return broken!("the snapshot of server {id} fails: {error}"),
         };
         let view = running.worker.view();
-        self.count("snapshots installed");
+        self.count_repair("snapshots installed");
         self.trace.note(self.now, "installed", &[id.0, view.applied.0], || {
             format!("server {id} has a snapshot in the place of its state, up to {}", view.applied)
         });

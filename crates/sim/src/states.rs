@@ -83,7 +83,7 @@ impl World {
         if let Some(rotten) = &mut self.server(id).rotten {
             rotten.scanned = true;
         }
-        self.count("scans");
+        self.count_repair("scans");
         self.trace.note(self.now, "scanned", &[id.0, index.0], || {
             format!("server {id} scans at {index}: {digest}")
         });

@@ -227,7 +227,7 @@ impl World {
             }
             Notice::Quarantined { .. } => {
                 self.budget.state_is_wrong_again(id);
-                self.count("quarantines");
+                self.count_repair("quarantines");
                 Ok(())
             }
             _ => Ok(()),

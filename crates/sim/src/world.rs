@@ -156,6 +156,8 @@ pub struct Outcome {
     pub events: u64,
     /// The faults that struck, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What servers did to keep the cluster well, by kind: without faults, too.
+    pub repairs: BTreeMap<&'static str, u64>,
     /// Calls of clients, by their outcome.
     pub calls: BTreeMap<&'static str, u64>,
     /// Entries that were committed.
@@ -180,6 +182,7 @@ pub(crate) struct World {
     pub(crate) budget: Budget,
     pub(crate) trace: Trace,
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    pub(crate) repairs: BTreeMap<&'static str, u64>,
     /// The clients that are to hear it when a server's process ends, by attempt.
     pub(crate) attempts: BTreeMap<Ctx, Attempt>,
     pub(crate) healed: bool,
@@ -217,6 +220,7 @@ impl World {
             order: 0,
             events: 0,
             faults: BTreeMap::new(),
+            repairs: BTreeMap::new(),
             attempts: BTreeMap::new(),
             healed: false,
             searched: false,
@@ -253,6 +257,7 @@ impl World {
             virtual_time: self.now,
             events: self.events,
             faults: self.faults.clone(),
+            repairs: self.repairs.clone(),
             calls: self.clients.counts(),
             committed: self.oracle.committed() as u64,
             searched: self.searched,
@@ -287,7 +292,7 @@ impl World {
             self.now = next.at;
             self.events += 1;
             if self.now > end && self.waits_for_its_operator() {
-                self.count("clusters that wait for their operator");
+                self.count_repair("clusters that wait for their operator");
                 self.searched = crate::verdict::of(self.clients.history())?;
                 return Ok(());
             }
