@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backup;
+mod causes;
 pub mod front;
 pub mod local_cluster;
 pub mod node;

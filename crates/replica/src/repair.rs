@@ -138,7 +138,7 @@ impl Replica {
         let has_state = |id: &NodeId| self.repair.digests.has_state(*id);
         if !self.connected.keys().any(has_state) {
             let reason = format!(
-                "its state cannot be read any more, and no server is connected that has one: start it again when the others are up                  ({reason})"
+                "its state cannot be read any more, and no server is connected that has one: start it again when the others are up ({reason})"
             );
             return self.effect(Effect::Stop { reason });
         }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use raftmap_log::{InitError, LogOptions, OpenError};
 use raftmap_replica::{CompactionConfig, StartError};
 use raftmap_state::validate::RequestLimits;
-use raftmap_state::{EngineError, FjallOptions, StateError};
+use raftmap_state::{FjallOptions, StateError};
 
+use crate::causes::causes;
 use crate::peers::SecurityError;
 use crate::runtime::NodeError;
 use crate::tls::config::{TlsError, TlsFiles};
@@ -111,12 +112,17 @@ pub enum StartFailure {
     /// The directories of the state machine cannot be read or changed.
     #[error("the directories of the state machine: {0}")]
     StateDirs(#[source] io::Error),
-    /// The engine does not open.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The state machine does not open.
-    #[error(transparent)]
+    /// The state machine or its engine does not open.
+    #[error("{}", causes(.0))]
     State(#[from] StateError),
+    /// The state machine's files are damaged.
+    #[error(
+        "the state machine is damaged, and there is no other server to take it from: restore a backup ({reason})"
+    )]
+    StateDamaged {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// Log and state machine do not fit.
     #[error(transparent)]
     Start(#[from] StartError),

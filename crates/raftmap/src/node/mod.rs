@@ -4,6 +4,7 @@ mod addresses;
 mod backup;
 mod config;
 mod describe;
+mod opened;
 mod requests;
 mod snapshots;
 
@@ -12,13 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raftmap_log::{Identity, Log, LogOptions, RealDisk, Recovered, Repair};
-use raftmap_raft::{LogIndex, Membership, StateId};
-use raftmap_replica::{
-    Event, FoundState, LogSize, Replica, ReplicaConfig, StateWorker, is_alone, member_of, restore,
-};
+use raftmap_log::{Identity, Log, LogOptions, RealDisk};
+use raftmap_raft::Membership;
+use raftmap_replica::{Event, ReplicaConfig, member_of};
 use raftmap_state::validate::RequestLimits;
-use raftmap_state::{FjallEngine, StateMachine};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
@@ -30,6 +28,7 @@ use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
 
 use self::addresses::AddressBook;
+use self::opened::Opened;
 use self::snapshots::{SnapshotFetcher, StateSource};
 
 pub use self::config::{InitFailure, NodeConfig, StartFailure};
@@ -127,7 +126,7 @@ impl Node {
     /// # Errors
     /// If it cannot start. Nothing was lost by trying.
     pub async fn start(config: NodeConfig) -> Result<Self, StartFailure> {
-        let failstop = Failstop::new();
+        let failstop = Failstop::new(StateDirs::new(&config.data_dir));
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
         let opened =
@@ -271,86 +270,6 @@ impl Node {
         });
         let _cancelled = joined.await;
     }
-}
-
-/// What a node has on its disk, ready to run.
-struct Opened {
-    log: Log<RealDisk>,
-    identity: Identity,
-    dirs: StateDirs,
-    /// The state machine that the log names.
-    current: StateId,
-    engine: FjallEngine,
-    worker: StateWorker<FjallEngine>,
-    replica: Replica,
-}
-
-impl Opened {
-    fn open(config: &NodeConfig) -> Result<Self, StartFailure> {
-        let (mut log, recovered) = Log::open(RealDisk, &config.data_dir, &config.log)?;
-        match &recovered.repair {
-            Repair::Clean => {}
-            Repair::TornTailCut { segment, offset, aside } => {
-                tracing::warn!(
-                    segment,
-                    offset,
-                    aside,
-                    "the last batch was cut short by a crash; it was never acknowledged and is gone"
-                );
-            }
-            Repair::Damaged(damage) => tracing::error!("{damage}"),
-        }
-        let identity = recovered.identity.clone();
-        let dirs = StateDirs::new(&config.data_dir);
-        let current = recovered.base.as_ref().map_or(StateId(0), |base| base.state);
-        let (engine, machine, found) = open_state(config, &dirs, current, &recovered)?;
-        let worker = StateWorker::new(machine)?;
-        let restored = restore(&mut log, &recovered, found)?;
-        if restored.hard_state.damaged {
-            tracing::error!(
-                "this server lost entries that it may have acknowledged: it neither votes nor counts until a leader has re-sent them"
-            );
-        }
-        if restored.applied < restored.base.index {
-            tracing::error!(
-                "this server lost its state: it serves nothing until it has a snapshot of another one"
-            );
-        }
-        let (size, view) = (LogSize::of(&recovered), worker.view());
-        let replica = Replica::new(replica_config(config, &identity)?, restored, size, view);
-        Ok(Self { log, identity, dirs, current, engine, worker, replica })
-    }
-}
-
-/// Opens the state machine that the log names, and removes what it does not name. One that has less than the log says is set
-/// aside, and an empty one takes its place.
-fn open_state(
-    config: &NodeConfig,
-    dirs: &StateDirs,
-    named: StateId,
-    recovered: &Recovered,
-) -> Result<(FjallEngine, StateMachine<FjallEngine>, FoundState), StartFailure> {
-    let disk = StartFailure::StateDirs;
-    dirs.keep_only(named).map_err(disk)?;
-    let there = dirs.exists(named).map_err(disk)?;
-    let open = || -> Result<_, StartFailure> {
-        let engine = FjallEngine::open(&dirs.path(named), config.engine)?;
-        let machine = StateMachine::open(engine.clone(), config.log.group)?;
-        Ok((engine, machine))
-    };
-    let (mut engine, mut machine) = open()?;
-    let alone = is_alone(recovered);
-    // An empty one was put there before.
-    let is_empty = machine.applied().index == LogIndex(0);
-    if !recovered.state_is_whole(machine.applied().index) && !alone && !is_empty {
-        let applied = machine.applied().index;
-        drop((engine, machine));
-        let aside = dirs.set_aside(named).map_err(disk)?;
-        tracing::error!(%applied, aside = %aside.display(), "the state machine has lost what it had on disk; it is set aside");
-        (engine, machine) = open()?;
-    }
-    let applied = machine.applied();
-    Ok((engine, machine, if there { FoundState::There(applied) } else { FoundState::Missing }))
 }
 
 fn peers_config(

@@ -9,6 +9,8 @@ use raftmap_log::LogError;
 use raftmap_state::StateError;
 use tokio::sync::watch;
 
+use super::state_dirs::StateDirs;
+use crate::causes::causes;
 use crate::peers::FetchError;
 
 /// Why a running node ended. Nothing is tried again: what was not acknowledged is of unknown outcome, and the program is
@@ -19,7 +21,7 @@ pub enum NodeError {
     #[error("the log failed, and nothing on it is trusted any more: {0}")]
     Log(Arc<LogError>),
     /// The state machine or its engine failed.
-    #[error("the state machine failed: {0}")]
+    #[error("the state machine failed: {}", causes(&**.0))]
     State(Arc<StateError>),
     /// A directory of a state machine cannot be had or removed.
     #[error("the directories of the state machine failed: {0}")]
@@ -62,18 +64,27 @@ impl From<StateError> for NodeError {
 
 /// The switch that ends a node. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Failstop(Arc<watch::Sender<Option<NodeError>>>);
+pub(crate) struct Failstop {
+    reason: Arc<watch::Sender<Option<NodeError>>>,
+    states: StateDirs,
+}
 
 impl Failstop {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+    pub(crate) fn new(states: StateDirs) -> Self {
+        Self { reason: Arc::new(watch::Sender::new(None)), states }
     }
 
-    /// Ends the node. Only the first reason counts.
+    /// Ends the node. Only the first reason counts. If it may be that the state machine's files are damaged, the next start
+    /// reads them all: it would only meet the damage again.
     pub(crate) fn fail(&self, error: NodeError) {
-        self.0.send_if_modified(|reason| {
+        self.reason.send_if_modified(|reason| {
             let first = reason.is_none();
             if first {
+                if matches!(error, NodeError::State(_) | NodeError::Panicked { .. })
+                    && let Err(trouble) = self.states.suspect()
+                {
+                    tracing::error!(%trouble, "the next start will not know that the state machine failed");
+                }
                 tracing::error!(%error, "this server ends");
                 *reason = Some(error);
             }
@@ -82,12 +93,12 @@ impl Failstop {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.0.borrow().is_some()
+        self.reason.borrow().is_some()
     }
 
     /// Waits until the node has failed.
     pub(crate) async fn failed(&self) -> NodeError {
-        let mut receiver = self.0.subscribe();
+        let mut receiver = self.reason.subscribe();
         let reason = receiver.wait_for(Option::is_some).await;
         let reason = reason.expect("the sender lives in self");
         reason.clone().expect("waited for it")
@@ -122,4 +133,28 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message")
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_the_state_machines_fault_makes_it_suspect_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = StateDirs::new(folder.path());
+        Failstop::new(states.clone()).fail(NodeError::Expelled("it was removed".to_owned()));
+        assert!(!states.is_suspect().unwrap());
+        for error in [
+            NodeError::from(StateError::Stopped),
+            NodeError::Panicked { thread: "state", message: "what never happens".to_owned() },
+        ] {
+            Failstop::new(states.clone()).fail(error);
+            assert!(states.is_suspect().unwrap());
+            states.clear().unwrap();
+        }
+        let failstop = Failstop::new(states.clone());
+        failstop.spawn("state", || panic!("what never happens")).unwrap().join().unwrap();
+        assert!(failstop.has_failed() && states.is_suspect().unwrap());
+    }
 }

@@ -1,19 +1,17 @@
-//! Scans: all rows are read from the disk and hashed, beside everything else, at a bounded rate (STORAGE.md, "Scrub and digests").
+//! Scans: the state's files are read from the disk and compared with their checksums, and all rows are hashed, beside everything
+//! else, at a bounded rate (STORAGE.md, "Scrub and digests"). The first finds what rotted, the second what was written wrong.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raftmap_replica::{Event, StateDigest};
-use raftmap_state::{ContentDigest, StateError};
-use rustix::fs::{Advice, fadvise};
+use raftmap_state::{ContentDigest, Digest, EngineError, FileCheck, StateError};
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::Inbox;
+use crate::causes::causes;
 
 /// How much is read at a time.
 const STEP_BYTES: u64 = 256 << 10;
@@ -33,12 +31,12 @@ pub(crate) struct Running {
 }
 
 impl Scanner {
-    /// Begins a scan of the state in `directory`, unless one is still under way: then this one is left out.
+    /// Begins a scan of a state and its files, unless one is still under way: then this one is left out.
     ///
     /// # Errors
     /// If there is no thread to be had.
-    pub(crate) fn begin(&mut self, directory: PathBuf, scan: ContentDigest) -> Result<(), NodeError> {
-        let index = scan.at().index;
+    pub(crate) fn begin(&mut self, files: FileCheck, rows: ContentDigest) -> Result<(), NodeError> {
+        let index = rows.at().index;
         if self.running.as_ref().is_some_and(|running| !running.thread.is_finished()) {
             tracing::warn!(%index, "a scan is left out: the one before is still under way");
             return Ok(());
@@ -47,11 +45,7 @@ impl Scanner {
         let (inbox, bytes_per_second) = (self.inbox.clone(), self.bytes_per_second);
         let watch = Arc::clone(&cancelled);
         let thread = self.failstop.spawn("scan", move || {
-            if let Err(error) = forget_cached(&directory) {
-                // Then it hashes what memory has of the files: that finds less, and nothing that is not so.
-                tracing::warn!(%error, "a scan reads what the page cache holds, too");
-            }
-            if let Some(found) = read(scan, bytes_per_second, &watch)? {
+            if let Some(found) = read(Reading { files: Some(files), rows }, bytes_per_second, &watch)? {
                 inbox.event(found);
             }
             Ok(())
@@ -70,20 +64,36 @@ impl Scanner {
     }
 }
 
+/// What is left to read.
+struct Reading {
+    files: Option<FileCheck>,
+    rows: ContentDigest,
+}
+
+impl Reading {
+    fn advance(&mut self) -> Result<Option<Digest>, EngineError> {
+        let Some(files) = &mut self.files else { return self.rows.advance(STEP_BYTES) };
+        if files.advance(STEP_BYTES)? {
+            self.files = None;
+        }
+        Ok(None)
+    }
+}
+
 /// Reads to the end; `None` if it is cancelled on the way.
 ///
 /// # Errors
 /// If the engine fails for another reason than that its rows are damaged: the node ends.
 fn read(
-    mut scan: ContentDigest,
+    mut reading: Reading,
     bytes_per_second: u64,
     cancelled: &AtomicBool,
 ) -> Result<Option<Event>, NodeError> {
-    let (index, began) = (scan.at().index, Instant::now());
+    let (index, began) = (reading.rows.at().index, Instant::now());
     let pause = Duration::from_nanos(STEP_BYTES.saturating_mul(1_000_000_000) / bytes_per_second.max(1));
     let mut next = began;
     while !cancelled.load(Ordering::Acquire) {
-        match scan.advance(STEP_BYTES) {
+        match reading.advance() {
             Ok(None) => {}
             Ok(Some(digest)) => {
                 tracing::info!(%index, took = ?began.elapsed(), "all rows are read");
@@ -91,7 +101,7 @@ fn read(
                 return Ok(Some(Event::Scanned(StateDigest { index, digest: digest.0 })));
             }
             Err(error) if error.is_damage() => {
-                return Ok(Some(Event::ScanFailed { index, reason: error.to_string() }));
+                return Ok(Some(Event::ScanFailed { index, reason: causes(&error) }));
             }
             Err(error) => return Err(StateError::from(error).into()),
         }
@@ -99,22 +109,4 @@ fn read(
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(None)
-}
-
-/// Lets the page cache forget all files in a directory, so that they are read from the disk again.
-fn forget_cached(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            forget_cached(&path)?;
-        } else {
-            match File::open(&path) {
-                Ok(file) => fadvise(file, 0, None, Advice::DontNeed)?,
-                // The engine removes files beside this.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }

@@ -131,7 +131,7 @@ impl StateThread {
         metrics::histogram!("raftmap_apply_seconds").record(began.elapsed());
         metrics::counter!("raftmap_applied_entries_total").increment(entries.len() as u64);
         match self.worker.take_scan() {
-            Some(scan) => self.scanner.begin(self.dirs.path(self.current), scan),
+            Some(rows) => self.scanner.begin(self.slot.get().engine.file_check(), rows),
             None => Ok(()),
         }
     }

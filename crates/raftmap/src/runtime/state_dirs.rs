@@ -11,6 +11,8 @@ const PREFIX: &str = "state-";
 const LOST: &str = "lost-state-";
 /// How many of those are kept: the newest ones.
 const LOST_MAX: usize = 2;
+/// Says that the state machine failed when the server last ran.
+const SUSPECT: &str = "state-suspect";
 
 /// The directories of state machines, `state-0`, `state-1` and so on. A number is used once in the life of a server, but for
 /// snapshots that never became its state.
@@ -82,6 +84,30 @@ impl StateDirs {
         Ok(aside)
     }
 
+    /// Notes that the state machine failed: its files are read, all of them, before it is used again.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn suspect(&self) -> io::Result<()> {
+        File::create(self.data_dir.join(SUSPECT))?;
+        self.sync()
+    }
+
+    pub(crate) fn is_suspect(&self) -> io::Result<bool> {
+        self.data_dir.join(SUSPECT).try_exists()
+    }
+
+    /// Its files were read, or it is not there any more.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        match fs::remove_file(self.data_dir.join(SUSPECT)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.sync(),
+        }
+    }
+
     fn numbers(&self, prefix: &str) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.data_dir)? {
@@ -123,5 +149,20 @@ mod tests {
         lost.sort_unstable();
         assert_eq!(lost, [3, 4]);
         dirs.remove(StateId(7)).unwrap();
+    }
+
+    #[test]
+    fn a_suspicion_stays_until_it_is_cleared_and_is_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let dirs = StateDirs::new(folder.path());
+        dirs.clear().unwrap();
+        assert!(!dirs.is_suspect().unwrap());
+        dirs.suspect().unwrap();
+        dirs.suspect().unwrap();
+        dirs.keep_only(StateId(0)).unwrap();
+        assert!(dirs.is_suspect().unwrap());
+        assert_eq!(dirs.next().unwrap(), StateId(0));
+        dirs.clear().unwrap();
+        assert!(!dirs.is_suspect().unwrap());
     }
 }

@@ -9,6 +9,7 @@ use raftmap_state::{Digest, Discarded, FjallEngine, SnapshotInstall, StateMachin
 
 use super::{NoState, Stopped, StoppedError};
 use crate::backup::CHUNK_BYTES;
+use crate::causes::causes;
 
 /// What was found of a part of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,16 +196,4 @@ fn read(machine: &StateMachine<FjallEngine>) -> Result<(u64, Digest), String> {
     }
     let digest = snapshot.content_digest().advance(u64::MAX).map_err(|error| wrong(&error))?;
     Ok((seen.keys(), digest.ok_or("a digest of all rows has no end")?))
-}
-
-/// An error and what caused it.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -84,7 +84,7 @@ impl Stopped {
     }
 
     /// The state machine that the log names, as it is on disk, in a shadow: whatever is applied to it, the next one is again as it
-    /// is on disk.
+    /// is on disk. All bytes of its files are what was written.
     fn state(&self) -> Result<StateMachine<FjallEngine>, NoState> {
         let state = self.state_id().ok_or(NoState::Unnamed)?;
         let original = StateDirs::new(&self.dir).path(state);
@@ -95,6 +95,7 @@ impl Stopped {
         let target = target.map_err(NoState::Scratch)?.keep().join("shadow");
         shadow(&original, &target)?;
         let engine = FjallEngine::open(&target, FjallOptions::default())?;
+        engine.file_check().advance(u64::MAX)?;
         Ok(StateMachine::open(engine, LogOptions::default().group)?)
     }
 

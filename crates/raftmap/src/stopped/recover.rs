@@ -6,9 +6,9 @@ use raftmap_log::{LogEnd, LogError, LogOptions, RealDisk, fence};
 use raftmap_raft::{LogIndex, LogPosition, Membership, NodeId, Term};
 use raftmap_state::{Discarded, FjallEngine, FjallOptions, SnapshotError, StateError, StateMachine};
 
-use super::check::causes;
 use super::{NoState, Stopped, StoppedError};
 use crate::backup::{BackupHeader, BackupParts, BackupReader, BackupSummary, Origin, OutFile, OutFileError};
+use crate::causes::causes;
 
 /// How much of a log is applied at a time, in bytes.
 const APPLIED_BYTES: usize = 1 << 20;

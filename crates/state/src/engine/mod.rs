@@ -3,6 +3,7 @@
 //! The engine need not be durable at once: the log is. After a crash it comes back as it was after *some* batch, at or
 //! after the last [`Engine::persist`], and the log from there on is applied again. A batch is never seen in part.
 
+mod files;
 mod fjall;
 mod memory;
 
@@ -10,6 +11,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 
+pub use self::files::FileCheck;
 pub use self::fjall::{FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot, shadow};
 pub use self::memory::{Damage, MemoryEngine, MemoryIngest, MemorySnapshot};
 
@@ -97,5 +99,6 @@ impl EngineError {
     /// or of file descriptors, says nothing of what is there.
     pub fn is_damage(&self) -> bool {
         self.source.downcast_ref().is_some_and(fjall::is_damage)
+            || self.source.downcast_ref().is_some_and(files::FileError::is_damage)
     }
 }

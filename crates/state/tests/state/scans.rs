@@ -1,12 +1,15 @@
 //! The command that marks a scan, and what a scan makes of damaged files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftmap_raft::{GroupId, LogIndex};
 use raftmap_state::{
-    Body, Command, ContentDigest, Digest, Engine, FjallEngine, FjallOptions, MemoryEngine, StateMachine,
+    Body, Command, ContentDigest, Digest, Engine, EngineError, FjallEngine, FjallOptions, Ingest,
+    MemoryEngine, StateMachine,
 };
 
 use crate::common::{Server, at, open, put, write};
@@ -42,7 +45,7 @@ fn largest(folder: &Path) -> (u64, PathBuf) {
     sized.max().unwrap_or_default()
 }
 
-fn to_the_end(mut scan: ContentDigest) -> Result<Digest, raftmap_state::EngineError> {
+fn to_the_end(mut scan: ContentDigest) -> Result<Digest, EngineError> {
     loop {
         if let Some(digest) = scan.advance(10_000)? {
             return Ok(digest);
@@ -80,4 +83,107 @@ fn a_scan_of_damaged_files_ends_and_says_that_they_are_damaged() {
     let engine = MemoryEngine::new();
     engine.fail();
     assert!(!engine.commit(vec![(Bytes::from_static(b"a"), None)]).unwrap_err().is_damage());
+}
+
+fn check(engine: &FjallEngine) -> Result<(), EngineError> {
+    let mut check = engine.file_check();
+    while !check.advance(10_000)? {}
+    Ok(())
+}
+
+/// Where the engine keeps rows; what it knows of itself is beside that, and is read when it is opened.
+const ROWS: &str = "keyspaces/1";
+
+/// The files of tables below a folder.
+fn tables(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let tables = entries.flat_map(|path| match path.is_dir() {
+        true => tables(&path),
+        false if path.parent().is_some_and(|parent| parent.ends_with("tables")) => vec![path],
+        false => Vec::new(),
+    });
+    tables.collect()
+}
+
+/// Whatever the engine writes: tables that are flushed, that compactions make of those, and that are ingested.
+#[test]
+fn the_files_of_a_sound_engine_have_their_checksums() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |round: u32, key: u32| {
+        (Bytes::from(format!("key {key:05}")), Some(Bytes::from(format!("{round} {key} ").repeat(20))))
+    };
+    let engine = FjallEngine::open(&folder.path().join("flushed"), FjallOptions::default()).unwrap();
+    let mut written = BTreeSet::new();
+    for round in 0..20 {
+        engine.commit((0..2_000).map(|key| row(round, key * (round + 1))).collect()).unwrap();
+        engine.persist().unwrap();
+        check(&engine).unwrap();
+        written.extend(tables(folder.path()));
+    }
+    let left = tables(folder.path()).len();
+    assert!(left < written.len(), "compactions have replaced tables: {left} of {}", written.len());
+    let fresh = FjallEngine::fresh(&folder.path().join("ingested"), FjallOptions::default()).unwrap();
+    let mut rows = fresh.ingest().unwrap();
+    for key in 0..2_000 {
+        let (key, value) = row(0, key);
+        rows.add(key, value.unwrap()).unwrap();
+    }
+    check(&rows.finish().unwrap()).unwrap();
+}
+
+/// Wherever in a file: rows, what finds them, what describes them.
+#[test]
+fn a_byte_that_changed_in_a_file_is_found_wherever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || FjallEngine::open(folder.path(), FjallOptions::default());
+    let engine = open().unwrap();
+    engine
+        .commit(
+            (0..400)
+                .map(|key| (Bytes::from(format!("key {key}")), Some(Bytes::from("v".repeat(90)))))
+                .collect(),
+        )
+        .unwrap();
+    engine.persist().unwrap();
+    let [path] = tables(&folder.path().join(ROWS)).try_into().unwrap();
+    let whole = fs::read(&path).unwrap();
+    // The engine holds its file open, and has what it needs of it in memory: only the check reads it.
+    for at in (0..whole.len()).step_by(whole.len() / 100) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        let error = check(&engine).unwrap_err();
+        assert!(error.is_damage(), "byte {at}: {error:?}");
+    }
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(check(&engine).unwrap_err().is_damage(), "cut short");
+    fs::remove_file(&path).unwrap();
+    assert!(check(&engine).unwrap_err().is_damage(), "gone");
+    fs::write(&path, &whole).unwrap();
+    check(&engine).unwrap();
+}
+
+/// The files of tables may go while they are read: the engine keeps them for whoever does.
+#[test]
+fn files_that_a_compaction_replaces_stay_until_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = FjallEngine::open(folder.path(), FjallOptions::default()).unwrap();
+    let fill = |round: u32| {
+        let row = |key: u32| (Bytes::from(format!("key {key}")), Some(Bytes::from(format!("{round}"))));
+        engine.commit((0..100).map(row).collect()).unwrap();
+        engine.persist().unwrap();
+    };
+    fill(0);
+    let [first] = tables(&folder.path().join(ROWS)).try_into().unwrap();
+    let mut reading = engine.file_check();
+    for round in 1..20 {
+        fill(round);
+    }
+    while !reading.advance(100).unwrap() {}
+    drop(reading);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while first.exists() {
+        assert!(Instant::now() < deadline, "no compaction has replaced the first table");
+        fill(20);
+    }
 }

@@ -21,7 +21,7 @@ use super::load::{Ledger, must_put};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it looks.
-const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// How much of each server's log a failed test prints.
 const PRINTED_LINES: usize = 40;
