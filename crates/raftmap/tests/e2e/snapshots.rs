@@ -143,7 +143,7 @@ async fn a_state_machine_that_lost_what_it_had_on_disk_is_replaced_by_a_snapshot
 
     let mark = world.log_mark(loser);
     world.start(loser).await.unwrap();
-    world.says(loser, mark, "the state machine has lost what it had on disk").await;
+    world.says(loser, mark, "the state machine is damaged or has lost something").await;
     world.says(loser, mark, "a snapshot takes the place of the state").await;
     world.agree(&world.ids()).await;
     assert_eq!(names(&world, loser, "lost-state-"), ["lost-state-1"]);
