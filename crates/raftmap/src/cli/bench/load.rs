@@ -1,6 +1,8 @@
 //! The load: clients that each wait for an answer before they go on.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -66,35 +68,46 @@ const POOL_BYTES: usize = 4 << 20;
 impl Load {
     /// Runs the load, client n over `connections[n % connections]`.
     pub(super) async fn run(self, connections: &[Client]) -> Result<Report, Failure> {
-        let pool: Bytes = std::iter::repeat_with(|| fastrand::u8(..)).take(POOL_BYTES).collect();
         if self.mix.gets_percent > 0 {
-            self.fill(&connections[0], &pool).await?;
+            self.fill(&connections[0]).await?;
         }
+        let over = tokio::time::sleep(self.warm_up + self.measured);
+        Ok(self.run_until(connections, over).await?.0)
+    }
+
+    /// Runs the load until `event` has happened, however long that takes, and gives what came of it, too.
+    pub(super) async fn run_until<T>(
+        mut self,
+        connections: &[Client],
+        event: impl Future<Output = T>,
+    ) -> Result<(Report, T), Failure> {
+        let pool = pool();
         let begin = Instant::now() + self.warm_up;
-        let end = begin + self.measured;
+        let over = Arc::new(AtomicBool::new(false));
         let clients = connections.iter().cycle().take(usize::from(self.clients));
         let tasks: Vec<_> = clients
-            .map(|client| {
-                tokio::spawn(
-                    Worker { load: self, client: client.clone(), pool: pool.clone() }.run(begin, end),
-                )
-            })
+            .map(|client| Worker { load: self, client: client.clone(), pool: pool.clone() })
+            .map(|worker| tokio::spawn(worker.run(begin, Arc::clone(&over))))
             .collect();
+        let happened = event.await;
+        self.measured = begin.elapsed();
+        over.store(true, Ordering::Release);
         let mut report = Report::new(self);
         for task in tasks {
             let worked = task.await.map_err(|error| Failure::Failed(format!("a client failed: {error}")))?;
             report.add(&worked);
         }
-        Ok(report)
+        Ok((report, happened))
     }
 
     /// Writes every key once, so that gets find something.
-    async fn fill(&self, client: &Client, pool: &Bytes) -> Result<(), Failure> {
+    pub(super) async fn fill(&self, client: &Client) -> Result<(), Failure> {
+        let pool = pool();
         let step = FILL_KEYS.min(FILL_BYTES / self.value_bytes.max(1)).max(1);
         let mut from = 0;
         while from < self.keys {
             let to = self.keys.min(from + step);
-            client.put_many((from..to).map(|number| (key(number), self.value(pool)))).await?;
+            client.put_many((from..to).map(|number| (key(number), self.value(&pool)))).await?;
             from = to;
         }
         Ok(())
@@ -105,6 +118,10 @@ impl Load {
         let start = fastrand::usize(..=pool.len() - bytes);
         pool.slice(start..start + bytes)
     }
+}
+
+fn pool() -> Bytes {
+    std::iter::repeat_with(|| fastrand::u8(..)).take(POOL_BYTES).collect()
 }
 
 pub(super) fn key(number: u32) -> Bytes {
@@ -125,25 +142,25 @@ pub(super) struct Worked {
 }
 
 impl Worker {
-    /// Sends requests until `end`; those that were sent from `begin` on and answered by `end` count.
-    async fn run(self, begin: Instant, end: Instant) -> Worked {
+    /// Sends requests until it is over; those that were sent from `begin` on and answered by then count.
+    async fn run(self, begin: Instant, over: Arc<AtomicBool>) -> Worked {
         let mut worked = Worked { puts: Calls::new(), gets: Calls::new() };
         loop {
             let is_get = fastrand::u8(..100) < self.load.mix.gets_percent;
             let key = key(fastrand::u32(..self.load.keys));
             let sent = Instant::now();
-            if sent >= end {
-                return worked;
-            }
             let result = if is_get {
                 self.client.get(key).await.map(|_| ())
             } else {
                 self.client.put(key, self.load.value(&self.pool)).await.map(|_| ())
             };
             let answered = Instant::now();
+            if over.load(Ordering::Acquire) {
+                return worked;
+            }
             let calls = if is_get { &mut worked.gets } else { &mut worked.puts };
             match result {
-                Ok(()) if sent >= begin && answered <= end => calls.record(answered - sent),
+                Ok(()) if sent >= begin => calls.record(answered - sent),
                 Ok(()) => {}
                 Err(error) => {
                     calls.fail(&error);

@@ -1,5 +1,6 @@
 //! `raftmap bench`.
 
+mod copies;
 mod gaps;
 mod load;
 mod report;
@@ -12,6 +13,7 @@ use raftmap_client::Client;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::copies::CopyReport;
 use self::gaps::{GapReport, LeaderEvent};
 use self::load::{Load, Mix};
 use self::report::Report;
@@ -27,7 +29,9 @@ Examples:
   Reads of a running cluster, nine for each write:
     raftmap bench --mix 90/10 --json
   How long writes stand still when a leader dies, 20 times:
-    raftmap bench --local --event kill --events 20";
+    raftmap bench --local --event kill --events 20
+  What it costs others that a server takes a snapshot of 1 GiB:
+    raftmap bench --local --copy --keys 1048576 --value-bytes 1024 --clients 8";
 
 /// Measure throughput and latency
 ///
@@ -77,6 +81,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "COUNT", default_value_t = 20, requires = "event", value_parser = clap::value_parser!(u16).range(1..))]
     events: u16,
 
+    /// Fill the cluster with all keys, and measure puts twice: as usual, and while a follower that lost its state takes a snapshot
+    #[arg(long, requires = "local", conflicts_with_all = ["mix", "event"])]
+    copy: bool,
+
     /// The figures as JSON
     #[arg(long)]
     json: bool,
@@ -89,6 +97,7 @@ pub(crate) struct Bench {
 enum Measured {
     Throughput(Box<Report>),
     Gaps(GapReport),
+    Copy(Box<CopyReport>),
 }
 
 impl Bench {
@@ -107,6 +116,7 @@ impl Bench {
         let (json, text, failure) = match &measured {
             Measured::Throughput(report) => (report.json(), report.text(), report.failure()),
             Measured::Gaps(report) => (report.json(), report.text(), report.failure()),
+            Measured::Copy(report) => (report.json(), report.text(), report.failure()),
         };
         if self.json {
             output::json(&json)?;
@@ -133,6 +143,9 @@ impl Bench {
             clients.push(Client::connect(cluster.endpoints(), cluster.tls(CLIENT)?).await?);
         }
         let measured = match self.event {
+            None if self.copy => {
+                Measured::Copy(Box::new(copies::measure(&mut cluster, &clients, self.load()).await?))
+            }
             None => Measured::Throughput(Box::new(self.load().run(&clients).await?)),
             Some(event) => {
                 let gaps = gaps::measure(&mut cluster, &clients, self.load(), event, self.events).await?;

@@ -109,7 +109,7 @@ impl Report {
             "keys": load.keys,
             "gets_percent": load.mix.gets_percent,
             "warm_up_seconds": load.warm_up.as_secs(),
-            "seconds": load.measured.as_secs(),
+            "seconds": load.measured.as_secs_f64().round(),
             "puts": calls(&self.puts),
             "gets": calls(&self.gets),
         })
@@ -123,7 +123,7 @@ impl Report {
             load.connections,
             load.value_bytes,
             load.keys,
-            load.measured.as_secs(),
+            load.measured.as_secs_f64().round(),
             load.warm_up.as_secs(),
             "per second",
         );
@@ -138,6 +138,12 @@ impl Report {
             }
         }
         text
+    }
+
+    /// The latency of puts at a percentile, in microseconds.
+    #[expect(clippy::cast_precision_loss, reason = "less than a minute")]
+    pub(super) fn put_us(&self, percentile: f64) -> f64 {
+        self.puts.latency_us.value_at_percentile(percentile) as f64
     }
 
     /// What went wrong, if anything did.
