@@ -2,7 +2,7 @@
 //! to about the time, while clients in processes of their own read and write; and what the clients were told, judged by
 //! [`raftmap_lincheck`].
 //!
-//! [`torture`] does that, round after round. [`Network`], [`Proxy`] and [`Shim`] are there for other tests, too.
+//! [`torture`] does that, round after round; [`soak`] for long, and looks what the servers take meanwhile. [`Network`], [`Proxy`] and [`Shim`] are there for other tests, too.
 
 mod client;
 mod error;
@@ -15,6 +15,7 @@ mod network;
 mod offer;
 mod rig;
 mod shim;
+mod soak;
 mod torture;
 mod volumes;
 
@@ -24,4 +25,5 @@ pub use nemesis::Class;
 pub use network::{Link, Network, Proxy};
 pub use offer::Offer;
 pub use shim::{Shim, Wrong};
+pub use soak::{SoakReport, Usage, soak};
 pub use torture::{Report, Settings, torture};

@@ -6,7 +6,9 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use raftmap_torture::{Class, ClientArguments, Failure, Offer, Report, Settings, run_client, torture};
+use raftmap_torture::{
+    Class, ClientArguments, Failure, Offer, Report, Settings, SoakReport, run_client, soak, torture,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,7 +17,9 @@ Examples:
   For ten minutes, kills and power cuts only, as root:
     raftmap-torture --minutes 10 --faults kill,power
   Two hundred rounds in each of which servers come and go, beside all else:
-    raftmap-torture --rounds 200 --always members";
+    raftmap-torture --rounds 200 --always members
+  Half an hour at half of what the servers can do, with a fault every ten seconds: do they grow?
+    raftmap-torture --soak 30";
 
 /// Torture real servers, and judge what clients were told
 ///
@@ -48,6 +52,11 @@ struct RunArguments {
     /// Go on with further rounds for so long, whatever their number
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<u64>,
+
+    /// Instead of rounds: clients at half of what the servers can do for so long, a fault every ten seconds, and what the
+    /// servers take of memory, disk and open files meanwhile
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["rounds", "minutes", "always", "clients", "workers", "keys"])]
+    soak: Option<u64>,
 
     /// Only these kinds of fault
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
@@ -95,6 +104,9 @@ struct RunArguments {
     json: bool,
 }
 
+/// How many looks at the servers are printed, about; the JSON has all of them.
+const SOAK_ROWS: usize = 12;
+
 /// Says that this process has namespaces of its own already.
 const UNSHARED: &str = "RAFTMAP_TORTURE_UNSHARED";
 
@@ -125,18 +137,23 @@ fn run(arguments: &RunArguments) -> Result<bool> {
     if rustix::process::geteuid().is_root() && std::env::var_os(UNSHARED).is_none() && can_unshare() {
         return Err(unshared(arguments.namespaces).into());
     }
-    let offer = Offer::here(arguments.namespaces);
+    let mut offer = Offer::here(arguments.namespaces);
+    if arguments.soak.is_some() {
+        offer = offer.without_volumes();
+    }
     let asked: Vec<Class> = match arguments.faults.is_empty() {
         true => Class::value_variants().to_vec(),
         false => arguments.faults.clone(),
     };
-    let is_offered = |class: &Class| offer.missing(*class).is_none();
+    let is_offered = |class: &Class| {
+        offer.missing(*class).is_none() && (arguments.soak.is_none() || *class != Class::Members)
+    };
     let (classes, mut skipped): (Vec<Class>, Vec<Class>) = asked.into_iter().partition(is_offered);
     let (always, more): (Vec<Class>, Vec<Class>) =
         arguments.always.iter().partition(|class| is_offered(class));
     skipped.extend(more);
     for class in &skipped {
-        eprintln!("SKIPPED: {class}: it takes {}", offer.missing(*class).unwrap_or_default());
+        eprintln!("SKIPPED: {class}: it takes {}", offer.missing(*class).unwrap_or("rounds"));
     }
     if classes.is_empty() || (arguments.all && !skipped.is_empty()) {
         let names: Vec<String> = skipped.iter().map(Class::to_string).collect();
@@ -173,12 +190,20 @@ fn run(arguments: &RunArguments) -> Result<bool> {
         keys: arguments.keys,
     };
     let tell = |line| if arguments.json { eprintln!("{line}") } else { println!("{line}") };
-    match block_on(async { Ok(torture(&settings, &offer, tell).await) })? {
-        Ok(report) => {
-            if arguments.json {
-                println!("{}", serde_json::to_string_pretty(&report)?);
-            } else {
-                print_report(&report);
+    let ran = block_on(async {
+        Ok(match arguments.soak {
+            None => torture(&settings, &offer, tell).await.map(Ran::Torture),
+            Some(minutes) => {
+                soak(&settings, &offer, Duration::from_secs(60 * minutes), tell).await.map(Ran::Soak)
+            }
+        })
+    })?;
+    match ran {
+        Ok(ran) => {
+            match (&ran, arguments.json) {
+                (_, true) => println!("{}", serde_json::to_string_pretty(&ran)?),
+                (Ran::Torture(report), false) => print_report(report),
+                (Ran::Soak(report), false) => print_soak(report),
             }
             Ok(true)
         }
@@ -194,6 +219,14 @@ fn run(arguments: &RunArguments) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// What a run came to.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Ran {
+    Torture(Report),
+    Soak(SoakReport),
 }
 
 fn can_unshare() -> bool {
@@ -234,5 +267,38 @@ fn print_report(report: &Report) {
     println!("faults:");
     for (class, count) in &report.faults {
         println!("{count:>12}  {class}");
+    }
+}
+
+fn print_soak(report: &SoakReport) {
+    println!();
+    println!(
+        "{} s at {} writes a second (at most {}): acknowledged {}, failed {}, keys read in the end {} · lost 0",
+        report.seconds,
+        report.rate_per_second,
+        report.peak_per_second,
+        report.acknowledged,
+        report.failed,
+        report.keys_read
+    );
+    println!("faults:");
+    for (class, count) in &report.faults {
+        println!("{count:>12}  {class}");
+    }
+    println!(
+        "{:>7} {:>7} {:>7} {:>11} {:>9} {:>11}",
+        "at s", "server", "up s", "memory MiB", "disk MiB", "open files"
+    );
+    let looks: std::collections::BTreeSet<u64> = report.usage.iter().map(|usage| usage.at).collect();
+    let looks: Vec<u64> = looks.into_iter().collect();
+    let step = (looks.len() / SOAK_ROWS).max(1);
+    for usage in &report.usage {
+        let place = looks.binary_search(&usage.at).unwrap_or(0);
+        if place.is_multiple_of(step) || place + 1 == looks.len() {
+            println!(
+                "{:>7} {:>7} {:>7} {:>11} {:>9} {:>11}",
+                usage.at, usage.server, usage.up_seconds, usage.memory_mib, usage.disk_mib, usage.open_files
+            );
+        }
     }
 }

@@ -35,6 +35,12 @@ impl Offer {
         Self { no_shim, no_volumes, no_proxies }
     }
 
+    /// The same, without disks in files: those are small.
+    #[must_use]
+    pub fn without_volumes(self) -> Self {
+        Self { no_volumes: Some("disks in files, which are too small for it".to_owned()), ..self }
+    }
+
     pub(crate) fn shim(&self) -> bool {
         self.no_shim.is_none()
     }

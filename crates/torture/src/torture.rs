@@ -145,6 +145,30 @@ pub async fn torture(settings: &Settings, offer: &Offer, said: impl Fn(String)) 
     Ok(run.report)
 }
 
+/// A cluster of three that does not run yet, with all that can be done to it.
+pub(crate) fn found(settings: &Settings, offer: &Offer, serve_arguments: &[&str]) -> Result<Rig, Failure> {
+    let folder = &settings.folder;
+    let plan = LocalPlan::new(&settings.server_program, folder, 3);
+    let mut plan = plan.map_err(refused("find free ports"))?;
+    let links = if settings.namespaces {
+        Links::Namespaces(Namespaces::between(&mut plan).map_err(refused("make network namespaces"))?)
+    } else {
+        Links::Proxies(Network::between(&mut plan).map_err(refused("listen"))?)
+    };
+    plan.serve_arguments.extend(serve_arguments.iter().map(Into::into));
+    let shim = match offer.shim() {
+        true => Some(Shim::build(&folder.join("shim")).map_err(refused("build the library to preload"))?),
+        false => None,
+    };
+    let data = |id: &NodeId| (*id, folder.join(format!("server-{id}/data")));
+    let data_dirs: Vec<(NodeId, PathBuf)> = plan.members.iter().map(|member| data(&member.id)).collect();
+    let volumes = match offer.volumes() {
+        true => Some(Volumes::make(folder, &data_dirs).map_err(refused("make disks in files"))?),
+        false => None,
+    };
+    Ok(Rig::new(plan.found()?, links, shim, volumes))
+}
+
 /// One to three faults, and those that are always there; each kind has its turn.
 fn draw(settings: &Settings, round: u64, rng: &mut Rng) -> Vec<Fault> {
     let classes = &settings.classes;
@@ -159,28 +183,8 @@ fn draw(settings: &Settings, round: u64, rng: &mut Rng) -> Vec<Fault> {
 
 impl<'a> Run<'a> {
     async fn start(settings: &'a Settings, offer: &Offer) -> Result<Self, Failure> {
-        let folder = &settings.folder;
-        let plan = LocalPlan::new(&settings.server_program, folder, 3);
-        let mut plan = plan.map_err(refused("find free ports"))?;
-        let links = if settings.namespaces {
-            Links::Namespaces(Namespaces::between(&mut plan).map_err(refused("make network namespaces"))?)
-        } else {
-            Links::Proxies(Network::between(&mut plan).map_err(refused("listen"))?)
-        };
-        plan.serve_arguments.extend(SERVE_ARGUMENTS.map(Into::into));
-        let shim = match offer.shim() {
-            true => Some(Shim::build(&folder.join("shim")).map_err(refused("build the library to preload"))?),
-            false => None,
-        };
-        let data = |id: &NodeId| (*id, folder.join(format!("server-{id}/data")));
-        let data_dirs: Vec<(NodeId, PathBuf)> = plan.members.iter().map(|member| data(&member.id)).collect();
-        let volumes = match offer.volumes() {
-            true => Some(Volumes::make(folder, &data_dirs).map_err(refused("make disks in files"))?),
-            false => None,
-        };
-        let cluster = plan.found()?;
-        let members: BTreeSet<NodeId> = cluster.ids().into_iter().collect();
-        let mut rig = Rig::new(cluster, links, shim, volumes);
+        let mut rig = found(settings, offer, &SERVE_ARGUMENTS)?;
+        let members: BTreeSet<NodeId> = rig.cluster.ids().into_iter().collect();
         start_all(&mut rig).await?;
         let client = rig.cluster.client().await?;
         let operator = Operator::new(settings.server_program.clone(), members);
