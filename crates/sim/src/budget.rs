@@ -47,9 +47,11 @@ impl Budget {
         fits
     }
 
-    /// Whether one more may be damaged, if it is this one.
+    /// Whether this one may be damaged, too, or once more. What was wrong before may be so again when others are damaged: then there
+    /// are more of them than fit already.
     fn fits(&self, id: NodeId) -> bool {
-        self.is_damaged(id) || self.damaged.union(&self.wrong).count() < self.damaged_max
+        let others = self.damaged.union(&self.wrong).filter(|other| **other != id).count();
+        others < self.damaged_max
     }
 
     /// Whether this server's state may go wrong now; if so, it is wrong.
@@ -132,6 +134,16 @@ mod tests {
             let damaged = (1..=nodes).filter(|id| budget.damage(NodeId(*id))).count();
             assert_eq!(damaged, most, "of {nodes}");
         }
+    }
+
+    #[test]
+    fn a_server_whose_state_is_wrong_again_is_not_damaged_beside_another_one() {
+        let mut budget = Budget::new(3);
+        assert!(budget.state_goes_wrong(NodeId(1)));
+        budget.state_is_right(NodeId(1));
+        assert!(budget.damage(NodeId(2)));
+        budget.state_is_wrong_again(NodeId(1));
+        assert!(!budget.damage(NodeId(1)) && !budget.damage(NodeId(2)));
     }
 
     #[test]
