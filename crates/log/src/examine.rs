@@ -141,6 +141,10 @@ fn examined<D: Disk>(folder: SegmentFolder<D>, found: Found, segments: usize) ->
         memberships: found.memberships,
         segments,
         end,
-        reader: LogReader::new(Arc::new(Shared::new(folder, found.index))),
+        reader: LogReader::new(Arc::new(Shared::new(
+            folder,
+            found.index,
+            (found.next.generation, found.next.place),
+        ))),
     }
 }

@@ -173,6 +173,12 @@ impl Index {
         let span = self.spans.get(at).filter(|span| span.segment == segment)?;
         Some(span.first.max(self.base.index.next()))
     }
+
+    /// The last entry of the log that stands in `segment` or one before it; the base's if there is none.
+    pub(crate) fn last_in(&self, segment: u64) -> LogIndex {
+        let behind = self.spans.partition_point(|span| span.segment <= segment);
+        self.spans.get(behind).map_or(self.last, |span| span.first.previous()).max(self.base.index)
+    }
 }
 
 #[cfg(test)]

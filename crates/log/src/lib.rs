@@ -7,7 +7,7 @@
 //! - [`Log::init`] makes a data directory once, [`Log::open`] recovers it: see [`Recovered`] and [`Repair`].
 //! - [`Log::write`] makes waiting [`raftmap_raft::Write`]s durable with one write and one sync.
 //! - A [`raftmap_raft::Base`] in a write lets the log begin later; [`Log::cut`] removes the segments before it.
-//! - [`LogReader`] reads old entries from any thread.
+//! - [`LogReader`] reads old entries from any thread; [`Scrub`] all of them, past the page cache, for rot.
 //! - [`examine`] looks at a data directory and changes nothing; [`fence`] keeps a server from starting on it for ever.
 //! - [`MemDisk`] is a disk in memory that crashes, tears, flips, loses and misplaces as it is told.
 //!
@@ -41,6 +41,7 @@ mod recovery;
 mod repair;
 mod replay;
 mod scan;
+mod scrub;
 mod segment;
 
 pub use crate::cut::Cut;
@@ -56,3 +57,4 @@ pub use crate::mem_disk::{MemDisk, MemDiskOptions};
 pub use crate::options::LogOptions;
 pub use crate::reader::LogReader;
 pub use crate::recovered::{Damage, DamageReason, Recovered, Repair, SegmentUse, TermRun};
+pub use crate::scrub::{Rot, Scrub, ScrubStep, Scrubber};

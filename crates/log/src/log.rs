@@ -22,6 +22,7 @@ use crate::reader::{LogReader, Shared};
 use crate::recovered::{Recovered, SegmentUse};
 use crate::recovery::read_log;
 use crate::repair::repair;
+use crate::scrub::Scrubber;
 use crate::segment::{Segment, SegmentFolder};
 
 /// The log and the hard state of one group, open on a disk, held by one thread.
@@ -145,7 +146,7 @@ impl<D: Disk> Log<D> {
             marked: found.marked,
             last_write: WriteId(0),
             buffer: AlignedBuffer::default(),
-            shared: Arc::new(Shared::new(folder, found.index)),
+            shared: Arc::new(Shared::new(folder, found.index, (found.next.generation, found.next.place))),
             lock: Arc::new(lock),
         };
         Ok((log, recovered))
@@ -194,7 +195,7 @@ impl<D: Disk> Log<D> {
             if log.marked {
                 return Ok(());
             }
-            if log.room_blocks() == 0 {
+            if log.room_blocks() == 0 || log.shared.is_left(log.segment.number) {
                 log.enter_next_segment()?;
             }
             let checksum = batch::encode_mark(&log.ids, &log.next, &mut log.buffer);
@@ -262,6 +263,11 @@ impl<D: Disk> Log<D> {
         LogReader::new(self.shared.clone())
     }
 
+    /// Looks whether the log is as it was written, while this thread goes on with it.
+    pub fn scrubber(&self) -> Scrubber<D> {
+        Scrubber::new(self.shared.clone(), self.ids)
+    }
+
     /// Where the log begins: the entry before its first one; zeroes if that is the very first one.
     pub fn base(&self) -> LogPosition {
         self.shared.index().base()
@@ -306,6 +312,9 @@ impl<D: Disk> Log<D> {
             self.hard_state.write(hard_state, reached)?;
         }
         let mut records = &stage.records[..];
+        if !records.is_empty() && self.shared.is_left(self.segment.number) {
+            self.enter_next_segment()?;
+        }
         while !records.is_empty() {
             let fitting = fitting(records, batch::capacity_bytes(self.room_blocks()));
             if fitting == 0 {
@@ -340,6 +349,7 @@ impl<D: Disk> Log<D> {
         self.next.place += u32::try_from(blocks).expect("a batch fits a segment");
         self.next.sequence += 1;
         self.next.previous = checksum;
+        self.shared.set_end((self.segment.number, self.next.place));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use raftmap_raft::{Entry, LogIndex, Payload};
 
@@ -22,13 +22,25 @@ pub(crate) struct Shared<D: Disk> {
     index: RwLock<Index>,
     /// All segments with lower numbers are removed.
     removed_below: AtomicU64,
+    /// Where the log ends on the disk: the segment in use, and how many blocks of it.
+    end: Mutex<(u64, u32)>,
+    /// The segments up to this number are not written to any more.
+    left: AtomicU64,
     /// The first error, which is final.
     failure: OnceLock<LogError>,
 }
 
 impl<D: Disk> Shared<D> {
-    pub(crate) fn new(folder: SegmentFolder<D>, index: Index) -> Self {
-        Self { folder, index: RwLock::new(index), removed_below: AtomicU64::new(0), failure: OnceLock::new() }
+    /// Of a log that ends in this segment, after so many blocks.
+    pub(crate) fn new(folder: SegmentFolder<D>, index: Index, end: (u64, u32)) -> Self {
+        Self {
+            folder,
+            index: RwLock::new(index),
+            removed_below: AtomicU64::new(0),
+            end: Mutex::new(end),
+            left: AtomicU64::new(0),
+            failure: OnceLock::new(),
+        }
     }
 
     pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
@@ -47,6 +59,24 @@ impl<D: Disk> Shared<D> {
     /// The segment of this number is removed, durably, and all before it.
     pub(crate) fn set_removed(&self, number: u64) {
         self.removed_below.store(number + 1, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) -> (u64, u32) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was written up to here is synced.
+    pub(crate) fn set_end(&self, end: (u64, u32)) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// Nothing is to be written to this segment any more.
+    pub(crate) fn leave(&self, number: u64) {
+        self.left.fetch_max(number, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_left(&self, number: u64) -> bool {
+        number <= self.left.load(Ordering::Acquire)
     }
 
     /// The first error, if there was one.
