@@ -97,11 +97,13 @@ pub(crate) struct Compaction {
     persisting: bool,
     /// Not to be looked at again before the log is as large as this, counted from the start.
     next_bytes: u64,
+    /// The log is to let go of everything up to this entry: it rotted on the disk.
+    rotten: Option<LogIndex>,
 }
 
 impl Compaction {
     pub(crate) fn new(config: CompactionConfig, size: LogSize) -> Self {
-        Self { config, size, persisting: false, next_bytes: 0 }
+        Self { config, size, persisting: false, next_bytes: 0, rotten: None }
     }
 
     /// Takes note of what goes to the log.
@@ -109,10 +111,16 @@ impl Compaction {
         self.size.wrote(write, (self.config.tail_bytes / 8).max(1));
     }
 
-    /// Whether the state machine is to be made durable now, so that the log can be cut.
-    pub(crate) fn begins(&mut self) -> bool {
+    /// What stands on the disk up to `last` is not what was written.
+    pub(crate) fn rotten(&mut self, last: LogIndex) {
+        self.rotten = self.rotten.max(Some(last));
+    }
+
+    /// Whether the state machine, which has applied so much, is to be made durable now, so that the log can be cut.
+    pub(crate) fn begins(&mut self, applied: LogIndex) -> bool {
         let large = self.size.now() >= self.config.start_bytes && self.size.bytes >= self.next_bytes;
-        let begins = large && !self.persisting;
+        let rotten = self.rotten.is_some_and(|last| last <= applied);
+        let begins = (large || rotten) && !self.persisting;
         self.persisting |= begins;
         begins
     }
@@ -124,7 +132,9 @@ impl Compaction {
         // If that was in vain, it is not tried again at once.
         self.next_bytes = self.size.bytes + self.config.start_bytes / 4;
         let limit = if self.size.now() >= self.config.max_bytes { durable } else { durable.min(needed) };
-        self.size.place(limit, self.config.tail_bytes)
+        let place = self.size.place(limit, self.config.tail_bytes);
+        // Whoever needs what rotted cannot have it from here: a snapshot is what is left.
+        place.max(self.rotten.take_if(|last| *last <= durable))
     }
 }
 
@@ -159,15 +169,15 @@ mod tests {
     fn a_log_that_has_grown_keeps_its_tail() {
         let mut compaction = compaction();
         compaction.wrote(&append(1, 9));
-        assert!(!compaction.begins());
+        assert!(!compaction.begins(LogIndex(0)));
         compaction.wrote(&append(10, 12));
-        assert!(compaction.begins());
-        assert!(!compaction.begins(), "once at a time");
+        assert!(compaction.begins(LogIndex(0)));
+        assert!(!compaction.begins(LogIndex(0)), "once at a time");
         assert_eq!(compaction.persisted(LogIndex(11), LogIndex(12)), Some(LogIndex(10)));
         compaction.wrote(&cut(10));
-        assert!(!compaction.begins());
+        assert!(!compaction.begins(LogIndex(0)));
         compaction.wrote(&append(13, 20));
-        assert!(compaction.begins());
+        assert!(compaction.begins(LogIndex(0)));
         assert_eq!(compaction.persisted(LogIndex(15), LogIndex(20)), Some(LogIndex(15)), "what is durable");
     }
 
@@ -175,15 +185,41 @@ mod tests {
     fn what_a_follower_needs_is_kept_up_to_a_limit() {
         let mut compaction = compaction();
         compaction.wrote(&append(1, 12));
-        assert!(compaction.begins());
+        assert!(compaction.begins(LogIndex(0)));
         assert_eq!(compaction.persisted(LogIndex(12), LogIndex(0)), None);
-        assert!(!compaction.begins(), "not again at once");
+        assert!(!compaction.begins(LogIndex(0)), "not again at once");
         compaction.wrote(&append(13, 29));
-        assert!(compaction.begins());
+        assert!(compaction.begins(LogIndex(0)));
         assert_eq!(compaction.persisted(LogIndex(29), LogIndex(3)), Some(LogIndex(3)));
         compaction.wrote(&append(30, 40));
-        assert!(compaction.begins());
+        assert!(compaction.begins(LogIndex(0)));
         assert_eq!(compaction.persisted(LogIndex(40), LogIndex(3)), Some(LogIndex(38)), "too large");
+    }
+
+    #[test]
+    fn what_rotted_is_let_go_of_once_the_state_machine_holds_it_and_not_before() {
+        let mut compaction = compaction();
+        compaction.wrote(&append(1, 8));
+        compaction.rotten(LogIndex(5));
+        compaction.rotten(LogIndex(3));
+        assert!(!compaction.begins(LogIndex(4)), "there is nothing to be made durable yet");
+        assert!(compaction.begins(LogIndex(6)));
+        assert_eq!(
+            compaction.persisted(LogIndex(4), LogIndex(8)),
+            Some(LogIndex(4)),
+            "that was under way before"
+        );
+        assert!(compaction.begins(LogIndex(6)));
+        assert_eq!(compaction.persisted(LogIndex(6), LogIndex(2)), Some(LogIndex(5)), "whoever needs it");
+        assert!(!compaction.begins(LogIndex(8)), "that is done");
+        compaction.wrote(&append(9, 12));
+        compaction.rotten(LogIndex(6));
+        assert!(compaction.begins(LogIndex(12)));
+        assert_eq!(
+            compaction.persisted(LogIndex(12), LogIndex(12)),
+            Some(LogIndex(10)),
+            "more is due anyway"
+        );
     }
 
     #[test]
@@ -191,11 +227,11 @@ mod tests {
         let mut compaction = compaction();
         compaction.wrote(&append(1, 9));
         compaction.wrote(&Write { truncate_to: Some(LogIndex(4)), ..append(5, 6) });
-        assert!(compaction.begins());
+        assert!(compaction.begins(LogIndex(0)));
         assert_eq!(compaction.persisted(LogIndex(6), LogIndex(6)), Some(LogIndex(4)));
         compaction.wrote(&cut(40));
         compaction.wrote(&append(41, 60));
-        assert!(compaction.begins());
+        assert!(compaction.begins(LogIndex(0)));
         assert_eq!(compaction.persisted(LogIndex(60), LogIndex(60)), Some(LogIndex(58)));
     }
 }

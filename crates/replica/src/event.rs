@@ -65,6 +65,13 @@ pub enum Event {
         /// What the engine said.
         reason: String,
     },
+    /// A scrub found that the log on the disk is not what was written: the log is to begin behind that.
+    LogRotten {
+        /// The last entry that stands in the damaged segment.
+        last: LogIndex,
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// The log has read what [`Effect::Fetch`] asked for.
     Fetched {
         /// For what.
@@ -306,6 +313,14 @@ pub enum Notice {
         /// The entry of the scan that found it.
         index: LogIndex,
         /// What the engine said.
+        reason: String,
+    },
+    /// A part of the log rotted on the disk. It is let go of as soon as the state machine holds it durably; a restart before that
+    /// would take this server for damaged.
+    LogRotten {
+        /// The last entry that stands in the damaged segment.
+        last: LogIndex,
+        /// What is wrong, and where.
         reason: String,
     },
     /// A scan found this server's rows as a quorum has them.

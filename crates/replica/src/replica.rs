@@ -111,6 +111,7 @@ impl Replica {
             Event::Applied { outcomes, view } => self.applied(now, outcomes, view),
             Event::Scanned(digest) => self.scanned(digest),
             Event::ScanFailed { index, reason } => self.scan_failed(index, reason),
+            Event::LogRotten { last, reason } => self.log_rotten(last, reason),
             Event::Fetched { purpose, entries } => self.raft.step(Input::Fetched { purpose, entries }),
             Event::StatePersisted(index) => self.state_persisted(index),
             Event::SnapshotReady(snapshot) => self.raft.step(Input::SnapshotReady(snapshot)),
@@ -140,7 +141,7 @@ impl Replica {
         }
         self.tell_what_is_served();
         self.answer_reads();
-        if self.may_compact() && self.compaction.begins() {
+        if self.may_compact() && self.compaction.begins(self.view.applied) {
             self.effects.push(Effect::PersistState);
         }
         for (to, messages) in std::mem::take(&mut self.outgoing) {
@@ -231,6 +232,14 @@ impl Replica {
         if let Some(to) = self.compaction.persisted(durable, needed) {
             self.raft.step(Input::Compact { to, durable });
         }
+    }
+
+    /// What rotted is let go of, as soon as the state machine holds it durably.
+    fn log_rotten(&mut self, last: LogIndex, reason: String) {
+        // There may be nothing but the record of where the log begins.
+        let last = last.max(self.raft.base().index.next());
+        self.compaction.rotten(last);
+        self.notice(Notice::LogRotten { last, reason });
     }
 
     fn space(&mut self, free_bytes: u64) {

@@ -462,6 +462,36 @@ fn a_state_machine_of_another_history_ends_the_server_once_its_log_is_whole_agai
     }
 }
 
+/// A scrub found rot in the log of a leader, and in that of a follower: both let go of it, and nobody needs a snapshot.
+#[test]
+fn a_log_that_rotted_begins_behind_that_once_the_state_is_durable() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    for number in 0..20 {
+        cluster.put(leader, "k", &number.to_string());
+    }
+    cluster.settle();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let status = |cluster: &Cluster, id: u64| cluster.nodes[&id].replica.status().raft;
+    let applied = status(&cluster, leader).applied;
+    for id in [leader, follower] {
+        assert_eq!(status(&cluster, id).base.index, LogIndex(0));
+        let last = LogIndex(applied.0 + 2);
+        cluster.event(id, Event::LogRotten { last, reason: "a block".to_owned() });
+        cluster.settle();
+        assert_eq!(status(&cluster, id).base.index, LogIndex(0), "the state does not hold it yet");
+        assert!(cluster.nodes[&id].notices.iter().any(|notice| matches!(notice, Notice::LogRotten { .. })));
+    }
+    for number in 0..3 {
+        cluster.put(leader, "k", &number.to_string());
+    }
+    cluster.until("both logs begin behind it", |cluster| {
+        [leader, follower].iter().all(|id| status(cluster, *id).base.index.0 == applied.0 + 2)
+    });
+    let followers = status(&cluster, leader).followers;
+    assert!(followers.iter().all(|follower| !follower.needs_snapshot), "{followers:?}");
+}
+
 /// Scenario 33, and what compaction leaves for those that are a little behind.
 #[test]
 fn a_log_that_has_grown_is_compacted_up_to_what_a_connected_follower_needs() {

@@ -21,8 +21,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
 use crate::runtime::{
-    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, Scanner, StateDirs,
-    StateHandle, StateSlot, StateThread,
+    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, Scanner, ScrubThread,
+    StateDirs, StateHandle, StateSlot, StateThread,
 };
 use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
@@ -142,6 +142,13 @@ impl Node {
         let (writes, write_queue) = mpsc::channel();
         let (state, state_queue) = mpsc::channel();
         let (fetches, fetch_queue) = mpsc::channel();
+        let (alive, is_alive) = mpsc::channel();
+        let scrub = config.scan_every.map(|every| ScrubThread {
+            scrubber: log.scrubber(),
+            inbox: inbox.clone(),
+            every,
+            bytes_per_second: config.scan_bytes_per_second,
+        });
         let fetch = FetchWorker { reader: log.reader(), inbox: inbox.clone() };
         let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
         let fetcher = SnapshotFetcher {
@@ -178,6 +185,7 @@ impl Node {
                 locating.locate(book.of_peers());
             }),
             failstop: failstop.clone(),
+            _alive: alive,
         };
         let state_thread = StateThread {
             worker,
@@ -196,12 +204,15 @@ impl Node {
             failstop: failstop.clone(),
         };
         let driver = Driver::new(replica, outbox, settings);
-        let threads = vec![
+        let mut threads = vec![
             failstop.spawn("log", move || log.run(&write_queue))?,
             failstop.spawn("state", move || state_thread.run(&state_queue))?,
             failstop.spawn("fetch", move || fetch.run(&fetch_queue))?,
             failstop.spawn("replica", move || driver.run())?,
         ];
+        if let Some(scrub) = scrub {
+            threads.push(failstop.spawn("scrub", move || scrub.run(&is_alive))?);
+        }
         let (limits, began, threads) = (config.limits, Instant::now(), Mutex::new(threads));
         let shared = Shared {
             identity,

@@ -11,6 +11,7 @@ use raftmap_state::{Introduction, StateError};
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
+use super::scrub::Never;
 use super::state::StateJob;
 use super::workers::FetchRequest;
 use crate::peers::{PeerEvent, PeerInfo, Refusal, Transport};
@@ -39,6 +40,8 @@ pub(crate) struct DriverSettings<T> {
     /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
     pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
     pub(crate) locate: Box<Locate>,
+    /// Dropped when the driver ends; the scrub of the log ends then.
+    pub(crate) _alive: Sender<Never>,
     pub(crate) failstop: Failstop,
 }
 
@@ -303,6 +306,14 @@ fn tell(notice: &Notice) {
                 "this server cannot read its state any more: it is quarantined until it has a snapshot of another one"
             );
             metrics::counter!("raftmap_quarantines_total").increment(1);
+        }
+        Notice::LogRotten { last, reason } => {
+            tracing::error!(
+                %last,
+                reason,
+                "a part of the log has rotted on the disk: it is let go of once the state machine holds it durably"
+            );
+            metrics::counter!("raftmap_log_rot_total").increment(1);
         }
         Notice::StateSound { index } => {
             tracing::info!(%index, "a scan has read all rows, and a majority has the same");

@@ -1,4 +1,4 @@
-//! Rows that rot on the disk: a scan finds them, and another server's take their place.
+//! Rows that rot on the disk: a scan finds them, and another server's take their place. Logs that rot: they let go of that.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,8 +10,8 @@ use raftmap_raft::NodeId;
 use tokio::time::{Instant, sleep};
 
 use crate::support::World;
-use crate::support::load::{must_get, must_put};
-use crate::support::world::{PATIENCE, POLL};
+use crate::support::load::{Load, must_get, must_put};
+use crate::support::world::{PATIENCE, POLL, until};
 
 const KEYS: u32 = 24;
 
@@ -173,4 +173,36 @@ async fn a_server_that_is_alone_keeps_its_damaged_files_and_asks_for_a_backup() 
     let refusal = world.start(only).await.unwrap_err().to_string();
     assert!(refusal.contains("there is no other server to take it from: restore a backup"), "{refusal}");
     assert_eq!(tables(&world, only), before);
+}
+
+/// Of a follower and of the leader, while clients write: nobody restarts, and the next start finds a log without damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_rots_under_a_running_server_is_let_go_of() {
+    let mut world = start_with(&["--scan-every", "1"]).await;
+    write(&world.client().await.unwrap()).await;
+    let leader = world.agree(&world.ids()).await;
+    let follower = world.others(&[leader])[0];
+    let load = Load::start(&world, 2).await;
+    for id in [follower, leader] {
+        let segment = world.group_dir(id).join("segment-000000000001");
+        let file = File::options().read(true).write(true).open(&segment).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 5_000).unwrap();
+        let mark = world.log_mark(id);
+        file.write_all_at(&[byte[0] ^ 0x10], 5_000).unwrap();
+        world.says(id, mark, "a part of the log has rotted on the disk").await;
+        world.says(id, mark, "the log lets go of its beginning").await;
+        world.says(id, mark, "the log is on the disk as it was written").await;
+        until("the segment to be removed", async || (!segment.exists()).then_some(())).await;
+    }
+    load.more(20).await;
+    for id in [follower, leader] {
+        let mark = world.log_mark(id);
+        world.stop(id).await.unwrap();
+        world.start(id).await.unwrap();
+        world.agree(&world.ids()).await;
+        let said = world.said_since(id, mark);
+        assert!(!said.contains("is damaged at offset"), "{said}");
+    }
+    world.verify(&load.stop().await).await;
 }
