@@ -22,7 +22,7 @@ const BLOCK_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
 
 impl World {
-    fn whom(&self, target: Target) -> NodeId {
+    pub(crate) fn whom(&self, target: Target) -> NodeId {
         match target {
             Target::Server(id) => id,
             Target::Leader => self.leader().unwrap_or(NodeId(1)),
@@ -61,6 +61,7 @@ impl World {
                     self.crash(id, how, down + later);
                 }
             }
+            Fault::LogRot { target, scrubbed_after } => self.rot_in_use(target, scrubbed_after),
             Fault::LyingWrite { target, blocks } => self.arm_lie(target, blocks),
             Fault::DiskError { target, operation, short } => self.arm_error(target, operation, short),
             Fault::SlowDisk { target, by, lasts } => {
@@ -255,7 +256,7 @@ impl World {
     }
 
     /// A bit of what was written to the log or the hard state rots.
-    fn rot(&mut self, id: NodeId, hard_state_too: bool) {
+    pub(crate) fn rot(&mut self, id: NodeId, hard_state_too: bool) {
         let files = self.servers[&id].log_files();
         let hard_state = hard_state_too && self.rng.u32(..5) == 0;
         let is_hard_state = |path: &Path| path.ends_with("hard-state");

@@ -20,6 +20,7 @@ mod members;
 mod network;
 mod oracle;
 pub mod plan;
+mod scrubs;
 mod server;
 pub mod shrink;
 mod snapshots;

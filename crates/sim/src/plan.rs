@@ -127,6 +127,13 @@ pub enum Fault {
         /// For how long.
         down: Time,
     },
+    /// The log of a server that runs rots, where the budget allows it.
+    LogRot {
+        /// Whose.
+        target: Target,
+        /// When it is read again.
+        scrubbed_after: Time,
+    },
     /// The next write to a log is lost or lands elsewhere, and nothing says so, where the budget allows it.
     LyingWrite {
         /// Whose.
@@ -451,6 +458,10 @@ impl Drawing<'_> {
         let fault = match class {
             Class::Kill => self.crash(false, false, false),
             Class::Power => self.crash(true, false, false),
+            Class::Rot if self.rng.bool() => Fault::LogRot {
+                target: self.target(),
+                scrubbed_after: self.spread(Time::ms(1), Time::secs(5)),
+            },
             Class::Rot => self.crash(true, true, false),
             Class::EngineLoss => self.crash(true, false, true),
             Class::Lies => {
@@ -568,6 +579,9 @@ impl fmt::Display for Fault {
         match self {
             Self::Crash { target, how, down } => write!(f, "{target} {how}, for {down} s"),
             Self::CrashAll { how, down } => write!(f, "every server {how}, for {down} s"),
+            Self::LogRot { target, scrubbed_after } => {
+                write!(f, "the log of {target} rots, and is read again after {scrubbed_after} s")
+            }
             Self::LyingWrite { target, blocks: None } => write!(f, "the disk of {target} loses a write"),
             Self::LyingWrite { target, blocks: Some(blocks) } => {
                 write!(f, "the disk of {target} misplaces a write by {blocks} blocks")

@@ -60,6 +60,8 @@ pub(crate) enum What {
     Installed(NodeId, StateId),
     Fetched(NodeId, Box<Fetch>),
     Space(NodeId),
+    /// A server reads its log again.
+    Scrub(NodeId),
     /// A server's state is read for a request.
     Read(NodeId, Attempt),
     Start(NodeId),
@@ -101,6 +103,7 @@ impl What {
             | Self::Installed(id, _)
             | Self::Fetched(id, _)
             | Self::Space(id)
+            | Self::Scrub(id)
             | Self::Read(id, _)
             | Self::Request(id, _) => Some(*id),
             Self::Arrive(parcel) => Some(parcel.to),
@@ -335,6 +338,7 @@ impl World {
             What::Installed(id, state) => self.installed(id, state),
             What::Fetched(id, fetch) => self.fetched(id, *fetch),
             What::Space(id) => self.space(id),
+            What::Scrub(id) => self.scrub(id),
             What::Read(id, attempt) => self.read(id, attempt),
             What::Start(id) => self.start(id),
             What::Upgrade(id) => self.upgrade(id),
