@@ -4,6 +4,7 @@
 //! `fuzz/run TARGET` searches for bytes that break it, guided by coverage (libFuzzer). `corpus/TARGET` holds inputs to begin
 //! with, up to a hundred of those that reach new places, and every input that once broke a rule; the tests replay them.
 
+mod backup;
 mod log;
 mod rows;
 mod snapshot;
@@ -13,6 +14,7 @@ use raftmap_lincheck::{read_history, write_history};
 use raftmap_raft::Payload;
 use raftmap_state::{Command, decode_result, encode_result};
 
+pub use backup::backup;
 pub use log::data_directory;
 pub use rows::state_rows;
 pub use snapshot::snapshot;
@@ -21,7 +23,7 @@ pub use snapshot::snapshot;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("command", command),
     ("answer", answer),
     ("payload", payload),
@@ -30,6 +32,7 @@ pub const TARGETS: [Target; 9] = [
     ("data_directory", data_directory),
     ("state_rows", state_rows),
     ("snapshot", snapshot),
+    ("backup", backup),
     ("history", history),
 ];
 

@@ -40,14 +40,14 @@ fn install(header: &Bytes, chunks: &[Bytes]) -> Result<StateMachine<MemoryEngine
     install.finish()
 }
 
-fn content(machine: &StateMachine<MemoryEngine>) -> Option<Digest> {
+pub(crate) fn content(machine: &StateMachine<MemoryEngine>) -> Option<Digest> {
     let mut digest = machine.reader().content_digest().expect("memory can be read");
     digest.advance(u64::MAX).expect("memory can be read")
 }
 
 /// A chunk is its kind, its rows (a byte each), the length of its content (two bytes) and the content; the last one may be
 /// short. Its number and checksums are made to fit.
-fn chunks(mut bytes: &[u8]) -> Vec<Bytes> {
+pub(crate) fn chunks(mut bytes: &[u8]) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     let mut chain = 0u128;
     while let [kind, rows, len_low, len_high, rest @ ..] = bytes {

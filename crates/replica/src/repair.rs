@@ -48,7 +48,8 @@ pub(crate) struct Repair {
     scan: Option<StateDigest>,
     /// The last scan that a quorum's states agreed at.
     sound_at: LogIndex,
-    /// The log time of the last scan, and when this server first led with it, by its own clock; in milliseconds.
+    /// The log time of the last scan, and when this server first led with it, or last asked for another one, by its own clock; in
+    /// milliseconds.
     scan_seen: Option<(Option<u64>, u64)>,
 }
 
@@ -157,7 +158,12 @@ impl Replica {
         self.repair.scan_seen = Some(seen);
         let since_ms = last_ms.map_or(0, |last_ms| stamp_ms.saturating_sub(last_ms));
         let wait_ms = if self.repair.are_rows_disputed() { every_ms.min(SCAN_AGAIN_MS) } else { every_ms };
-        since_ms.max(now.monotonic_ms.saturating_sub(seen.1)) >= wait_ms
+        let is_due = since_ms.max(now.monotonic_ms.saturating_sub(seen.1)) >= wait_ms;
+        if is_due {
+            // While log time stands still the next scan bears the time of the last one.
+            self.repair.scan_seen = Some((last_ms, now.monotonic_ms));
+        }
+        is_due
     }
 
     /// What this server tells of its state: nothing, if it has none that it trusts.

@@ -184,6 +184,19 @@ fn a_scan_of_a_state_that_was_given_up_says_nothing() {
     assert_eq!(cluster.nodes[&wrong].notices.len(), quarantines);
 }
 
+/// Found by the simulator: scans followed each other without a pause, for each bore the time of the one before.
+#[test]
+fn scans_have_their_pause_while_log_time_stands_still() {
+    let (mut cluster, leader, _) = scanned(3);
+    cluster.until("a scan", |cluster| is_sound(cluster, leader) == 1);
+    // All clocks were wrong, and are set right: log time waits for them.
+    cluster.now.wall_ms -= 500_000;
+    let before = is_sound(&cluster, leader);
+    cluster.pass(10 * SCAN_EVERY_MS);
+    let scans = is_sound(&cluster, leader) - before;
+    assert!((5..=11).contains(&scans), "{scans} scans");
+}
+
 /// The third server left out a scan, so nobody knows which of the two is right: they scan again, long before it is due.
 #[test]
 fn rows_in_dispute_are_scanned_again_soon() {
