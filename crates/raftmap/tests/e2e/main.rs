@@ -16,7 +16,8 @@
 //! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
-//! `scans` has servers that read and compare all their rows.
+//! `scans` has servers that read and compare all their rows, and their logs.
+//! `slow` has servers that stand still, and what that costs the others.
 //! `upgrades` has servers of an older program, which are replaced one at a time.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
@@ -34,6 +35,7 @@ mod partitions;
 mod ports;
 mod retries;
 mod scans;
+mod slow;
 mod snapshots;
 mod support;
 mod upgrades;
