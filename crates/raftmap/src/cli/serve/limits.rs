@@ -53,12 +53,12 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(super) snapshot_mib_per_second: u64,
 
-    /// How often all servers read all their rows from the disk and compare what they found, in seconds, as long as this server
-    /// leads; 0: never
+    /// How often this server reads its log from the disk again, and, as long as it leads, all servers all their rows, which they
+    /// compare, in seconds; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     pub(super) scan_every: u64,
 
-    /// How fast this server reads its rows then, in MiB a second
+    /// How fast this server reads its log and its rows then, in MiB a second
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(super) scan_mib_per_second: u64,
 }
