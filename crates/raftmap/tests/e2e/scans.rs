@@ -20,14 +20,6 @@ const SET_ASIDE: &str = "the state machine is damaged or has lost something; it 
 /// Where a server notes that its state machine failed.
 const SUSPECT: &str = "state-suspect";
 
-async fn start_with(arguments: &[&str]) -> World {
-    let arguments = arguments.iter().map(Into::into);
-    let mut world = World::found(|plan| plan.serve_arguments.extend(arguments)).await;
-    world.start_all().await.unwrap();
-    world.leader().await.unwrap();
-    world
-}
-
 async fn write(client: &Client) {
     for number in 0..KEYS {
         must_put(client, &format!("key/{number}"), &format!("{number} ").repeat(16 << 10)).await;
@@ -83,7 +75,7 @@ async fn has_all_keys(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_servers_scan_and_say_that_they_agree() {
-    let world = start_with(&["--scan-every", "1"]).await;
+    let world = World::start_with(&["--scan-every", "1"]).await;
     write(&world.client().await.unwrap()).await;
     for id in world.ids() {
         let mark = world.log_mark(id);
@@ -94,7 +86,7 @@ async fn all_servers_scan_and_say_that_they_agree() {
 /// Whoever meets them first, a scan or what the engine does in the background: another server's state takes their place.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_rot_under_a_running_server_are_found_and_replaced() {
-    let mut world = start_with(&["--scan-every", "1"]).await;
+    let mut world = World::start_with(&["--scan-every", "1"]).await;
     write(&world.client().await.unwrap()).await;
     let leader = world.agree(&world.ids()).await;
     let rotten = world.others(&[leader])[0];
@@ -121,7 +113,7 @@ async fn rows_that_rot_under_a_running_server_are_found_and_replaced() {
 /// A server whose state machine failed reads all of its files at its next start, before it serves any of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_state_machine_failed_does_not_start_on_damaged_files() {
-    let mut world = start_with(&[]).await;
+    let mut world = World::start_with(&[]).await;
     write(&world.client().await.unwrap()).await;
     let leader = world.agree(&world.ids()).await;
     let rotten = world.others(&[leader])[0];
@@ -147,7 +139,7 @@ async fn a_server_whose_state_machine_failed_does_not_start_on_damaged_files() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_engine_does_not_open_takes_the_state_of_another_one() {
-    let mut world = start_with(&[]).await;
+    let mut world = World::start_with(&[]).await;
     write(&world.client().await.unwrap()).await;
     let leader = world.agree(&world.ids()).await;
     let rotten = world.others(&[leader])[0];
@@ -178,7 +170,7 @@ async fn a_server_that_is_alone_keeps_its_damaged_files_and_asks_for_a_backup() 
 /// Of a follower and of the leader, while clients write: nobody restarts, and the next start finds a log without damage.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_rots_under_a_running_server_is_let_go_of() {
-    let mut world = start_with(&["--scan-every", "1"]).await;
+    let mut world = World::start_with(&["--scan-every", "1"]).await;
     write(&world.client().await.unwrap()).await;
     let leader = world.agree(&world.ids()).await;
     let follower = world.others(&[leader])[0];

@@ -18,15 +18,6 @@ const SHORT_FOR_ALL: &[&str] = &["--log-mib", "1", "--log-max-mib", "1"];
 
 const MIB: u64 = 1 << 20;
 
-/// Three servers that are told this of their logs.
-async fn start_with(arguments: &[&str]) -> World {
-    let arguments = arguments.iter().map(Into::into);
-    let mut world = World::found(|plan| plan.serve_arguments.extend(arguments)).await;
-    world.start_all().await.unwrap();
-    world.leader().await.unwrap();
-    world
-}
-
 /// Writes so much, in values of half a MiB under a few keys.
 async fn write(client: &Client, name: &str, mib: u64) {
     for number in 0..2 * mib {
@@ -59,7 +50,7 @@ fn names(world: &World, id: NodeId, prefix: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_away_while_the_logs_went_on_comes_back_by_a_snapshot() {
-    let mut world = start_with(SHORT_FOR_ALL).await;
+    let mut world = World::start_with(SHORT_FOR_ALL).await;
     let client = world.client().await.unwrap();
     must_put(&client, "before", "it was away").await;
     let leader = world.agree(&world.ids()).await;
@@ -87,7 +78,7 @@ async fn a_server_that_was_away_while_the_logs_went_on_comes_back_by_a_snapshot(
 /// Wherever a crash strikes on the way, there is the old state or the new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_at_any_moment_of_a_snapshot_takes_it_in_the_end() {
-    let mut world = start_with(SHORT_FOR_ALL).await;
+    let mut world = World::start_with(SHORT_FOR_ALL).await;
     let client = world.client().await.unwrap();
     let leader = world.agree(&world.ids()).await;
     let away = world.others(&[leader])[0];
@@ -110,7 +101,7 @@ async fn a_server_that_is_killed_at_any_moment_of_a_snapshot_takes_it_in_the_end
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_does_not_grow_under_a_constant_set_of_keys() {
-    let world = start_with(SHORT).await;
+    let world = World::start_with(SHORT).await;
     let client = world.client().await.unwrap();
     write(&client, "again", 160).await;
     world.agree(&world.ids()).await;
@@ -124,7 +115,7 @@ async fn the_disk_does_not_grow_under_a_constant_set_of_keys() {
 /// STORAGE, start-up 5: a state machine that comes back as it was before the log let go of its beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_machine_that_lost_what_it_had_on_disk_is_replaced_by_a_snapshot() {
-    let mut world = start_with(SHORT).await;
+    let mut world = World::start_with(SHORT).await;
     let client = world.client().await.unwrap();
     must_put(&client, "k", "early").await;
     let leader = world.agree(&world.ids()).await;
@@ -154,7 +145,7 @@ async fn a_state_machine_that_lost_what_it_had_on_disk_is_replaced_by_a_snapshot
 /// Somebody removed the state machine, or the disk lost the record of the one that it was replaced by.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_state_machine_is_gone_is_damaged_until_it_has_everything_again() {
-    let mut world = start_with(SHORT).await;
+    let mut world = World::start_with(SHORT).await;
     let client = world.client().await.unwrap();
     write(&client, "more", 6).await;
     let leader = world.agree(&world.ids()).await;

@@ -84,7 +84,13 @@ impl Drop for World {
 impl World {
     /// Three servers that run, one of which leads.
     pub(crate) async fn start() -> Self {
-        let mut world = Self::found(|_| {}).await;
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with these arguments to each.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(Into::into);
+        let mut world = Self::found(|plan| plan.serve_arguments.extend(arguments)).await;
         world.start_all().await.unwrap();
         world.leader().await.unwrap();
         world
