@@ -122,9 +122,9 @@ pub(crate) enum ReadFrom {
 }
 
 /// What stands in a buffer for a block that the disk cannot read: no block of any kind looks like it.
-const UNREADABLE: u8 = 0xFF;
+pub(crate) const UNREADABLE: u8 = 0xFF;
 /// How many blocks of a file may be unreadable before the disk counts as broken.
-const UNREADABLE_BLOCKS_MAX: usize = 64;
+pub(crate) const UNREADABLE_BLOCKS_MAX: usize = 64;
 
 /// Fills `buffer`, whole blocks, from the beginning of a file, which is open as `cached`, past the page cache if that can
 /// be. A block that the disk cannot read (a latent sector error) is as good as a rotten one, and is filled to be one.
@@ -138,28 +138,24 @@ pub(crate) fn read_past_cache<D: Disk>(
     buffer: &mut AlignedBuffer,
 ) -> io::Result<ReadFrom> {
     if let Some(uncached) = disk.open_uncached(path)? {
-        match read_what_can_be_read(&uncached, buffer, 0) {
+        match read_what_can_be_read(&uncached, buffer) {
             Ok(()) => return Ok(ReadFrom::Disk),
             // Some file systems take O_DIRECT and refuse the read.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
             Err(error) => return Err(error),
         }
     }
-    read_what_can_be_read(cached, buffer, 0).map(|()| ReadFrom::Cache)
+    read_what_can_be_read(cached, buffer).map(|()| ReadFrom::Cache)
 }
 
-/// Fills `buffer`, whole blocks, from `offset` of a file on. A block that the disk cannot read is filled to be a rotten one.
-///
-/// # Errors
-/// If no block can be read, or too many cannot.
-pub(crate) fn read_what_can_be_read<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    let Err(first_error) = file.read_at(buffer, offset) else { return Ok(()) };
+fn read_what_can_be_read<F: DiskFile>(file: &F, buffer: &mut AlignedBuffer) -> io::Result<()> {
+    let Err(first_error) = file.read_at(buffer, 0) else { return Ok(()) };
     if matches!(first_error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof) {
         return Err(first_error);
     }
     let blocks = buffer.len() / BLOCK_BYTES;
     let mut unreadable = 0;
-    for (offset, block) in (offset..).step_by(BLOCK_BYTES).zip(buffer.chunks_exact_mut(BLOCK_BYTES)) {
+    for (offset, block) in (0..).step_by(BLOCK_BYTES).zip(buffer.chunks_exact_mut(BLOCK_BYTES)) {
         if let Err(error) = file.read_at(block, offset) {
             unreadable += 1;
             if unreadable == blocks.min(UNREADABLE_BLOCKS_MAX + 1) {

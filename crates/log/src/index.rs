@@ -167,6 +167,11 @@ impl Index {
         self.spans.front().map_or(self.base_segment, |span| span.segment.min(self.base_segment))
     }
 
+    /// The segment of the first entry.
+    pub(crate) fn segment_of_first(&self) -> Option<u64> {
+        self.spans.front().map(|span| span.segment)
+    }
+
     /// The first entry of the log that stands in `segment`.
     pub(crate) fn first_in(&self, segment: u64) -> Option<LogIndex> {
         let at = self.spans.partition_point(|span| span.segment < segment);

@@ -8,7 +8,7 @@ use raftmap_raft::LogIndex;
 use crate::batch::{LogIds, Position};
 use crate::block::BLOCK_BYTES;
 use crate::disk::aligned::AlignedBuffer;
-use crate::disk::{Disk, DiskFile, read_what_can_be_read};
+use crate::disk::{Disk, DiskFile, UNREADABLE, UNREADABLE_BLOCKS_MAX};
 use crate::error::LogError;
 use crate::reader::Shared;
 use crate::recovered::DamageReason;
@@ -59,11 +59,13 @@ pub struct Scrub<D: Disk> {
 /// A segment that is being read.
 struct Reading<D: Disk> {
     number: u64,
-    file: D::File,
-    /// For a file system that opens a file past its cache, and does not read it.
+    /// Past the page cache, where the file system can do that.
+    uncached: Option<D::File>,
     cached: D::File,
     blocks: u32,
     bytes_read: usize,
+    /// Blocks that the disk could not read.
+    unreadable: usize,
     /// Where the log ended when this segment was begun, if it was in this one, in blocks.
     end: Option<u32>,
 }
@@ -97,6 +99,29 @@ impl<D: Disk> Reading<D> {
     fn bytes(&self) -> usize {
         self.end.unwrap_or(self.blocks).min(self.blocks) as usize * BLOCK_BYTES
     }
+
+    fn fill(&mut self, part: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = self.uncached.as_ref().unwrap_or(&self.cached);
+        match file.read_at(part, offset) {
+            Ok(()) => return Ok(()),
+            // Some file systems take O_DIRECT and refuse the read.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && self.uncached.is_some() => {
+                self.uncached = None;
+                return self.fill(part, offset);
+            }
+            Err(_) => {}
+        }
+        for (offset, block) in (offset..).step_by(BLOCK_BYTES).zip(part.chunks_exact_mut(BLOCK_BYTES)) {
+            if let Err(error) = file.read_at(block, offset) {
+                self.unreadable += 1;
+                if self.unreadable > UNREADABLE_BLOCKS_MAX {
+                    return Err(error);
+                }
+                block.fill(UNREADABLE);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<D: Disk> Scrub<D> {
@@ -111,7 +136,8 @@ impl<D: Disk> Scrub<D> {
             match self.begin(next)? {
                 Some(reading) => self.current = Some(reading),
                 // It was cut meanwhile: on with the one that the log begins in now.
-                None => self.at = None,
+                None if next < self.shared.index().first_segment() => self.at = None,
+                None => return Ok((0, self.rotten(next, 0, DamageReason::Missing))),
             }
             return Ok((0, ScrubStep::More));
         };
@@ -129,54 +155,50 @@ impl<D: Disk> Scrub<D> {
                 self.at = None;
                 ScrubStep::More
             }
-            Err((place, reason)) => {
-                self.shared.leave(reading.number);
-                ScrubStep::Rotten(Rot {
-                    segment: reading.number,
-                    offset: u64::from(place) * BLOCK_BYTES as u64,
-                    reason,
-                    last: self.shared.index().last_in(reading.number),
-                })
-            }
+            Err((place, reason)) => self.rotten(reading.number, place, reason),
         };
         Ok((bytes, step))
+    }
+
+    fn rotten(&self, segment: u64, place: u32, reason: DamageReason) -> ScrubStep {
+        self.shared.leave(segment);
+        let last = self.shared.index().last_in(segment);
+        ScrubStep::Rotten(Rot { segment, offset: u64::from(place) * BLOCK_BYTES as u64, reason, last })
     }
 
     fn next_number(&self) -> Result<u64, LogError> {
         if let Some(at) = self.at {
             return Ok(at.generation + 1);
         }
-        let first = self.shared.index().first_segment();
-        let there = self.shared.folder.numbers()?;
-        Ok(there.into_iter().find(|number| *number >= first).unwrap_or(first))
+        let (first, first_entry) = {
+            let index = self.shared.index();
+            (index.first_segment(), index.segment_of_first())
+        };
+        if first > 0 {
+            return Ok(first);
+        }
+        // A log that was never cut; it may have begun anew.
+        let lowest = self.shared.folder.numbers()?.first().copied().unwrap_or(1);
+        Ok(first_entry.map_or(lowest, |first| first.min(lowest)))
     }
 
-    /// Opens a segment; `None` if the log needs it no more.
+    /// Opens a segment; `None` if there is none of this number.
     fn begin(&mut self, number: u64) -> Result<Option<Reading<D>>, LogError> {
         let folder = &self.shared.folder;
         let path = folder.segment_path(number);
         let end = self.shared.end();
-        let opened = folder.open(number).and_then(|segment| {
+        let open = || -> Result<_, LogError> {
             let uncached = folder.disk.open_uncached(&path).map_err(LogError::io("open", &path))?;
-            Ok((segment, uncached))
-        });
-        let (segment, uncached) = match opened {
-            Err(LogError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound
-                    && number < self.shared.index().first_segment() =>
-            {
-                return Ok(None);
-            }
-            opened => opened?,
+            let cached = folder.open(number)?.file;
+            Ok((cached, uncached))
         };
-        let cached = segment.file;
-        let file = match uncached {
-            Some(file) => file,
-            None => folder.open(number)?.file,
+        let (cached, uncached) = match open() {
+            Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
         };
         let end = (end.0 == number).then_some(end.1);
         let blocks = blocks_of(cached.size_bytes().map_err(LogError::io("look at", &path))?);
-        let reading = Reading { number, file, cached, blocks, bytes_read: 0, end };
+        let reading = Reading { number, uncached, cached, blocks, bytes_read: 0, unreadable: 0, end };
         self.buffer.resize(blocks as usize * BLOCK_BYTES);
         // What stands behind the end may be being written.
         self.buffer[reading.bytes()..].fill(0);
@@ -187,17 +209,8 @@ impl<D: Disk> Scrub<D> {
     fn read(&mut self, reading: &mut Reading<D>) -> Result<usize, LogError> {
         let from = reading.bytes_read;
         let to = reading.bytes().min(from + READ_BYTES);
-        let part = &mut self.buffer[from..to];
         let path = self.shared.folder.segment_path(reading.number);
-        let read = match reading.file.read_at(part, from as u64) {
-            // Some file systems take O_DIRECT and refuse the read.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                read_what_can_be_read(&reading.cached, part, from as u64)
-            }
-            Err(_) => read_what_can_be_read(&reading.file, part, from as u64),
-            Ok(()) => Ok(()),
-        };
-        read.map_err(LogError::io("read", &path))?;
+        reading.fill(&mut self.buffer[from..to], from as u64).map_err(LogError::io("read", &path))?;
         reading.bytes_read = to;
         Ok(to - from)
     }

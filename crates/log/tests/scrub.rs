@@ -142,6 +142,22 @@ fn a_sector_that_cannot_be_read_is_rot_and_no_failure_of_the_log() {
     log.write(&[append(12, vec![entry(11, 1, "it goes on")])]).unwrap();
 }
 
+#[test]
+fn a_part_of_a_segment_that_cannot_be_read_is_rot_and_so_is_a_segment_that_is_gone() {
+    let disk = mem_disk(4);
+    let mut log = fresh(&disk);
+    write_ten(&mut log);
+    for block in 0..8 {
+        disk.make_bad_sector(&segment(1), block * 4096).unwrap();
+    }
+    let found = rot(&log.scrubber());
+    assert_eq!((found.segment, found.offset, found.reason), (1, 0, DamageReason::Checksum));
+    disk.remove(&segment(1)).unwrap();
+    let found = rot(&log.scrubber());
+    assert_eq!((found.segment, found.last, found.reason), (1, LogIndex(4), DamageReason::Missing));
+    log.write(&[append(12, vec![entry(11, 1, "it goes on")])]).unwrap();
+}
+
 /// Also in the segment that is in use: the log moves on to another one.
 #[test]
 fn a_log_that_begins_behind_its_rot_is_sound_for_the_next_start() {

@@ -111,9 +111,9 @@ impl Compaction {
         self.size.wrote(write, (self.config.tail_bytes / 8).max(1));
     }
 
-    /// What stands on the disk up to `last` is not what was written.
+    /// What stands on the disk up to `last` is not what was written. What was said before may have been cut off meanwhile.
     pub(crate) fn rotten(&mut self, last: LogIndex) {
-        self.rotten = self.rotten.max(Some(last));
+        self.rotten = Some(last);
     }
 
     /// Whether the state machine, which has applied so much, is to be made durable now, so that the log can be cut.
@@ -200,8 +200,8 @@ mod tests {
     fn what_rotted_is_let_go_of_once_the_state_machine_holds_it_and_not_before() {
         let mut compaction = compaction();
         compaction.wrote(&append(1, 8));
+        compaction.rotten(LogIndex(7));
         compaction.rotten(LogIndex(5));
-        compaction.rotten(LogIndex(3));
         assert!(!compaction.begins(LogIndex(4)), "there is nothing to be made durable yet");
         assert!(compaction.begins(LogIndex(6)));
         assert_eq!(

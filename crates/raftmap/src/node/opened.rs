@@ -1,6 +1,7 @@
 //! What a node finds on its disk when it starts.
 
 use std::path::Path;
+use std::time::Duration;
 
 use raftmap_log::{Identity, Log, RealDisk, Recovered, Repair};
 use raftmap_raft::{LogIndex, StateId};
@@ -10,6 +11,9 @@ use raftmap_state::{FjallEngine, StateError, StateMachine};
 use super::{NodeConfig, StartFailure, replica_config};
 use crate::causes::causes;
 use crate::runtime::StateDirs;
+
+/// How long a state machine that looks damaged is left alone before it is looked at once more.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// What a node has on its disk, ready to run.
 pub(super) struct Opened {
@@ -77,17 +81,18 @@ fn open_state(
 ) -> Result<OpenedState, StartFailure> {
     let disk = StartFailure::StateDirs;
     dirs.keep_only(named).map_err(disk)?;
-    let there = dirs.exists(named).map_err(disk)?;
-    let found = |applied| if there { FoundState::There(applied) } else { FoundState::Missing };
     let path = dirs.path(named);
     let suspect = dirs.is_suspect().map_err(disk)?;
+    // A crash may have come right after it was set aside.
+    let there = suspect || dirs.exists(named).map_err(disk)?;
+    let found = |applied| if there { FoundState::There(applied) } else { FoundState::Missing };
     if suspect {
         tracing::warn!(
             "the state machine may have been why this server ended: its files are read, all of them"
         );
     }
     let alone = is_alone(recovered);
-    let lost = match open_engine(config, &path, suspect) {
+    let lost = match open_twice(config, &path, suspect) {
         Ok((engine, machine)) => {
             let applied = machine.applied();
             // An empty one was put there before.
@@ -99,19 +104,50 @@ fn open_state(
         }
         Err(StateError::Engine(error)) if error.is_damage() => {
             let reason = causes(&error);
-            if alone {
+            if alone || is_only_voter(recovered) {
                 return Err(StartFailure::StateDamaged { reason });
             }
             reason
         }
         Err(error) => return Err(error.into()),
     };
+    dirs.suspect().map_err(disk)?;
     let aside = dirs.set_aside(named).map_err(disk)?;
-    dirs.clear().map_err(disk)?;
     tracing::error!(reason = lost, aside = %aside.display(), "the state machine is damaged or has lost something; it is set aside");
     let (engine, machine) = open_engine(config, &path, false)?;
+    dirs.clear().map_err(disk)?;
     let applied = machine.applied();
     Ok(OpenedState { engine, machine, found: found(applied) })
+}
+
+/// Whether no other server votes: whoever learns from this one may have nothing yet.
+fn is_only_voter(recovered: &Recovered) -> bool {
+    let membership = recovered.memberships.last().map(|(_, membership)| membership);
+    let membership = membership.or(recovered.base.as_ref().map(|base| &base.membership));
+    let own = recovered.identity.node();
+    membership.is_some_and(|membership| {
+        membership.all().into_iter().all(|id| id == own || !membership.is_voter(id))
+    })
+}
+
+/// What looks damaged is looked at twice: a disk that cannot be read for a moment, perhaps that of all servers, is no reason to give
+/// a state up.
+fn open_twice(
+    config: &NodeConfig,
+    path: &Path,
+    suspect: bool,
+) -> Result<(FjallEngine, StateMachine<FjallEngine>), StateError> {
+    match open_engine(config, path, suspect) {
+        Err(StateError::Engine(error)) if error.is_damage() => {
+            tracing::warn!(
+                error = causes(&error),
+                "the state machine looks damaged; it is looked at once more"
+            );
+            std::thread::sleep(AGAIN_AFTER);
+            open_engine(config, path, suspect)
+        }
+        opened => opened,
+    }
 }
 
 /// Opens a state machine, and reads all of its files if they are not to be trusted.

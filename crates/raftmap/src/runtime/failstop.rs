@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use raftmap_log::LogError;
 use raftmap_state::StateError;
@@ -62,6 +64,9 @@ impl From<StateError> for NodeError {
     }
 }
 
+/// How long a node that ends waits for a mark on its disk.
+const SUSPECT_WITHIN: Duration = Duration::from_secs(1);
+
 /// The switch that ends a node. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Failstop {
@@ -77,19 +82,27 @@ impl Failstop {
     /// Ends the node. Only the first reason counts. If it may be that the state machine's files are damaged, the next start
     /// reads them all: it would only meet the damage again.
     pub(crate) fn fail(&self, error: NodeError) {
+        if !self.has_failed() && matches!(error, NodeError::State(_) | NodeError::Panicked { .. }) {
+            self.suspect_state();
+        }
         self.reason.send_if_modified(|reason| {
             let first = reason.is_none();
             if first {
-                if matches!(error, NodeError::State(_) | NodeError::Panicked { .. })
-                    && let Err(trouble) = self.states.suspect()
-                {
-                    tracing::error!(%trouble, "the next start will not know that the state machine failed");
-                }
                 tracing::error!(%error, "this server ends");
                 *reason = Some(error);
             }
             first
         });
+    }
+
+    /// The disk may be what failed: nobody waits for it for long.
+    fn suspect_state(&self) {
+        let (states, (done, is_done)) = (self.states.clone(), channel());
+        let noted =
+            Builder::new().name("raftmap-suspect".to_owned()).spawn(move || done.send(states.suspect()));
+        if noted.is_err() || !matches!(is_done.recv_timeout(SUSPECT_WITHIN), Ok(Ok(()))) {
+            tracing::error!("the next start may not know that the state machine failed");
+        }
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use raftmap_log::{ExaminedHardState, ExaminedLog, IdentityError, LogEnd, OpenError, ReadOnlyDisk};
 use raftmap_raft::LogIndex;
-use raftmap_state::{Digest, Discarded, FjallEngine, SnapshotInstall, StateMachine};
+use raftmap_state::{Digest, Discarded, FileCheck, FjallEngine, SnapshotInstall, StateMachine};
 
 use super::{NoState, Stopped, StoppedError};
 use crate::backup::CHUNK_BYTES;
@@ -153,8 +153,8 @@ fn state(stopped: &Stopped, report: &mut CheckReport) {
         log.is_ok_and(|log| log.base.is_none() && log.last.index == LogIndex(0))
     };
     let name = "state machine";
-    match stopped.state() {
-        Ok(machine) => match read(&machine) {
+    match stopped.state_and_files() {
+        Ok((machine, mut files)) => match read_files(&mut files).and_then(|()| read(&machine)) {
             Ok((keys, digest)) => {
                 let applied = machine.applied();
                 let text = format!(
@@ -182,6 +182,11 @@ fn state(stopped: &Stopped, report: &mut CheckReport) {
         let text = format!("{lost} state machines that had lost something, to be looked at");
         report.part("set aside", Finding::Whole, text);
     }
+}
+
+/// Reads every byte of the files.
+fn read_files(files: &mut FileCheck) -> Result<(), String> {
+    files.advance(u64::MAX).map(drop).map_err(|error| causes(&error))
 }
 
 /// Reads every row: each must be one that its table may hold. Gives how many keys there are, and the digest of all rows.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use raftmap_log::{Examination, LogOptions, OpenError, ReadOnlyDisk, examine};
 use raftmap_raft::{LogPosition, StateId};
-use raftmap_state::{EngineError, FjallEngine, FjallOptions, StateError, StateMachine, shadow};
+use raftmap_state::{EngineError, FileCheck, FjallEngine, FjallOptions, StateError, StateMachine, shadow};
 use tempfile::TempDir;
 
 use crate::runtime::StateDirs;
@@ -84,8 +84,13 @@ impl Stopped {
     }
 
     /// The state machine that the log names, as it is on disk, in a shadow: whatever is applied to it, the next one is again as it
-    /// is on disk. All bytes of its files are what was written.
+    /// is on disk.
     fn state(&self) -> Result<StateMachine<FjallEngine>, NoState> {
+        self.state_and_files().map(|(machine, _)| machine)
+    }
+
+    /// The same, with what tells whether all bytes of its files are what was written: rows can be read without that, too.
+    fn state_and_files(&self) -> Result<(StateMachine<FjallEngine>, FileCheck), NoState> {
         let state = self.state_id().ok_or(NoState::Unnamed)?;
         let original = StateDirs::new(&self.dir).path(state);
         if !original.is_dir() {
@@ -95,8 +100,8 @@ impl Stopped {
         let target = target.map_err(NoState::Scratch)?.keep().join("shadow");
         shadow(&original, &target)?;
         let engine = FjallEngine::open(&target, FjallOptions::default())?;
-        engine.file_check().advance(u64::MAX)?;
-        Ok(StateMachine::open(engine, LogOptions::default().group)?)
+        let files = engine.file_check();
+        Ok((StateMachine::open(engine, LogOptions::default().group)?, files))
     }
 
     /// Whether a state machine that has applied `applied` goes with the log; if not, why.

@@ -101,8 +101,12 @@ impl Survivor {
                 None
             }
         };
-        let applied = match stopped.state() {
-            Ok(machine) => Some(machine.applied()),
+        let applied = match stopped.state_and_files() {
+            Ok((machine, mut files)) => {
+                // What rows can be read is seen when they are.
+                wrong.extend(files.advance(u64::MAX).err().map(|error| causes(&error)));
+                Some(machine.applied())
+            }
             // Nothing was made durable yet: all is in the log.
             Err(NoState::Missing(_)) if log.is_some_and(|(first, _)| first == LogIndex(1)) => {
                 Some(LogPosition::default())
