@@ -146,8 +146,7 @@ impl<D: Disk> Scrub<D> {
             self.current = Some(reading);
             return Ok((bytes, ScrubStep::More));
         }
-        let judged = self.judge(&reading);
-        let step = match judged {
+        let step = match self.judge(&reading) {
             Ok(()) if reading.end.is_some() => ScrubStep::Sound,
             Ok(()) => ScrubStep::More,
             // Whatever stands in a segment that the log has let go of since.

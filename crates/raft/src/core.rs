@@ -171,10 +171,20 @@ impl Core {
     /// known to be committed: others may need what it has of the log to get there (dissertation, section 4.2.2). It then counts
     /// for nothing itself.
     pub(crate) fn may_campaign(&self) -> bool {
+        !self.is_state_lost() && self.may_campaign_with_a_state()
+    }
+
+    /// Whether all that keeps this node from standing for election is that its state machine is lost. Then it may be the only one that
+    /// can be elected.
+    pub(crate) fn lacks_but_a_state(&self) -> bool {
+        self.is_state_lost() && self.may_campaign_with_a_state()
+    }
+
+    fn may_campaign_with_a_state(&self) -> bool {
         let settled = self.membership_index() <= self.commit;
         let votes = |(_, membership): &(LogIndex, Membership)| membership.is_voter(self.id());
         let latest = self.memberships.iter().rev().take(if settled { 1 } else { 2 });
-        !self.is_damaged() && !self.is_state_lost() && latest.into_iter().any(votes)
+        !self.is_damaged() && latest.into_iter().any(votes)
     }
 
     /// A timeout by chance, between one and two election timeouts (section 5.2).

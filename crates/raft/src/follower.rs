@@ -72,12 +72,17 @@ impl Follower {
             self.reads.fail(core, None);
             core.outbox.event(Event::Following { term: core.term(), leader: None });
         }
+        if core.lacks_but_a_state() {
+            self.elapsed = 0;
+            self.timeout = core.random_timeout();
+            core.want_snapshot_of_anybody();
+        }
         None
     }
 
     /// See [`crate::Raft::quiet_ticks`].
     pub(crate) fn quiet_ticks(&self, core: &Core) -> u32 {
-        let waits_for_others = self.leader.is_none() && !core.may_campaign();
+        let waits_for_others = self.leader.is_none() && !core.may_campaign() && !core.lacks_but_a_state();
         let own = if waits_for_others { u32::MAX } else { self.timeout.saturating_sub(self.elapsed + 1) };
         own.min(self.reads.quiet_ticks(core))
     }

@@ -97,6 +97,7 @@ scripts! {
     lost_probe_is_sent_again_on_a_slow_link,
     lost_read_question_is_asked_again,
     lost_state_machine_is_replaced_by_a_snapshot,
+    lost_state_machine_is_replaced_without_a_leader,
     members_are_refused_that_would_lose_the_quorum,
     members_change_only_when_the_term_is_settled,
     members_change_through_a_joint_configuration,

@@ -33,6 +33,8 @@ pub(crate) enum Verdict {
     Disputed,
     /// A quorum has another state than this server: these.
     Outvoted(BTreeSet<NodeId>),
+    /// Servers contradicted each other, and whoever contradicts this one has given its state up since.
+    Settled,
     /// No quorum has one state, and none will.
     Split,
 }
@@ -139,6 +141,36 @@ impl Digests {
         let may_win = |digest: &u128| membership.is_quorum(|id| has(id, *digest) || may_speak(id));
         if digests.iter().any(may_win) { Verdict::Disputed } else { Verdict::Split }
     }
+
+    /// What has become of a dispute at `index` in which nobody contradicts this server any more. It goes on while a server that
+    /// has a state may still take the other side; one that cannot be asked now may be the one that did.
+    pub(crate) fn judge_the_rest(
+        &self,
+        own_id: NodeId,
+        membership: &Membership,
+        kind: DigestKind,
+        index: LogIndex,
+    ) -> Verdict {
+        let (agreeing, rest): (Vec<NodeId>, Vec<NodeId>) =
+            (membership.voters.union(&membership.voters_outgoing))
+                .copied()
+                .filter(|id| *id != own_id)
+                .partition(|id| self.agrees_since(*id, kind, index));
+        match rest.into_iter().all(|id| self.is_stateless(id)) {
+            false => Verdict::Open,
+            true if agreeing.is_empty() => Verdict::Split,
+            true => Verdict::Settled,
+        }
+    }
+
+    /// Whether another server has had this one's state at `index`, or later.
+    fn agrees_since(&self, other: NodeId, kind: DigestKind, index: LogIndex) -> bool {
+        let Some(own) = self.own.0.get(&kind) else { return false };
+        let agrees = |(index, digest): (&LogIndex, &u128)| {
+            self.others.get(&other).and_then(|points| points.as_ref()?.get(kind, *index)) == Some(*digest)
+        };
+        own.range(index..).any(agrees)
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +237,30 @@ mod tests {
         assert_eq!(judge(&digests, LogIndex(1001)), Verdict::Open, "not there yet");
         digests.forget(NodeId(2));
         assert_eq!(judge(&digests, LogIndex(1000)), Verdict::Open);
+    }
+
+    #[test]
+    fn a_dispute_ends_when_all_that_have_a_state_agree() {
+        let rest = |said: &[Option<(u64, u128)>]| {
+            let mut digests = Digests::default();
+            let at = |index, digest| StateDigest { index: LogIndex(index), digest };
+            [at(7, 1), at(9, 3)].into_iter().for_each(|own| digests.add_own(DigestKind::Running, own));
+            for (id, said) in (2..).map(NodeId).zip(said) {
+                match said {
+                    None => {}
+                    Some((0, _)) => digests.add_stateless(id),
+                    Some((index, digest)) => digests.add(id, DigestKind::Running, at(*index, *digest)),
+                }
+            }
+            let membership = Membership::of_voters((1..=4).map(NodeId));
+            digests.judge_the_rest(NodeId(1), &membership, DigestKind::Running, AT)
+        };
+        let (gave_up, agrees) = (Some((0, 0)), Some((7, 1)));
+        assert_eq!(rest(&[agrees, gave_up, gave_up]), Verdict::Settled);
+        assert_eq!(rest(&[Some((9, 3)), gave_up, gave_up]), Verdict::Settled, "it has since");
+        assert_eq!(rest(&[Some((6, 1)), gave_up, gave_up]), Verdict::Open, "that was before");
+        assert_eq!(rest(&[agrees, gave_up, None]), Verdict::Open, "perhaps it was this one");
+        assert_eq!(rest(&[gave_up, gave_up, gave_up]), Verdict::Split, "one alone may be wrong");
     }
 
     #[test]

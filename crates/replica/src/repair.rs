@@ -67,6 +67,10 @@ impl Repair {
         self.standing.values().any(|(_, verdict)| is_open(verdict))
     }
 
+    fn is_disputed_at(&self, kind: DigestKind, index: LogIndex) -> bool {
+        self.standing.get(&kind).is_some_and(|(at, verdict)| *at == index && is_open(verdict))
+    }
+
     fn are_rows_disputed(&self) -> bool {
         self.standing.get(&DigestKind::Content).is_some_and(|(_, verdict)| is_open(verdict))
     }
@@ -198,7 +202,11 @@ impl Replica {
     // What follows from it.
 
     fn compare(&mut self, kind: DigestKind, index: LogIndex) {
-        let verdict = self.verdict_at(kind, index);
+        let mut verdict = self.verdict_at(kind, index);
+        if verdict == Verdict::Open && self.repair.is_disputed_at(kind, index) {
+            let (id, membership) = (self.raft.id(), self.raft.membership());
+            verdict = self.repair.digests.judge_the_rest(id, membership, kind, index);
+        }
         if let Verdict::Outvoted(by) = verdict {
             return self.quarantine(kind, index, by);
         }
@@ -213,13 +221,7 @@ impl Replica {
         }
     }
 
-    fn verdict_at(&self, kind: DigestKind, index: LogIndex) -> Verdict {
-        let (id, membership) = (self.raft.id(), self.raft.membership());
-        let connected = |id: NodeId| self.connected.contains_key(&id);
-        self.repair.digests.judge(id, membership, connected, kind, index)
-    }
-
-    /// Looks again at what was not settled: members and connections may have changed.
+    /// Looks again at what was not settled: members and connections may have changed, and servers may have given up their states.
     fn compare_again(&mut self) {
         let open = |(kind, (index, verdict)): (&DigestKind, &(LogIndex, Verdict))| {
             is_open(verdict).then_some((*kind, *index))
@@ -227,6 +229,12 @@ impl Replica {
         for (kind, index) in self.repair.standing.iter().filter_map(open).collect::<Vec<_>>() {
             self.compare(kind, index);
         }
+    }
+
+    fn verdict_at(&self, kind: DigestKind, index: LogIndex) -> Verdict {
+        let (id, membership) = (self.raft.id(), self.raft.membership());
+        let connected = |id: NodeId| self.connected.contains_key(&id);
+        self.repair.digests.judge(id, membership, connected, kind, index)
     }
 
     /// Nothing rests on this server's state any more.

@@ -253,6 +253,30 @@ fn who_is_contradicted_says_so_and_gives_no_snapshot_until_that_is_settled() {
     assert!(cluster.nodes[&leader].serves.snapshots);
 }
 
+/// The server that contradicted gave its state up, since others outvoted it, and who could have settled it here waits for a copy.
+#[test]
+fn a_dispute_ends_when_whoever_contradicts_gives_its_state_up() {
+    let (mut cluster, leader, followers) = elected(4);
+    cluster.put(leader, "k", "1");
+    cluster.settle();
+    let view = cluster.nodes[&leader].worker.view();
+    let says = |id: u64, digest| {
+        let batch = PeerBatch { applied: view.applied, digest, ..PeerBatch::default() };
+        Event::Peer { from: NodeId(id), batch }
+    };
+    let has_none = |id: u64| Event::Peer { from: NodeId(id), batch: PeerBatch::default() };
+    // Those two said nothing of this index on their new connections.
+    followers[1..].iter().for_each(|id| cluster.connect(leader, *id));
+    cluster.isolate(leader);
+    cluster.event(leader, says(followers[0], 1));
+    cluster.event(leader, says(followers[1], view.digest));
+    cluster.event(leader, has_none(followers[0]));
+    cluster.pass(1000);
+    assert!(!cluster.nodes[&leader].serves.snapshots, "the last one may contradict, too");
+    cluster.event(leader, has_none(followers[2]));
+    cluster.until("it gives snapshots", |cluster| cluster.nodes[&leader].serves.snapshots);
+}
+
 /// Servers that cut the entries into batches differently meet at milestones.
 #[test]
 fn a_server_that_applies_in_other_batches_is_found_by_its_milestone() {

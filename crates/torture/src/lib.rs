@@ -2,7 +2,8 @@
 //! to about the time, while clients in processes of their own read and write; and what the clients were told, judged by
 //! [`raftmap_lincheck`].
 //!
-//! [`torture`] does that, round after round; [`soak`] for long, and looks what the servers take meanwhile. [`Network`], [`Proxy`] and [`Shim`] are there for other tests, too.
+//! [`torture`] does that, round after round; [`soak`] for long, and looks what the servers take meanwhile. [`Network`],
+//! [`Proxy`] and [`Shim`] are there for other tests, too.
 
 mod client;
 mod error;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use raftmap::local_cluster::bytes_below;
 use raftmap_client::{Client, Error};
 use raftmap_raft::NodeId;
 use serde::Serialize;
@@ -203,24 +204,6 @@ fn taken(pid: u32, data_dir: &Path) -> io::Result<[u64; 3]> {
     let memory = memory.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0);
     let open_files = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
     Ok([memory, bytes_below(data_dir)?, open_files])
-}
-
-fn bytes_below(folder: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let added = entry.metadata().and_then(|metadata| match metadata.is_dir() {
-            true => bytes_below(&entry.path()),
-            false => Ok(metadata.len()),
-        });
-        match added {
-            Ok(added) => bytes += added,
-            // The server removes files beside this.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes)
 }
 
 /// Writes keys that nobody else writes, and knows what must be there.

@@ -13,6 +13,8 @@ pub(crate) struct Snapshots {
     /// The state machine that the log names.
     state: StateId,
     stage: Stage,
+    /// Who was asked last.
+    asked: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -25,13 +27,14 @@ enum Stage {
 
 impl Snapshots {
     pub(super) fn new(state: StateId) -> Self {
-        Self { state, stage: Stage::None }
+        Self { state, stage: Stage::None, asked: None }
     }
 
     /// Asks `from` for a snapshot, unless one is on its way.
     fn want(&mut self, outbox: &mut Outbox, from: NodeId, at_least: LogIndex) {
         if let Stage::None = self.stage {
             self.stage = Stage::Fetching;
+            self.asked = Some(from);
             outbox.event(Event::SnapshotWanted { from });
             outbox.act(Action::FetchSnapshot { from, at_least });
         }
@@ -111,6 +114,16 @@ impl Core {
     pub(crate) fn want_snapshot(&mut self, from: NodeId, at_least: LogIndex) {
         if !matches!(self.apply, ApplyStage::Installing { .. }) {
             self.snapshots.want(&mut self.outbox, from, at_least);
+        }
+    }
+
+    /// Asks the others one after the other, since there is no leader: the one that should lead may lack nothing but a state. What
+    /// anybody has applied is committed.
+    pub(crate) fn want_snapshot_of_anybody(&mut self) {
+        let (others, asked) = (self.others(), self.snapshots.asked);
+        let next = others.iter().find(|id| asked.is_none_or(|asked| **id > asked));
+        if let Some(from) = next.or(others.first()) {
+            self.want_snapshot(*from, self.snapshot_needed());
         }
     }
 

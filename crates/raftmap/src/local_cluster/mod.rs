@@ -29,6 +29,7 @@ mod members;
 mod plan;
 mod ports;
 mod process;
+mod sizes;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -50,6 +51,7 @@ pub use self::agreement::Agreement;
 pub use self::error::LocalClusterError;
 pub use self::plan::{LocalMember, LocalPlan};
 pub use self::ports::free_loopback_addresses;
+pub use self::sizes::bytes_below;
 
 /// The client's name in the certificates.
 pub const CLIENT: &str = "client";

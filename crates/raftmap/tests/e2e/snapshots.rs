@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use raftmap::local_cluster::bytes_below;
 use raftmap_client::Client;
 use raftmap_raft::NodeId;
 use tokio::time::sleep;
@@ -25,17 +26,6 @@ async fn write(client: &Client, name: &str, mib: u64) {
         value.extend(std::iter::repeat_n('x', 512 << 10));
         must_put(client, &format!("{name}/{}", number % 5), &value).await;
     }
-}
-
-/// The sizes of all files in a folder, summed, in bytes.
-fn bytes_in(folder: &Path) -> u64 {
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => bytes_in(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        // It was removed meanwhile.
-        Err(_) => 0,
-    };
-    fs::read_dir(folder).map_or(0, |entries| entries.flatten().map(size).sum())
 }
 
 /// The names in a data directory that begin like this.
@@ -106,7 +96,7 @@ async fn the_disk_does_not_grow_under_a_constant_set_of_keys() {
     write(&client, "again", 160).await;
     world.agree(&world.ids()).await;
     for id in world.ids() {
-        let log = bytes_in(&world.group_dir(id));
+        let log = bytes_below(&world.group_dir(id)).unwrap();
         assert!(log <= 5 * 16 * MIB, "the log of server {id} takes {log} bytes after 160 MiB");
     }
     assert!(must_get(&client, "again/4").await.unwrap().starts_with("319 "));

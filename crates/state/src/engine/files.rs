@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::vec::IntoIter;
 
 use rustix::fs::{Advice, fadvise};
+use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::EngineError;
@@ -123,7 +124,6 @@ impl FileError {
 /// Whether the disk cannot give back what it should hold: a file that the engine has not removed, bytes of it, or as many as it says
 /// to be there.
 pub(super) fn is_unreadable(error: &io::Error) -> bool {
-    const EIO: i32 = 5;
     let kinds = [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof];
-    error.raw_os_error() == Some(EIO) || kinds.contains(&error.kind())
+    error.raw_os_error() == Some(Errno::IO.raw_os_error()) || kinds.contains(&error.kind())
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use raftmap::local_cluster::LocalCluster;
+use raftmap::local_cluster::{LocalCluster, bytes_below};
 use raftmap::node::NodeId;
 use raftmap_client::Client;
 use serde_json::{Value, json};
@@ -54,16 +54,6 @@ fn remove_state(cluster: &LocalCluster, id: NodeId) -> std::io::Result<u64> {
             bytes += bytes_below(&entry.path())?;
             fs::remove_dir_all(entry.path())?;
         }
-    }
-    Ok(bytes)
-}
-
-fn bytes_below(folder: &std::path::Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        bytes += if metadata.is_dir() { bytes_below(&entry.path())? } else { metadata.len() };
     }
     Ok(bytes)
 }
