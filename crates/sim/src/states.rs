@@ -20,13 +20,14 @@ impl World {
         if !self.servers[&id].misapplies {
             return;
         }
-        let Some(entry) = entries.iter_mut().find_map(|entry| Some((altered(entry, id)?, entry))) else {
-            return;
-        };
+        let known = &self.misapplied;
+        let mut unknown = entries.iter_mut().filter(|entry| !known.contains(&entry.index));
+        let Some(entry) = unknown.find_map(|entry| Some((altered(entry)?, entry))) else { return };
         if !self.others_can_tell(id, entry.1.index.previous()) || !self.budget.state_goes_wrong(id) {
             return;
         }
         entry.1.payload = entry.0;
+        self.misapplied.insert(entry.1.index);
         self.server(id).misapplies = false;
         self.server(id).doubtful.clear();
         self.count("states that went wrong");
@@ -172,10 +173,10 @@ fn key_that_is_put(entry: &Entry) -> Option<Bytes> {
 }
 
 /// Another command in the place of a put.
-fn altered(entry: &Entry, id: NodeId) -> Option<Payload> {
+fn altered(entry: &Entry) -> Option<Payload> {
     let Payload::Command(bytes) = &entry.payload else { return None };
     let mut command = Command::decode(bytes.clone()).ok()?.command;
     let Body::Write(Write { request: WriteRequest::Put(put), .. }) = &mut command.body else { return None };
-    put.entries.first_mut()?.value = Bytes::from(format!("wrong at {id}"));
+    put.entries.first_mut()?.value = Bytes::from_static(b"wrong");
     Some(Payload::Command(command.encode()))
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fastrand::Rng;
 use raftmap_lincheck::Response;
-use raftmap_raft::{Ctx, NodeId, StateId};
+use raftmap_raft::{Ctx, LogIndex, NodeId, StateId};
 use raftmap_state::LEVEL_FIRST;
 
 use crate::budget::Budget;
@@ -195,6 +195,8 @@ pub(crate) struct World {
     pub(crate) changes: u64,
     /// Servers that were told by another one that they were removed, rightly.
     pub(crate) told_removed: BTreeSet<NodeId>,
+    /// The entries that a server has applied to another effect. A second one does not, for it could be the same one.
+    pub(crate) misapplied: BTreeSet<LogIndex>,
     /// The highest feature level that stands in any log.
     pub(crate) level_proposed: u8,
 }
@@ -229,6 +231,7 @@ impl World {
             searched: false,
             changes: 0,
             told_removed: BTreeSet::new(),
+            misapplied: BTreeSet::new(),
             level_proposed: LEVEL_FIRST,
         }
     }
