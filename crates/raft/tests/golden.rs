@@ -128,6 +128,7 @@ scripts! {
     snapshot_replaces_a_conflicting_entry_at_its_index,
     snapshot_that_is_older_than_the_log_is_discarded,
     snapshot_waits_until_nothing_is_being_applied,
+    snapshot_without_any_entry_is_none,
     stale_append_cuts_nothing_off,
     stepping_down_keeps_the_vote,
     term_and_vote_are_one_write,

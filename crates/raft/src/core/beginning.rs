@@ -95,9 +95,9 @@ impl Core {
     }
 
     /// The last entry that a snapshot in the place of a lost state machine must have: what was applied here once is not taken
-    /// back.
+    /// back. One without any entry is none: a log cannot begin behind it.
     pub(crate) fn snapshot_needed(&self) -> LogIndex {
-        self.log.base().index.max(self.applied)
+        self.log.base().index.max(self.applied).max(LogIndex(1))
     }
 
     /// Takes note of a snapshot that was asked for, and is here.
