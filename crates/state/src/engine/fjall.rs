@@ -1,16 +1,16 @@
-//! The engine on disk: one fjall database with one keyspace.
+//! The engine on disk: rows in memory, which go in bulk into the tables of one fjall database with one keyspace.
+//!
+//! What is committed stays in memory until there is enough of it for a table: a row that is written again and again reaches the
+//! disk once, in order, without a journal, since the log is one (docs/performance.md). A layer of rows holds whole batches and
+//! becomes tables in one step, and layers do in order: tables never hold a part of a batch, nor one without all that came
+//! before it (scenario 47).
 //!
 //! What of fjall (3.1.13) matters here:
-//! - A batch goes into one memtable under the journal's lock, and a flush takes whole memtables in order: tables never
-//!   hold a part of a batch, nor one without all that came before it (scenario 47).
-//! - **Its journal is not read.** The log has all that it holds, and it is not to be trusted: at start it is cut silently
-//!   at the first record that does not decode; its checksums leave out each batch's sequence number, so that one flipped
-//!   bit makes a batch vanish or hide later ones; and pages that the kernel takes for clean may not be on disk. So each
-//!   start empties it, and the engine is what its tables are: checksummed, synced, and registered only after that. What
-//!   comes back is durable by construction. The price is to apply again what the memtables held.
-//! - With `manual_journal_persist` a commit syncs nothing.
-//! - A commit sleeps while four sealed memtables wait to be flushed. If the worker that should flush them failed, it
-//!   sleeps for ever: [`FjallEngine::check`] tells, from any thread.
+//! - **Its memtables and its journal are not used.** An earlier version of this program used them. The journal is not to be
+//!   trusted: at start it is cut silently at the first record that does not decode; its checksums leave out each batch's sequence
+//!   number, so that one flipped bit makes a batch vanish or hide later ones; and pages that the kernel takes for clean may not
+//!   be on disk. So each start empties it, and the engine is what its tables are: checksummed, synced, and registered only after
+//!   that. What comes back is durable by construction. The price is to apply again what was in memory.
 //! - It syncs its files and the folders right above them, but not the folders that hold those: opening it does.
 //! - An ingestion writes table files, syncs them, and registers all of them in one step when it is finished. Keys that do
 //!   not ascend make it panic. Never clear a keyspace and ingest into it then: after the next start the rows are gone.
@@ -22,27 +22,27 @@ use std::error::Error as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use fjall::{
-    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch,
-    PersistMode, Readable, Slice,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode,
+    Readable, Slice,
 };
 
 use super::files::{FileCheck, WrittenFile, is_unreadable};
+use super::flusher::Flusher;
+use super::merge::{Merged, Source};
+use super::recent::{Layer, Recent, View};
 use super::{Engine, EngineError, Ingest, Row, RowChange, Snapshot};
 
 const KEYSPACE: &str = "state";
 
-const MEMTABLE_BYTES: u64 = 16 << 20;
-const JOURNALS_BYTES_MAX: u64 = 128 << 20;
+/// So much is held in memory before it becomes tables.
+const LAYER_BYTES: usize = 16 << 20;
 
-/// One thread that flushes first, one that compacts.
-const WORKER_THREADS: usize = 2;
-
-/// How often [`Engine::persist`] looks whether the flush is done; fjall has no call that waits and reports failure.
-const FLUSH_POLL: Duration = Duration::from_millis(5);
+/// What fjall compacts with.
+const WORKER_THREADS: usize = 1;
 
 /// What a server may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,15 @@ impl Default for FjallOptions {
 /// An engine on disk.
 #[derive(Clone)]
 pub struct FjallEngine {
+    tables: Tables,
+    recent: Arc<Recent>,
+    flusher: Arc<Flusher>,
+    /// Held from the first row of a batch to the last: a layer is sealed between two.
+    writer: Arc<Mutex<()>>,
+}
+
+#[derive(Clone)]
+struct Tables {
     database: Database,
     keyspace: Keyspace,
 }
@@ -75,18 +84,18 @@ impl FjallEngine {
         let database = Database::builder(directory)
             .manual_journal_persist(true)
             .journal_compression(CompressionType::None)
-            .max_journaling_size(JOURNALS_BYTES_MAX)
             .cache_size(options.cache_bytes)
             .worker_threads(WORKER_THREADS)
             .open()
             .map_err(|error| EngineError::new("open database", error))?;
-        let create = || {
-            KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(MEMTABLE_BYTES)
-        };
+        let create = || KeyspaceCreateOptions::default().manual_journal_persist(true);
         let keyspace =
             database.keyspace(KEYSPACE, create).map_err(|error| EngineError::new("open keyspace", error))?;
         sync_folders(directory).map_err(|error| EngineError::new("sync folders", error))?;
-        Ok(Self { database, keyspace })
+        let (tables, recent) = (Tables { database, keyspace }, Arc::new(Recent::default()));
+        let to = tables.clone();
+        let flusher = Flusher::start(Arc::clone(&recent), move |layer| to.add(layer))?;
+        Ok(Self { tables, recent, flusher: Arc::new(flusher), writer: Arc::default() })
     }
 
     /// Makes an empty database in `directory`, which must not be there yet, for rows to be ingested into. If anything
@@ -101,12 +110,12 @@ impl FjallEngine {
 
     /// How much its tables take on disk, in bytes. What is in memory alone is not counted.
     pub fn disk_bytes(&self) -> u64 {
-        self.keyspace.disk_space()
+        self.tables.keyspace.disk_space()
     }
 
     /// A check of the files that hold its rows now.
     pub fn file_check(&self) -> FileCheck {
-        let version = self.keyspace.tree.current_version();
+        let version = self.tables.keyspace.tree.current_version();
         let file = |path: &Path, checksum| WrittenFile { path: path.to_owned(), checksum };
         let files = version.iter_tables().map(|table| file(&table.path, table.checksum().into_u128()));
         FileCheck::new(files.collect(), version)
@@ -118,8 +127,31 @@ impl FjallEngine {
     /// # Errors
     /// If a write, a flush or a compaction failed: the node ends.
     pub fn check(&self) -> Result<(), EngineError> {
+        self.flusher.check()?;
         // The one public call that looks at fjall's poison flag; it writes a buffer of at most 8 KiB and syncs nothing.
-        self.database.persist(PersistMode::Buffer).map_err(|error| EngineError::new("background work", error))
+        let checked = self.tables.database.persist(PersistMode::Buffer);
+        checked.map_err(|error| EngineError::new("background work", error))
+    }
+
+    /// Has the newest layer become tables.
+    fn seal(&self) {
+        let _between_commits = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.flusher.seal();
+    }
+}
+
+impl Tables {
+    /// Adds tables that hold the rows of a layer, all of them in one step.
+    fn add(&self, layer: &Layer) -> Result<(), EngineError> {
+        let write = || {
+            let mut rows = self.keyspace.start_ingestion()?;
+            layer.try_for_each(|key, value| match value {
+                Some(value) => rows.write(key, value.clone()),
+                None => rows.write_tombstone(key),
+            })?;
+            rows.finish()
+        };
+        write().map_err(|error| EngineError::new("ingest", error))
     }
 }
 
@@ -228,7 +260,7 @@ impl FjallFresh {
     /// # Errors
     /// If the disk fails.
     pub fn ingest(&self) -> Result<FjallIngest<'_>, EngineError> {
-        let rows = self.engine.keyspace.start_ingestion();
+        let rows = self.engine.tables.keyspace.start_ingestion();
         let mut rows = Some(rows.map_err(|error| EngineError::new("start ingestion", error))?);
         let step = move |row: Option<Row>| match row {
             Some((key, value)) => rows.as_mut().map_or(Ok(()), |rows| rows.write(key, value)),
@@ -263,41 +295,40 @@ impl Engine for FjallEngine {
     type Snapshot = FjallSnapshot;
 
     fn snapshot(&self) -> FjallSnapshot {
-        FjallSnapshot { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() }
+        let (recent, snapshot) = self.recent.view(|| self.tables.database.snapshot());
+        FjallSnapshot { recent, snapshot, keyspace: self.tables.keyspace.clone() }
     }
 
     fn commit(&self, batch: Vec<RowChange>) -> Result<(), EngineError> {
-        let mut writes = OwnedWriteBatch::with_capacity(self.database.clone(), batch.len());
-        for (key, value) in batch {
-            match value {
-                Some(value) => writes.insert(&self.keyspace, key, value),
-                None => writes.remove(&self.keyspace, key),
-            }
+        self.flusher.wait_for_room()?;
+        let between_seals = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.recent.commit(&batch);
+        drop(between_seals);
+        if bytes >= LAYER_BYTES {
+            self.seal();
         }
-        writes.commit().map_err(|error| EngineError::new("commit", error))
+        Ok(())
     }
 
     fn persist(&self) -> Result<(), EngineError> {
-        self.keyspace.rotate_memtable().map_err(|error| EngineError::new("rotate memtable", error))?;
-        loop {
-            self.check()?;
-            if self.keyspace.sealed_memtable_count() == 0 {
-                return Ok(());
-            }
-            std::thread::sleep(FLUSH_POLL);
-        }
+        self.seal();
+        self.flusher.wait_for_all()
     }
 }
 
 /// A view of a [`FjallEngine`].
 #[derive(Clone)]
 pub struct FjallSnapshot {
+    recent: View,
     snapshot: fjall::Snapshot,
     keyspace: Keyspace,
 }
 
 impl Snapshot for FjallSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if let Some(value) = self.recent.get(key) {
+            return Ok(value);
+        }
         let value = self.snapshot.get(&self.keyspace, key).map_err(|error| EngineError::new("get", error))?;
         Ok(value.map(Bytes::from))
     }
@@ -307,12 +338,15 @@ impl Snapshot for FjallSnapshot {
         start: &[u8],
         end: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<Row, EngineError>> + Send + 'static {
+        let recent = self.recent.ranges(start, end).map(|rows| -> Source { Box::new(rows.map(Ok)) });
         // fjall panics at a range whose end is before its start.
-        let rows = (start < end).then(|| self.snapshot.range(&self.keyspace, start..end));
-        rows.into_iter().flatten().map(|guard| {
-            let (key, value): (Slice, Slice) =
-                guard.into_inner().map_err(|error| EngineError::new("range", error))?;
-            Ok((key.into(), value.into()))
-        })
+        let tables = (start < end).then(|| -> Source {
+            Box::new(self.snapshot.range(&self.keyspace, start..end).map(|guard| {
+                let (key, value): (Slice, Slice) =
+                    guard.into_inner().map_err(|error| EngineError::new("range", error))?;
+                Ok((key.into(), Some(value.into())))
+            }))
+        });
+        Merged::new(recent.chain(tables))
     }
 }

@@ -5,9 +5,14 @@
 
 mod files;
 mod fjall;
+mod flusher;
+mod layer_range;
 mod memory;
+mod merge;
+mod recent;
 
 use std::error::Error;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -100,5 +105,6 @@ impl EngineError {
     pub fn is_damage(&self) -> bool {
         self.source.downcast_ref().is_some_and(fjall::is_damage)
             || self.source.downcast_ref().is_some_and(files::FileError::is_damage)
+            || self.source.downcast_ref::<Arc<Self>>().is_some_and(|earlier| earlier.is_damage())
     }
 }

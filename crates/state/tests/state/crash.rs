@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 use raftmap_raft::{LogIndex, NodeId, Payload};
 use raftmap_state::{
     Damage, Digest, Engine, EngineError, FjallEngine, FjallOptions, FjallSnapshot, Member, MemoryEngine,
@@ -196,18 +197,26 @@ fn journal(directory: &Path) -> PathBuf {
     journals.pop().unwrap()
 }
 
-/// A database that is open while it is copied, as power loss leaves it: the journal up to the last batch.
-fn image_of_a_running_database(log: &Server<MemoryEngine>, from: usize, to: usize) -> tempfile::TempDir {
+/// A database as power loss leaves it that an earlier version of this program had open: its tables, and a journal with batches
+/// that are in no table.
+fn image_with_a_journal(log: &Server<MemoryEngine>, applied: usize) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let engine = FjallEngine::open(&directory.path().join("live"), FjallOptions::default()).unwrap();
-    let mut machine = open(engine.clone());
-    machine.apply(&log.log[..from]).unwrap();
+    let live = directory.path().join("live");
+    let mut machine = open(FjallEngine::open(&live, FjallOptions::default()).unwrap());
+    machine.apply(&log.log[..applied]).unwrap();
     machine.persist().unwrap();
-    for batch in log.log[from..to].chunks(3) {
-        machine.apply(batch).unwrap();
+    drop(machine);
+    let database = Database::builder(&live).manual_journal_persist(true).open().unwrap();
+    let keyspace = database.keyspace("state", KeyspaceCreateOptions::default).unwrap();
+    for n in 0..150_u32 {
+        let mut batch = database.batch();
+        for key in ["k1", "k2", "k3"] {
+            batch.insert(&keyspace, [&[2], key.as_bytes()].concat(), format!("{n}").repeat(20));
+        }
+        batch.commit().unwrap();
     }
-    engine.check().unwrap();
-    copy(&directory.path().join("live"), &directory.path().join("image"));
+    database.persist(PersistMode::Buffer).unwrap();
+    copy(&live, &directory.path().join("image"));
     directory
 }
 
@@ -217,7 +226,7 @@ fn image_of_a_running_database(log: &Server<MemoryEngine>, from: usize, to: usiz
 fn nothing_in_the_engines_journal_is_believed() {
     let log = eventful_log(300);
     let digests = digests_by_index(&log);
-    let directory = image_of_a_running_database(&log, 100, 250);
+    let directory = image_with_a_journal(&log, 100);
     let image = directory.path().join("image");
     let intact = fs::read(journal(&image)).unwrap();
     let used = intact.iter().rposition(|byte| *byte != 0).unwrap() + 1;

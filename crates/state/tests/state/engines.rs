@@ -1,6 +1,8 @@
 //! What every engine promises, on both.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -134,6 +136,57 @@ fn rows_outlast_memtables_flushes_and_restarts() {
     let snapshot = fjall(&directory).snapshot();
     let sizes: Vec<usize> = all(&snapshot).into_iter().map(|(_, value)| value.len()).collect();
     assert_eq!(sizes, [vec![0; 75], vec![300_000; 75]].concat());
+}
+
+#[test]
+fn what_is_written_in_a_later_life_hides_what_was_written_before() {
+    let directory = tempfile::tempdir().unwrap();
+    for life in 0..5_u8 {
+        let engine = fjall(&directory);
+        let expected = life.checked_sub(1).map(|before| Bytes::from(vec![before]));
+        assert_eq!(engine.snapshot().get(b"each life").unwrap(), expected);
+        let removed = (Bytes::from(vec![b'a' + life]), None);
+        let each = (Bytes::from_static(b"each life"), Some(Bytes::from(vec![life])));
+        let next = (Bytes::from(vec![b'b' + life]), Some(Bytes::new()));
+        engine.commit(vec![removed, next, each]).unwrap();
+        engine.persist().unwrap();
+    }
+    let keys: Vec<Bytes> = all(&fjall(&directory).snapshot()).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["each life", "f"]);
+}
+
+/// Views see one moment, whatever becomes of rows, layers and tables beside them.
+#[test]
+fn a_view_stays_as_it_is_while_rows_go_to_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = fjall(&directory);
+    let writer = engine.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&done);
+    let commits = std::thread::spawn(move || {
+        for n in 0..3000_u32 {
+            let row = |key: u8| (Bytes::from(vec![key]), Some(Bytes::copy_from_slice(&n.to_be_bytes())));
+            writer.commit((1..40).map(row).collect()).unwrap();
+            if n % 100 == 0 {
+                writer.persist().unwrap();
+            }
+        }
+        ends.store(true, Ordering::Release);
+    });
+    let (mut last, mut goes_on) = (Bytes::new(), true);
+    while goes_on {
+        // Once more when all is committed.
+        goes_on = !done.load(Ordering::Acquire);
+        let view = engine.snapshot();
+        let rows = all(&view);
+        let Some((_, value)) = rows.first() else { continue };
+        assert!(rows.len() == 39 && rows.iter().all(|row| row.1 == value), "{rows:?}");
+        assert!((1..40).all(|key| view.get(&[key]).unwrap().as_ref() == Some(value)));
+        assert!(*value >= last, "{value:?} after {last:?}");
+        last = value.clone();
+    }
+    commits.join().unwrap();
+    assert_eq!(last, 2999_u32.to_be_bytes()[..]);
 }
 
 #[test]
