@@ -337,13 +337,17 @@ impl Replica {
         self.repair.copying = true;
     }
 
-    /// Of whom to take a snapshot: of the leader, unless that is not known to have the state of the quorum.
-    pub(crate) fn snapshot_source(&self, leader: NodeId) -> NodeId {
+    /// Of whom to take a snapshot, if of anybody now, when consensus says `asked`. If a quorum was found to have another state
+    /// than this server, of one of those who had it; if none of them is connected, of the leader alone. And while nobody leads
+    /// of one who is connected: asking any other takes long, and keeps from asking those who are there.
+    pub(crate) fn snapshot_source(&self, asked: NodeId) -> Option<NodeId> {
         let sound = &self.repair.sound;
-        if sound.is_empty() || sound.contains(&leader) {
-            return leader;
+        let (leads, connected) = (self.raft.leader() == Some(asked), self.connected.contains_key(&asked));
+        if sound.is_empty() || sound.contains(&asked) {
+            return (leads || connected).then_some(asked);
         }
-        sound.iter().copied().find(|id| self.connected.contains_key(id)).unwrap_or(leader)
+        let of_sound = sound.iter().copied().find(|id| self.connected.contains_key(id));
+        of_sound.or(leads.then_some(asked))
     }
 
     /// Of those who may lead in the place of this server, whether this one has a state that it trusts.

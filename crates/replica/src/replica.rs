@@ -272,11 +272,13 @@ impl Replica {
             Action::Fetch { purpose, from, to, max_bytes } => {
                 self.effects.push(Effect::Fetch { purpose, from, to, max_bytes });
             }
-            Action::FetchSnapshot { from, at_least } => {
-                let from = self.snapshot_source(from);
-                self.note_copying();
-                self.effects.push(Effect::FetchSnapshot { from, at_least });
-            }
+            Action::FetchSnapshot { from, at_least } => match self.snapshot_source(from) {
+                Some(from) => {
+                    self.note_copying();
+                    self.effects.push(Effect::FetchSnapshot { from, at_least });
+                }
+                None => self.raft.step(Input::SnapshotFailed),
+            },
             Action::Install { state, position } => {
                 self.began_at = position;
                 self.state_is_replaced();

@@ -277,6 +277,29 @@ fn a_dispute_ends_when_whoever_contradicts_gives_its_state_up() {
     cluster.until("it gives snapshots", |cluster| cluster.nodes[&leader].serves.snapshots);
 }
 
+/// While nobody leads it asks around. Who is not known to have the state of those that outvoted it may have the very state that
+/// was given up, and who is not connected keeps it waiting.
+#[test]
+fn an_outvoted_server_asks_those_who_outvoted_it_and_are_connected() {
+    let (mut cluster, leader, followers) = elected(5);
+    let (wrong, away, sound) = (followers[0], followers[1], [leader, followers[2], followers[3]]);
+    cluster.isolate(away);
+    misapplies(&mut cluster, wrong);
+    cluster.nodes.values_mut().for_each(|server| server.serves.snapshots = false);
+    cluster.put(leader, "k", "right");
+    cluster.until("it is quarantined", |cluster| was_quarantined(cluster, wrong));
+    cluster.nodes.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| cluster.isolate(id));
+    cluster.pass(5_000);
+    cluster.nodes.get_mut(&wrong).unwrap().sources.clear();
+    sound.into_iter().for_each(|id| cluster.event(wrong, Event::PeerLost(NodeId(id))));
+    cluster.pass(10_000);
+    assert_eq!(cluster.nodes[&wrong].sources, []);
+    cluster.connect(wrong, sound[1]);
+    cluster.pass(10_000);
+    let sources = &cluster.nodes[&wrong].sources;
+    assert!(!sources.is_empty() && sources.iter().all(|from| *from == sound[1]), "{sources:?}");
+}
+
 /// Servers that cut the entries into batches differently meet at milestones.
 #[test]
 fn a_server_that_applies_in_other_batches_is_found_by_its_milestone() {
