@@ -6,7 +6,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use raftmap_raft::{Entry, GroupId, LogIndex, Payload, Term};
 use raftmap_state::{
-    Body, Command, Engine, FjallEngine, FjallOptions, MemoryEngine, Put, PutEntry, SessionId, SessionLimits,
+    Body, Command, DiskEngine, DiskOptions, Engine, MemoryEngine, Put, PutEntry, SessionId, SessionLimits,
     SessionTag, StateMachine, Write, WriteRequest,
 };
 
@@ -71,7 +71,7 @@ fn apply<E: Engine>(bencher: Bencher, engine: E, keys: u32, batch: u64) {
 #[divan::bench(args = BATCHES, consts = KEYS)]
 fn on_disk<const KEYS: u32>(bencher: Bencher, batch: u64) {
     let directory = tempfile::tempdir().expect("a folder");
-    let engine = FjallEngine::open(directory.path(), FjallOptions::default()).expect("an engine");
+    let engine = DiskEngine::open(directory.path(), DiskOptions::default()).expect("an engine");
     apply(bencher, engine, KEYS, batch);
 }
 

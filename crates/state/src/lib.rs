@@ -44,8 +44,8 @@ pub use answer::{
 pub use command::{Body, Command, Introduction, Member, SessionLimits, Write};
 pub use digest::{ContentDigest, Digest};
 pub use engine::{
-    Damage, Engine, EngineError, FileCheck, FjallEngine, FjallFresh, FjallIngest, FjallOptions,
-    FjallSnapshot, Ingest, MemoryEngine, MemoryIngest, MemorySnapshot, Row, RowChange, Snapshot, shadow,
+    Damage, DiskEngine, DiskIngest, DiskOptions, DiskSnapshot, Engine, EngineError, FileCheck,
+    FreshDiskEngine, Ingest, MemoryEngine, MemoryIngest, MemorySnapshot, Row, RowChange, Snapshot, shadow,
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use raftmap_log::{Log, LogOptions, RealDisk, Repair};
 use raftmap_raft::{Entry, GroupId, LogIndex, NodeId};
-use raftmap_state::{Digest, FjallEngine, FjallOptions, StateMachine};
+use raftmap_state::{Digest, DiskEngine, DiskOptions, StateMachine};
 
 /// How many entries are read at a time, in bytes.
 const READ_BYTES: usize = 1 << 20;
@@ -64,7 +64,7 @@ fn hold(id: NodeId, dir: &Path, applied: LogIndex) -> Result<Holding, Box<dyn st
         entries.extend(read.into_iter().map(|entry| (entry.index, entry)));
     }
     let state = base.map_or(0, |base| base.state.0);
-    let engine = FjallEngine::open(&dir.join(format!("state-{state}")), FjallOptions::default())?;
+    let engine = DiskEngine::open(&dir.join(format!("state-{state}")), DiskOptions::default())?;
     let mut machine = StateMachine::open(engine, GroupId::DEFAULT)?;
     let at = machine.applied().index;
     if at > applied || !recovered.state_is_whole(at) {

@@ -3,7 +3,7 @@
 //! ```text
 //! a server's engine ─► SnapshotReader ─► BackupParts ─► Backup of cluster.proto ─► OutFile     (raftmap backup)
 //! a survivor's directory, its log applied ──┘            └──────────────────────► OutFile     (raftmap recover)
-//! file ─► BackupReader ─► SnapshotInstall ─► FjallEngine::fresh, a log with a base, an identity (raftmap restore)
+//! file ─► BackupReader ─► SnapshotInstall ─► DiskEngine::fresh, a log with a base, an identity (raftmap restore)
 //! ```
 //!
 //! A file is a header, the stream of a snapshot, and an end with a digest of all bytes before it; `docs/format.md` draws

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use raftmap_log::{FoundingMember, Identity, InitError, Log, LogOptions, RealDisk, RestoredFrom};
 use raftmap_raft::{Base, GroupId, LogIndex, Membership, NodeId, StateId};
-use raftmap_state::{Discarded, EngineError, FjallEngine, FjallOptions, OfNewCluster, SnapshotError};
+use raftmap_state::{Discarded, DiskEngine, DiskOptions, EngineError, OfNewCluster, SnapshotError};
 
 use super::header::BackupHeader;
 use super::reader::{BackupError, BackupSummary, read_file};
@@ -116,7 +116,7 @@ fn make_state(
     expected: &BackupSummary,
     read: &mut impl FnMut(u64),
 ) -> Result<(), RestoreError> {
-    let fresh = FjallEngine::fresh(directory, FjallOptions::default())?;
+    let fresh = DiskEngine::fresh(directory, DiskOptions::default())?;
     let (summary, install) = read_file(file, OfNewCluster(fresh.ingest()?), read)?;
     if summary != *expected {
         return Err(RestoreError::Changed);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use raftmap_log::{InitError, LogOptions, OpenError};
 use raftmap_replica::{CompactionConfig, StartError};
 use raftmap_state::validate::RequestLimits;
-use raftmap_state::{FjallOptions, StateError};
+use raftmap_state::{DiskOptions, StateError};
 
 use crate::causes::causes;
 use crate::peers::SecurityError;
@@ -31,7 +31,7 @@ pub struct NodeConfig {
     /// The log's settings.
     pub log: LogOptions,
     /// The engine's settings.
-    pub engine: FjallOptions,
+    pub engine: DiskOptions,
     /// The clock of consensus: one tick.
     pub tick: Duration,
     /// A follower that hears nothing from a leader for this long, or up to twice as long by chance, stands for election.
@@ -63,7 +63,7 @@ impl NodeConfig {
             tls,
             limits: RequestLimits::default(),
             log: LogOptions::default(),
-            engine: FjallOptions::default(),
+            engine: DiskOptions::default(),
             tick: Duration::from_millis(10),
             election_timeout: Duration::from_millis(500),
             heartbeat: Duration::from_millis(150),

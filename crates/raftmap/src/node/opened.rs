@@ -6,7 +6,7 @@ use std::time::Duration;
 use raftmap_log::{Identity, Log, RealDisk, Recovered, Repair};
 use raftmap_raft::{LogIndex, StateId};
 use raftmap_replica::{FoundState, LogSize, Replica, StateWorker, is_alone, restore};
-use raftmap_state::{FjallEngine, StateError, StateMachine};
+use raftmap_state::{DiskEngine, StateError, StateMachine};
 
 use super::{NodeConfig, StartFailure, replica_config};
 use crate::causes::causes;
@@ -22,8 +22,8 @@ pub(super) struct Opened {
     pub(super) dirs: StateDirs,
     /// The state machine that the log names.
     pub(super) current: StateId,
-    pub(super) engine: FjallEngine,
-    pub(super) worker: StateWorker<FjallEngine>,
+    pub(super) engine: DiskEngine,
+    pub(super) worker: StateWorker<DiskEngine>,
     pub(super) replica: Replica,
 }
 
@@ -66,8 +66,8 @@ impl Opened {
 
 /// The state machine that the log names.
 struct OpenedState {
-    engine: FjallEngine,
-    machine: StateMachine<FjallEngine>,
+    engine: DiskEngine,
+    machine: StateMachine<DiskEngine>,
     found: FoundState,
 }
 
@@ -136,7 +136,7 @@ fn open_twice(
     config: &NodeConfig,
     path: &Path,
     suspect: bool,
-) -> Result<(FjallEngine, StateMachine<FjallEngine>), StateError> {
+) -> Result<(DiskEngine, StateMachine<DiskEngine>), StateError> {
     match open_engine(config, path, suspect) {
         Err(StateError::Engine(error)) if error.is_damage() => {
             tracing::warn!(
@@ -155,8 +155,8 @@ fn open_engine(
     config: &NodeConfig,
     path: &Path,
     suspect: bool,
-) -> Result<(FjallEngine, StateMachine<FjallEngine>), StateError> {
-    let engine = FjallEngine::open(path, config.engine)?;
+) -> Result<(DiskEngine, StateMachine<DiskEngine>), StateError> {
+    let engine = DiskEngine::open(path, config.engine)?;
     if suspect {
         engine.file_check().advance(u64::MAX)?;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use raftmap_raft::{GroupId, LogIndex, Membership, NodeId, Snapshot};
 use raftmap_replica::Event;
-use raftmap_state::{FjallOptions, StateError};
+use raftmap_state::{DiskOptions, StateError};
 use tokio::runtime::Handle;
 
 use crate::peers::{HeldSnapshot, Peers, SnapshotSource};
@@ -17,7 +17,7 @@ pub(crate) struct SnapshotFetcher {
     pub(super) runtime: Handle,
     pub(super) dirs: StateDirs,
     pub(super) group: GroupId,
-    pub(super) options: FjallOptions,
+    pub(super) options: DiskOptions,
     /// The membership before any entry changed it.
     pub(super) founders: Membership,
     pub(super) inbox: Inbox,

@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use raftmap_raft::{GroupId, LogIndex, NodeId};
 use raftmap_replica::PeerBatch;
-use raftmap_state::{FjallOptions, LEVEL, Member, SnapshotHeader};
+use raftmap_state::{DiskOptions, LEVEL, Member, SnapshotHeader};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -363,7 +363,7 @@ impl Peers {
         at_least: LogIndex,
         group: GroupId,
         dir: PathBuf,
-        options: FjallOptions,
+        options: DiskOptions,
     ) -> impl Future<Output = Result<SnapshotHeader, FetchError>> + Send + use<> {
         Fetch::run(Arc::clone(&self.net), Wanted { from, at_least, group, dir, options })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use raftmap_raft::{Entry, GroupId, StateId};
 use raftmap_replica::{Event, Serves, StateWorker};
-use raftmap_state::{FjallEngine, FjallOptions, Reader, StateError, StateMachine};
+use raftmap_state::{DiskEngine, DiskOptions, Reader, StateError, StateMachine};
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::Inbox;
@@ -19,14 +19,14 @@ const JANITOR_EVERY: Duration = Duration::from_secs(1);
 
 /// The state machine as readers see it. Whoever reads for longer holds it, so that its files stay.
 pub(crate) struct StateHandle {
-    pub(crate) reader: Reader<FjallEngine>,
-    engine: FjallEngine,
+    pub(crate) reader: Reader<DiskEngine>,
+    engine: DiskEngine,
     readable: AtomicBool,
     copyable: Arc<AtomicBool>,
 }
 
 impl StateHandle {
-    pub(crate) fn new(reader: Reader<FjallEngine>, engine: FjallEngine) -> Arc<Self> {
+    pub(crate) fn new(reader: Reader<DiskEngine>, engine: DiskEngine) -> Arc<Self> {
         let (readable, copyable) = (AtomicBool::new(true), Arc::new(AtomicBool::new(true)));
         Arc::new(Self { reader, engine, readable, copyable })
     }
@@ -72,7 +72,7 @@ impl StateSlot {
         std::mem::replace(&mut self.0.write().unwrap_or_else(PoisonError::into_inner), handle)
     }
 
-    /// Whether its store still works; see [`FjallEngine::check`].
+    /// Whether its store still works; see [`DiskEngine::check`].
     ///
     /// # Errors
     /// If it does not: the node ends.
@@ -93,12 +93,12 @@ pub(crate) enum StateJob {
 
 /// Applies entries. The engine may block it.
 pub(crate) struct StateThread {
-    pub(crate) worker: StateWorker<FjallEngine>,
+    pub(crate) worker: StateWorker<DiskEngine>,
     pub(crate) slot: StateSlot,
     pub(crate) dirs: StateDirs,
     pub(crate) current: StateId,
     pub(crate) group: GroupId,
-    pub(crate) options: FjallOptions,
+    pub(crate) options: DiskOptions,
     pub(crate) inbox: Inbox,
     pub(crate) scanner: Scanner,
     pub(crate) failstop: Failstop,
@@ -138,9 +138,12 @@ impl StateThread {
 
     fn persist(&self) -> Result<(), NodeError> {
         let (persist, inbox) = (self.worker.machine().persistence(), self.inbox.clone());
+        // Held: if a snapshot takes its place meanwhile, its files stay until this is done.
+        let state = self.slot.get();
         self.failstop.spawn("persist", move || {
             let began = Instant::now();
             let position = persist.run()?;
+            drop(state);
             metrics::histogram!("raftmap_persist_seconds").record(began.elapsed());
             inbox.event(Event::StatePersisted(position.index));
             Ok(())
@@ -149,29 +152,34 @@ impl StateThread {
     }
 
     fn install(&mut self, state: StateId) -> Result<(), NodeError> {
-        let engine = FjallEngine::open(&self.dirs.path(state), self.options).map_err(StateError::from)?;
+        let engine = DiskEngine::open(&self.dirs.path(state), self.options).map_err(StateError::from)?;
         let machine = StateMachine::open(engine.clone(), self.group)?;
         self.scanner.cancel();
         let before = self.slot.replace(StateHandle::new(machine.reader(), engine));
         let installed = self.worker.install(machine)?;
         let replaced = std::mem::replace(&mut self.current, state);
-        self.remove_when_unread(&before, replaced)?;
-        drop(before);
+        self.remove_when_unread(before, replaced)?;
         self.inbox.event(installed);
         Ok(())
     }
 
-    /// Removes a replaced state machine once nobody reads it any more. A node that ends before leaves it to its next start.
-    fn remove_when_unread(&self, handle: &Arc<StateHandle>, state: StateId) -> Result<(), NodeError> {
+    /// Removes a replaced state machine once nobody reads it any more, and its own threads have ended. A node that ends before
+    /// leaves it to its next start.
+    fn remove_when_unread(&self, mut handle: Arc<StateHandle>, state: StateId) -> Result<(), NodeError> {
         let (dirs, failstop) = (self.dirs.clone(), self.failstop.clone());
-        let (handle, alive) = (Arc::downgrade(handle), Arc::downgrade(&self.slot.0));
+        let alive = Arc::downgrade(&self.slot.0);
         self.failstop.spawn("janitor", move || {
-            while handle.strong_count() > 0 {
+            let unread = loop {
+                match Arc::try_unwrap(handle) {
+                    Ok(unread) => break unread,
+                    Err(read) => handle = read,
+                }
                 if alive.strong_count() == 0 || failstop.has_failed() {
                     return Ok(());
                 }
                 std::thread::sleep(JANITOR_EVERY);
-            }
+            };
+            drop(unread);
             dirs.remove(state).map_err(|source| NodeError::StateDirs(Arc::new(source)))
         })?;
         Ok(())

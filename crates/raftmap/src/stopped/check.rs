@@ -5,7 +5,7 @@ use std::path::Path;
 
 use raftmap_log::{ExaminedHardState, ExaminedLog, IdentityError, LogEnd, OpenError, ReadOnlyDisk};
 use raftmap_raft::LogIndex;
-use raftmap_state::{Digest, Discarded, FileCheck, FjallEngine, SnapshotInstall, StateMachine};
+use raftmap_state::{Digest, Discarded, DiskEngine, FileCheck, SnapshotInstall, StateMachine};
 
 use super::{NoState, Stopped, StoppedError};
 use crate::backup::CHUNK_BYTES;
@@ -190,7 +190,7 @@ fn read_files(files: &mut FileCheck) -> Result<(), String> {
 }
 
 /// Reads every row: each must be one that its table may hold. Gives how many keys there are, and the digest of all rows.
-fn read(machine: &StateMachine<FjallEngine>) -> Result<(u64, Digest), String> {
+fn read(machine: &StateMachine<DiskEngine>) -> Result<(u64, Digest), String> {
     let wrong = |error: &dyn std::error::Error| causes(error);
     let snapshot = machine.reader().snapshot().map_err(|error| wrong(&error))?;
     let group = snapshot.header().group;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use raftmap_log::{Examination, LogOptions, OpenError, ReadOnlyDisk, examine};
 use raftmap_raft::{LogPosition, StateId};
-use raftmap_state::{EngineError, FileCheck, FjallEngine, FjallOptions, StateError, StateMachine, shadow};
+use raftmap_state::{DiskEngine, DiskOptions, EngineError, FileCheck, StateError, StateMachine, shadow};
 use tempfile::TempDir;
 
 use crate::runtime::StateDirs;
@@ -85,12 +85,12 @@ impl Stopped {
 
     /// The state machine that the log names, as it is on disk, in a shadow: whatever is applied to it, the next one is again as it
     /// is on disk.
-    fn state(&self) -> Result<StateMachine<FjallEngine>, NoState> {
+    fn state(&self) -> Result<StateMachine<DiskEngine>, NoState> {
         self.state_and_files().map(|(machine, _)| machine)
     }
 
     /// The same, with what tells whether all bytes of its files are what was written: rows can be read without that, too.
-    fn state_and_files(&self) -> Result<(StateMachine<FjallEngine>, FileCheck), NoState> {
+    fn state_and_files(&self) -> Result<(StateMachine<DiskEngine>, FileCheck), NoState> {
         let state = self.state_id().ok_or(NoState::Unnamed)?;
         let original = StateDirs::new(&self.dir).path(state);
         if !original.is_dir() {
@@ -99,7 +99,7 @@ impl Stopped {
         let target = tempfile::Builder::new().prefix("state-").tempdir_in(self.scratch.path());
         let target = target.map_err(NoState::Scratch)?.keep().join("shadow");
         shadow(&original, &target)?;
-        let engine = FjallEngine::open(&target, FjallOptions::default())?;
+        let engine = DiskEngine::open(&target, DiskOptions::default())?;
         let files = engine.file_check();
         Ok((StateMachine::open(engine, LogOptions::default().group)?, files))
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use raftmap_log::{LogEnd, LogError, LogOptions, RealDisk, fence};
 use raftmap_raft::{LogIndex, LogPosition, Membership, NodeId, Term};
-use raftmap_state::{Discarded, FjallEngine, FjallOptions, SnapshotError, StateError, StateMachine};
+use raftmap_state::{Discarded, DiskEngine, DiskOptions, SnapshotError, StateError, StateMachine};
 
 use super::{NoState, Stopped, StoppedError};
 use crate::backup::{BackupHeader, BackupParts, BackupReader, BackupSummary, Origin, OutFile, OutFileError};
@@ -132,11 +132,11 @@ impl Survivor {
     }
 
     /// The state machine as it is on disk, or an empty one where all is in the log.
-    fn machine(&self) -> Result<StateMachine<FjallEngine>, NoState> {
+    fn machine(&self) -> Result<StateMachine<DiskEngine>, NoState> {
         match self.stopped.state() {
             Err(NoState::Missing(_)) if self.applied == Some(LogPosition::default()) => {
                 let empty = self.stopped.scratch.path().join("empty");
-                let engine = FjallEngine::open(&empty, FjallOptions::default())?;
+                let engine = DiskEngine::open(&empty, DiskOptions::default())?;
                 Ok(StateMachine::open(engine, LogOptions::default().group)?)
             }
             state => state,

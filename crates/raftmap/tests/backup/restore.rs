@@ -7,7 +7,7 @@ use raftmap::backup::{BackupError, RestoreError, RestorePlan, restore};
 use raftmap::node::{self, NodeId, cluster_id};
 use raftmap_log::{Identity, Log, LogOptions, OpenError, RealDisk, Recovered};
 use raftmap_raft::{GroupId, Membership};
-use raftmap_state::{FjallEngine, FjallOptions, MemoryEngine, StateMachine};
+use raftmap_state::{DiskEngine, DiskOptions, MemoryEngine, StateMachine};
 
 use crate::support::{file, members, state, write};
 
@@ -54,7 +54,7 @@ fn what_is_restored_goes_on_where_the_backup_ends_and_knows_the_new_members_alon
     assert_eq!((identity.cluster(), identity.node()), (cluster_id(&"new".parse().unwrap()), NodeId(2)));
     assert_eq!(identity.restored_from().unwrap().position, original.applied());
 
-    let engine = FjallEngine::open(&place.data("data").join("state-0"), FjallOptions::default()).unwrap();
+    let engine = DiskEngine::open(&place.data("data").join("state-0"), DiskOptions::default()).unwrap();
     let machine = StateMachine::open(engine, GroupId::DEFAULT).unwrap();
     let stands = (machine.applied(), machine.log_time_ms(), machine.running_digest());
     assert_eq!(stands, (original.applied(), original.log_time_ms(), original.running_digest()));

@@ -28,7 +28,7 @@ async fn write(client: &Client) {
 
 /// The files in which a server's engine keeps rows.
 fn tables(world: &World, id: NodeId) -> Vec<PathBuf> {
-    let folder = world.data_dir(id).join("state-0/keyspaces/1/tables");
+    let folder = world.data_dir(id).join("state-0/tree/tables");
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use raftmap::peers::{FetchError, PeersConfig, Security, Transport};
 use raftmap_raft::{GroupId, LogIndex, NodeId};
-use raftmap_state::{FjallOptions, SnapshotHeader};
+use raftmap_state::{DiskOptions, SnapshotHeader};
 use tokio::time::timeout;
 
 use crate::logs::Logs;
@@ -59,7 +59,7 @@ impl World {
         &self,
         at_least: u64,
     ) -> impl Future<Output = Result<SnapshotHeader, FetchError>> + Send + use<> {
-        let (group, options) = (GroupId::DEFAULT, FjallOptions::default());
+        let (group, options) = (GroupId::DEFAULT, DiskOptions::default());
         self.receiver.peers.fetch_snapshot(NodeId(1), LogIndex(at_least), group, self.dir(), options)
     }
 
@@ -109,7 +109,7 @@ async fn the_server_with_the_lower_id_fetches_one_too() {
     one.connected().await;
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("state-1");
-    let (group, options) = (GroupId::DEFAULT, FjallOptions::default());
+    let (group, options) = (GroupId::DEFAULT, DiskOptions::default());
     let fetch = one.peers.fetch_snapshot(NodeId(2), LogIndex(1), group, dir.clone(), options);
     timeout(PATIENCE, fetch).await.unwrap().unwrap();
     assert_eq!(standing_in(&dir), state.standing());
@@ -185,7 +185,7 @@ async fn a_sender_that_has_nothing_new_enough_says_so() {
     let mut four = Server::start(config(4, Security::insecure(), &[(3, three_at)]), four);
     four.connected().await;
     let fetch = |from| {
-        let (group, options) = (GroupId::DEFAULT, FjallOptions::default());
+        let (group, options) = (GroupId::DEFAULT, DiskOptions::default());
         four.peers.fetch_snapshot(NodeId(from), LogIndex(1), group, world.dir(), options)
     };
     let error = timeout(PATIENCE, fetch(3)).await.unwrap().unwrap_err();

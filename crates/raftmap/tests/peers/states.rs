@@ -8,13 +8,13 @@ use bytes::Bytes;
 use raftmap::peers::{HeldSnapshot, SnapshotSource};
 use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Payload, Term};
 use raftmap_state::{
-    Body, Command, Digest, FjallEngine, FjallOptions, Put, PutEntry, Reader, StateError, StateMachine, Write,
+    Body, Command, Digest, DiskEngine, DiskOptions, Put, PutEntry, Reader, StateError, StateMachine, Write,
     WriteRequest,
 };
 
 /// A state machine on a disk.
 pub(crate) struct State {
-    machine: StateMachine<FjallEngine>,
+    machine: StateMachine<DiskEngine>,
     _folder: tempfile::TempDir,
 }
 
@@ -27,7 +27,7 @@ impl State {
     /// With this many keys, a hundred of an entry, each with a value of a thousand bytes.
     pub(crate) fn of(rows: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let engine = FjallEngine::open(&folder.path().join("state"), FjallOptions::default()).unwrap();
+        let engine = DiskEngine::open(&folder.path().join("state"), DiskOptions::default()).unwrap();
         let machine = StateMachine::open(engine, GroupId::DEFAULT).unwrap();
         let mut state = Self { machine, _folder: folder };
         state.put(0..rows);
@@ -74,14 +74,14 @@ impl State {
     }
 }
 
-fn standing(machine: &StateMachine<FjallEngine>) -> Standing {
+fn standing(machine: &StateMachine<DiskEngine>) -> Standing {
     let content = machine.reader().content_digest().unwrap().advance(u64::MAX).unwrap();
     (machine.applied(), machine.running_digest(), content.unwrap())
 }
 
 /// What was installed in this directory.
 pub(crate) fn standing_in(directory: &Path) -> Standing {
-    let engine = FjallEngine::open(directory, FjallOptions::default()).unwrap();
+    let engine = DiskEngine::open(directory, DiskOptions::default()).unwrap();
     standing(&StateMachine::open(engine, GroupId::DEFAULT).unwrap())
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct Source(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    reader: Mutex<Option<Reader<FjallEngine>>>,
+    reader: Mutex<Option<Reader<DiskEngine>>>,
     taken: AtomicUsize,
 }
 

@@ -3,22 +3,24 @@
 //! The engine need not be durable at once: the log is. After a crash it comes back as it was after *some* batch, at or
 //! after the last [`Engine::persist`], and the log from there on is applied again. A batch is never seen in part.
 
+mod disk;
 mod files;
-mod fjall;
 mod flusher;
 mod layer_range;
 mod memory;
 mod merge;
 mod recent;
+mod tables;
 
 use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::disk::{DiskEngine, DiskIngest, DiskOptions, DiskSnapshot, FreshDiskEngine};
 pub use self::files::FileCheck;
-pub use self::fjall::{FjallEngine, FjallFresh, FjallIngest, FjallOptions, FjallSnapshot, shadow};
 pub use self::memory::{Damage, MemoryEngine, MemoryIngest, MemorySnapshot};
+pub use self::tables::shadow;
 
 /// One row that a batch sets (`Some`) or removes (`None`).
 pub type RowChange = (Bytes, Option<Bytes>);
@@ -103,7 +105,7 @@ impl EngineError {
     /// Whether what is on the disk is damaged: it cannot be read, or is not what was written. Any other failure, such as a want of memory
     /// or of file descriptors, says nothing of what is there.
     pub fn is_damage(&self) -> bool {
-        self.source.downcast_ref().is_some_and(fjall::is_damage)
+        self.source.downcast_ref().is_some_and(tables::is_damage)
             || self.source.downcast_ref().is_some_and(files::FileError::is_damage)
             || self.source.downcast_ref::<Arc<Self>>().is_some_and(|earlier| earlier.is_damage())
     }

@@ -176,13 +176,20 @@ impl Rows {
         };
         let before = std::mem::replace(&mut versions.now, version);
         let mut until = versions.now.since;
-        versions.before.insert(0, before);
-        let freed = versions.before.extract_if(.., |version| {
+        let mut is_needed = |version: &Version| {
             let needed = open.range(version.since..until).next().is_some();
             until = version.since;
-            !needed
-        });
-        self.bytes -= freed.map(|version| version.value_bytes()).sum::<usize>();
+            needed
+        };
+        // Nobody looks, as a rule: then there is nothing to keep a list of.
+        let stays = is_needed(&before);
+        let mut freed = if stays { 0 } else { before.value_bytes() };
+        let gone = versions.before.extract_if(.., |version| !is_needed(version));
+        freed += gone.map(|version| version.value_bytes()).sum::<usize>();
+        if stays {
+            versions.before.insert(0, before);
+        }
+        self.bytes -= freed;
     }
 }
 

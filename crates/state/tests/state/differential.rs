@@ -7,9 +7,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use raftmap_raft::{Membership, NodeId, Payload};
 use raftmap_state::{
-    Answer, Body, Command, Condition, Damage, Delete, Engine, Expected, FjallEngine, FjallOptions, Get,
-    LEVEL, LEVEL_FIRST, Member, MemoryEngine, Operation, Put, PutEntry, Refusal, Scan, SessionId,
-    SessionLimits, SessionTag, StateMachine, Txn, Write, WriteRequest,
+    Answer, Body, Command, Condition, Damage, Delete, DiskEngine, DiskOptions, Engine, Expected, Get, LEVEL,
+    LEVEL_FIRST, Member, MemoryEngine, Operation, Put, PutEntry, Refusal, Scan, SessionId, SessionLimits,
+    SessionTag, StateMachine, Txn, Write, WriteRequest,
 };
 
 use crate::common::{ANSWER_BYTES_MAX, Outcomes, Server, content_digest, open, scan_all};
@@ -296,14 +296,14 @@ proptest! {
 proptest! {
     #![proptest_config(cases(12))]
 
-    /// The same history on fjall and in memory, cut differently, with restarts of fjall: the same answers, the same rows.
+    /// The same history on disk and in memory, cut differently, with restarts of disk: the same answers, the same rows.
     #[test]
-    fn fjall_and_memory_agree_with_the_model(history in history(6)) {
+    fn disk_and_memory_agree_with_the_model(history in history(6)) {
         let directory = tempfile::tempdir().unwrap();
-        let open_fjall = || open(FjallEngine::open(directory.path(), FjallOptions::default()).unwrap());
+        let open_on_disk = || open(DiskEngine::open(directory.path(), DiskOptions::default()).unwrap());
         let mut scribe = Scribe::default();
         let mut memory = Server::in_memory();
-        let mut machine = Some(open_fjall());
+        let mut machine = Some(open_on_disk());
         let mut log = Vec::new();
         for stretch in &history {
             for step in &stretch.steps {
@@ -313,23 +313,23 @@ proptest! {
             let from = log.len();
             log.clone_from(&memory.log);
             prop_assert_eq!(&results(&mut memory, 1)[..], &scribe.expected[from..]);
-            let mut fjall = Server { log: log.clone(), machine: machine.take().unwrap() };
-            prop_assert_eq!(&results(&mut fjall, stretch.batch_max)[..], &scribe.expected[from..]);
+            let mut disk = Server { log: log.clone(), machine: machine.take().unwrap() };
+            prop_assert_eq!(&results(&mut disk, stretch.batch_max)[..], &scribe.expected[from..]);
             if stretch.persists {
-                fjall.machine.persist().unwrap();
+                disk.machine.persist().unwrap();
             }
             if stretch.crash_seed.is_some() {
-                drop(fjall.machine);
-                fjall.machine = open_fjall();
-                let from = usize::try_from(fjall.machine.applied().index.0).unwrap();
+                drop(disk.machine);
+                disk.machine = open_on_disk();
+                let from = usize::try_from(disk.machine.applied().index.0).unwrap();
                 prop_assert!(!stretch.persists || from == log.len());
-                prop_assert_eq!(&results(&mut fjall, stretch.batch_max)[..], &scribe.expected[from..]);
+                prop_assert_eq!(&results(&mut disk, stretch.batch_max)[..], &scribe.expected[from..]);
             }
-            assert_same_state(&fjall.machine, &scribe.model);
-            prop_assert_eq!(fjall.machine.applied(), memory.machine.applied());
-            prop_assert_eq!(fjall.machine.running_digest(), memory.machine.running_digest());
-            prop_assert_eq!(content_digest(&fjall.machine), content_digest(&memory.machine));
-            machine = Some(fjall.machine);
+            assert_same_state(&disk.machine, &scribe.model);
+            prop_assert_eq!(disk.machine.applied(), memory.machine.applied());
+            prop_assert_eq!(disk.machine.running_digest(), memory.machine.running_digest());
+            prop_assert_eq!(content_digest(&disk.machine), content_digest(&memory.machine));
+            machine = Some(disk.machine);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Running and content digests.
 
 use proptest::prelude::*;
-use raftmap_state::{Digest, Engine, FjallEngine, FjallOptions, MemoryEngine};
+use raftmap_state::{Digest, DiskEngine, DiskOptions, Engine, MemoryEngine};
 
 use crate::common::{
     SMALL_SESSIONS, Server, at, content_digest, delete, open, put, put_with_ttl, tag, tagged, timeless, write,
@@ -117,10 +117,10 @@ fn both_engines_have_the_same_content() {
     let directory = tempfile::tempdir().unwrap();
     let mut memory = a_history();
     memory.catch_up(usize::MAX);
-    let engine = FjallEngine::open(directory.path(), FjallOptions::default()).unwrap();
-    let mut fjall = Server { log: memory.log.clone(), machine: open(engine) };
-    fjall.catch_up(4);
-    assert_eq!(content_digest(&fjall.machine), content_digest(&memory.machine));
-    fjall.machine.persist().unwrap();
-    assert_eq!(content_digest(&fjall.machine), content_digest(&memory.machine), "from table files");
+    let engine = DiskEngine::open(directory.path(), DiskOptions::default()).unwrap();
+    let mut disk = Server { log: memory.log.clone(), machine: open(engine) };
+    disk.catch_up(4);
+    assert_eq!(content_digest(&disk.machine), content_digest(&memory.machine));
+    disk.machine.persist().unwrap();
+    assert_eq!(content_digest(&disk.machine), content_digest(&memory.machine), "from table files");
 }

@@ -11,7 +11,7 @@ use raftmap_state::{
 };
 
 use crate::common::content_digest;
-use crate::crash::{eventful_log, open_fjall};
+use crate::crash::{eventful_log, open_on_disk};
 use crate::snapshots::{an_eventful_server, chunks_of, install};
 
 #[test]
@@ -82,7 +82,7 @@ fn a_shadow_holds_what_its_original_holds_and_never_changes_it() {
     let folder = tempfile::tempdir().unwrap();
     let (original, target) = (folder.path().join("original"), folder.path().join("shadow"));
     let log = eventful_log(60).log;
-    let mut machine = open_fjall(&original).unwrap();
+    let mut machine = open_on_disk(&original).unwrap();
     for some in log.chunks(10) {
         machine.apply(some).unwrap();
         machine.persist().unwrap();
@@ -94,7 +94,7 @@ fn a_shadow_holds_what_its_original_holds_and_never_changes_it() {
 
     shadow(&original, &target).unwrap();
 
-    let mut machine = open_fjall(&target).unwrap();
+    let mut machine = open_on_disk(&target).unwrap();
     assert_eq!((machine.applied(), content_digest(&machine)), (applied, content));
     let mut more = eventful_log(400).log.split_off(log.len());
     more.retain(|entry| entry.index > applied.index);
@@ -106,6 +106,6 @@ fn a_shadow_holds_what_its_original_holds_and_never_changes_it() {
     drop(machine);
     assert_eq!(files(&original), before);
     assert!(shadow(&original, &target).is_err(), "it is there already");
-    let machine = open_fjall(&original).unwrap();
+    let machine = open_on_disk(&original).unwrap();
     assert_eq!((machine.applied(), content_digest(&machine)), (applied, content));
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use raftmap_state::{Engine, FjallEngine, FjallOptions, MemoryEngine, Row, RowChange, Snapshot};
+use raftmap_state::{DiskEngine, DiskOptions, Engine, MemoryEngine, Row, RowChange, Snapshot};
 
-fn fjall(directory: &tempfile::TempDir) -> FjallEngine {
-    FjallEngine::open(directory.path(), FjallOptions::default()).unwrap()
+fn on_disk(directory: &tempfile::TempDir) -> DiskEngine {
+    DiskEngine::open(directory.path(), DiskOptions::default()).unwrap()
 }
 
 fn all(snapshot: &impl Snapshot) -> Vec<Row> {
@@ -54,7 +54,7 @@ proptest! {
         persist_at in 0usize..12,
     ) {
         let directory = tempfile::tempdir().unwrap();
-        let (fjall, memory) = (fjall(&directory), MemoryEngine::new());
+        let (disk, memory) = (on_disk(&directory), MemoryEngine::new());
         let mut model = BTreeMap::new();
         let mut snapshots = Vec::new();
         for (at, batch) in batches.into_iter().enumerate() {
@@ -65,22 +65,22 @@ proptest! {
                 };
             }
             let batch: Vec<RowChange> = batch.into_iter().collect();
-            fjall.commit(batch.clone()).unwrap();
+            disk.commit(batch.clone()).unwrap();
             memory.commit(batch).unwrap();
             if at == persist_at {
-                fjall.persist().unwrap();
+                disk.persist().unwrap();
                 memory.persist().unwrap();
             }
-            snapshots.push((fjall.snapshot(), memory.snapshot(), model.clone()));
+            snapshots.push((disk.snapshot(), memory.snapshot(), model.clone()));
         }
         // Only now, when each but the last has been overwritten.
-        for (fjall, memory, model) in &snapshots {
+        for (disk, memory, model) in &snapshots {
             let expected: Vec<Row> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-            prop_assert_eq!(&all(fjall), &expected);
+            prop_assert_eq!(&all(disk), &expected);
             prop_assert_eq!(&all(memory), &expected);
             for (start, end, pattern) in &ranges {
-                prop_assert_eq!(zigzag(fjall, start, end, pattern), zigzag(memory, start, end, pattern));
-                prop_assert_eq!(fjall.get(start).unwrap(), model.get(start).cloned());
+                prop_assert_eq!(zigzag(disk, start, end, pattern), zigzag(memory, start, end, pattern));
+                prop_assert_eq!(disk.get(start).unwrap(), model.get(start).cloned());
                 prop_assert_eq!(memory.get(start).unwrap(), model.get(start).cloned());
             }
         }
@@ -98,42 +98,52 @@ fn a_range_that_ends_before_it_starts_is_empty(engine: &impl Engine) {
 #[test]
 fn an_empty_range_has_no_rows_on_either_engine() {
     let directory = tempfile::tempdir().unwrap();
-    a_range_that_ends_before_it_starts_is_empty(&fjall(&directory));
+    a_range_that_ends_before_it_starts_is_empty(&on_disk(&directory));
     a_range_that_ends_before_it_starts_is_empty(&MemoryEngine::new());
 }
 
 #[test]
 fn a_database_is_open_once_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
-    let first = fjall(&directory);
-    let second = FjallEngine::open(directory.path(), FjallOptions::default());
-    assert!(second.is_err_and(|error| error.doing == "open database"));
+    let first = on_disk(&directory);
+    let second = DiskEngine::open(directory.path(), DiskOptions::default());
+    assert!(second.is_err_and(|error| error.doing == "lock directory"));
     drop(first);
-    fjall(&directory);
+    on_disk(&directory);
 }
 
 #[test]
 fn a_database_that_was_half_made_when_the_server_died_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
-    drop(fjall(&directory));
-    std::fs::remove_file(directory.path().join("version")).unwrap();
-    std::fs::remove_dir_all(directory.path().join("keyspaces")).unwrap();
-    assert_eq!(all(&fjall(&directory).snapshot()), []);
+    drop(on_disk(&directory));
+    std::fs::rename(directory.path().join("tree"), directory.path().join("new")).unwrap();
+    assert_eq!(all(&on_disk(&directory).snapshot()), []);
+    assert!(!directory.path().join("new").exists());
+}
+
+/// It is not taken for a new one, which holds nothing.
+#[test]
+fn a_database_that_lost_what_names_its_tables_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(on_disk(&directory));
+    std::fs::remove_file(directory.path().join("tree/current")).unwrap();
+    let opened = DiskEngine::open(directory.path(), DiskOptions::default());
+    assert!(opened.is_err_and(|error| error.is_damage()));
 }
 
 #[test]
-fn rows_outlast_memtables_flushes_and_restarts() {
+fn rows_outlast_flushes_and_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let value = Bytes::from(vec![7; 300_000]);
     let key = |n: u32| Bytes::copy_from_slice(&(n + 1_000_000_000).to_be_bytes());
-    let engine = fjall(&directory);
+    let engine = on_disk(&directory);
     for n in 0..150 {
         engine.commit(vec![(key(n), Some(value.clone())), (key(n / 2), Some(Bytes::new()))]).unwrap();
     }
     engine.check().unwrap();
     engine.persist().unwrap();
     drop(engine);
-    let snapshot = fjall(&directory).snapshot();
+    let snapshot = on_disk(&directory).snapshot();
     let sizes: Vec<usize> = all(&snapshot).into_iter().map(|(_, value)| value.len()).collect();
     assert_eq!(sizes, [vec![0; 75], vec![300_000; 75]].concat());
 }
@@ -142,7 +152,7 @@ fn rows_outlast_memtables_flushes_and_restarts() {
 fn what_is_written_in_a_later_life_hides_what_was_written_before() {
     let directory = tempfile::tempdir().unwrap();
     for life in 0..5_u8 {
-        let engine = fjall(&directory);
+        let engine = on_disk(&directory);
         let expected = life.checked_sub(1).map(|before| Bytes::from(vec![before]));
         assert_eq!(engine.snapshot().get(b"each life").unwrap(), expected);
         let removed = (Bytes::from(vec![b'a' + life]), None);
@@ -151,7 +161,7 @@ fn what_is_written_in_a_later_life_hides_what_was_written_before() {
         engine.commit(vec![removed, next, each]).unwrap();
         engine.persist().unwrap();
     }
-    let keys: Vec<Bytes> = all(&fjall(&directory).snapshot()).into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<Bytes> = all(&on_disk(&directory).snapshot()).into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["each life", "f"]);
 }
 
@@ -159,7 +169,7 @@ fn what_is_written_in_a_later_life_hides_what_was_written_before() {
 #[test]
 fn a_view_stays_as_it_is_while_rows_go_to_tables() {
     let directory = tempfile::tempdir().unwrap();
-    let engine = fjall(&directory);
+    let engine = on_disk(&directory);
     let writer = engine.clone();
     let done = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&done);

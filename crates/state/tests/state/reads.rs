@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use raftmap_raft::{LogIndex, Payload};
-use raftmap_state::{Body, Engine, FjallEngine, FjallOptions, Get, MemoryEngine, ReadError, Record, Scan};
+use raftmap_state::{Body, DiskEngine, DiskOptions, Engine, Get, MemoryEngine, ReadError, Record, Scan};
 
 use crate::common::{Done, Server, at, bytes, delete, put, put_with_ttl, record, scan_all, write};
 
@@ -148,14 +148,14 @@ fn a_scan_stays_at_its_revision(engine: impl Engine) {
 fn all_pages_of_a_scan_are_of_one_revision_and_one_log_time() {
     a_scan_stays_at_its_revision(MemoryEngine::new());
     let directory = tempfile::tempdir().unwrap();
-    a_scan_stays_at_its_revision(FjallEngine::open(directory.path(), FjallOptions::default()).unwrap());
+    a_scan_stays_at_its_revision(DiskEngine::open(directory.path(), DiskOptions::default()).unwrap());
 }
 
 /// Each entry sets two keys to its own index: a reader that sees anything else looked at two states at once.
 #[test]
 fn a_read_beside_writes_sees_exactly_the_state_at_its_revision() {
     let directory = tempfile::tempdir().unwrap();
-    let mut server = Server::on(FjallEngine::open(directory.path(), FjallOptions::default()).unwrap());
+    let mut server = Server::on(DiskEngine::open(directory.path(), DiskOptions::default()).unwrap());
     server.write(put("x", "1")).unwrap();
     server.write(put("y", "2")).unwrap();
     let reader = server.machine.reader();

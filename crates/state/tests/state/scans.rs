@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use raftmap_raft::{GroupId, LogIndex};
 use raftmap_state::{
-    Body, Command, ContentDigest, Digest, Engine, EngineError, FjallEngine, FjallOptions, Ingest,
-    MemoryEngine, StateMachine,
+    Body, Command, ContentDigest, Digest, DiskEngine, DiskOptions, Engine, EngineError, Ingest, MemoryEngine,
+    StateMachine,
 };
 
 use crate::common::{Server, at, open, put, write};
@@ -56,7 +56,7 @@ fn to_the_end(mut scan: ContentDigest) -> Result<Digest, EngineError> {
 #[test]
 fn a_scan_of_damaged_files_ends_and_says_that_they_are_damaged() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || FjallEngine::open(folder.path(), FjallOptions::default()).unwrap();
+    let open = || DiskEngine::open(folder.path(), DiskOptions::default()).unwrap();
     let engine = open();
     let mut server = Server::on(engine.clone());
     for key in 0..50 {
@@ -68,7 +68,7 @@ fn a_scan_of_damaged_files_ends_and_says_that_they_are_damaged() {
     };
     drop((server, engine));
     let whole = scan(open()).unwrap();
-    let (length, path) = largest(&folder.path().join("keyspaces"));
+    let (length, path) = largest(&folder.path().join("tree"));
     let mut bytes = fs::read(&path).unwrap();
     let at = usize::try_from(length).unwrap() / 3;
     bytes[at] ^= 0x10;
@@ -85,14 +85,14 @@ fn a_scan_of_damaged_files_ends_and_says_that_they_are_damaged() {
     assert!(!engine.commit(vec![(Bytes::from_static(b"a"), None)]).unwrap_err().is_damage());
 }
 
-fn check(engine: &FjallEngine) -> Result<(), EngineError> {
+fn check(engine: &DiskEngine) -> Result<(), EngineError> {
     let mut check = engine.file_check();
     while !check.advance(10_000)? {}
     Ok(())
 }
 
 /// Where the engine keeps rows; what it knows of itself is beside that, and is read when it is opened.
-const ROWS: &str = "keyspaces/1";
+const ROWS: &str = "tree";
 
 /// The files of tables below a folder.
 fn tables(folder: &Path) -> Vec<PathBuf> {
@@ -112,7 +112,7 @@ fn the_files_of_a_sound_engine_have_their_checksums() {
     let row = |round: u32, key: u32| {
         (Bytes::from(format!("key {key:05}")), Some(Bytes::from(format!("{round} {key} ").repeat(20))))
     };
-    let engine = FjallEngine::open(&folder.path().join("flushed"), FjallOptions::default()).unwrap();
+    let engine = DiskEngine::open(&folder.path().join("flushed"), DiskOptions::default()).unwrap();
     let mut written = BTreeSet::new();
     for round in 0..20 {
         engine.commit((0..2_000).map(|key| row(round, key * (round + 1))).collect()).unwrap();
@@ -122,7 +122,7 @@ fn the_files_of_a_sound_engine_have_their_checksums() {
     }
     let left = tables(folder.path()).len();
     assert!(left < written.len(), "compactions have replaced tables: {left} of {}", written.len());
-    let fresh = FjallEngine::fresh(&folder.path().join("ingested"), FjallOptions::default()).unwrap();
+    let fresh = DiskEngine::fresh(&folder.path().join("ingested"), DiskOptions::default()).unwrap();
     let mut rows = fresh.ingest().unwrap();
     for key in 0..2_000 {
         let (key, value) = row(0, key);
@@ -135,7 +135,7 @@ fn the_files_of_a_sound_engine_have_their_checksums() {
 #[test]
 fn a_byte_that_changed_in_a_file_is_found_wherever_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || FjallEngine::open(folder.path(), FjallOptions::default());
+    let open = || DiskEngine::open(folder.path(), DiskOptions::default());
     let engine = open().unwrap();
     engine
         .commit(
@@ -167,7 +167,7 @@ fn a_byte_that_changed_in_a_file_is_found_wherever_it_is() {
 #[test]
 fn files_that_a_compaction_replaces_stay_until_they_are_read() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = FjallEngine::open(folder.path(), FjallOptions::default()).unwrap();
+    let engine = DiskEngine::open(folder.path(), DiskOptions::default()).unwrap();
     let fill = |round: u32| {
         let row = |key: u32| (Bytes::from(format!("key {key}")), Some(Bytes::from(format!("{round}"))));
         engine.commit((0..100).map(row).collect()).unwrap();

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Membership, NodeId, Payload, Term};
 use raftmap_state::{
-    Body, CHUNK_BYTES_MAX, Damage, Delete, Digest, Engine, EngineError, FjallEngine, FjallOptions, Ingest,
+    Body, CHUNK_BYTES_MAX, Damage, Delete, Digest, DiskEngine, DiskOptions, Engine, EngineError, Ingest,
     Member, MemoryEngine, MemoryIngest, MemorySnapshot, Put, PutEntry, Row, RowChange, Snapshot,
     SnapshotError, SnapshotInstall, SnapshotReader, StateMachine, WriteRequest,
 };
 
 use crate::common::{SMALL_SESSIONS, Server, at, content_digest, open, put, tag, tagged, timeless, write};
-use crate::crash::{copy, eventful_log, open_fjall};
+use crate::crash::{copy, eventful_log, open_on_disk};
 use crate::differential::{Scribe, assert_same_state, cases, history, results};
 
 /// All chunks but the header.
@@ -34,8 +34,8 @@ pub(crate) fn install<I: Ingest>(
     install.finish()
 }
 
-fn fjall(directory: &Path) -> FjallEngine {
-    FjallEngine::open(directory, FjallOptions::default()).unwrap()
+fn on_disk(directory: &Path) -> DiskEngine {
+    DiskEngine::open(directory, DiskOptions::default()).unwrap()
 }
 
 /// How a machine stands: all that two of them must agree in.
@@ -100,16 +100,16 @@ proptest! {
     #![proptest_config(cases(10))]
 
     #[test]
-    fn a_snapshot_from_memory_goes_on_in_fjall(history in history(8), chunk_bytes in 0usize..2000) {
+    fn a_snapshot_from_memory_goes_on_on_disk(history in history(8), chunk_bytes in 0usize..2000) {
         let directory = tempfile::tempdir().unwrap();
-        let fresh = FjallEngine::fresh(&directory.path().join("new"), FjallOptions::default()).unwrap();
+        let fresh = DiskEngine::fresh(&directory.path().join("new"), DiskOptions::default()).unwrap();
         a_snapshot_goes_on_as_its_sender(&history, chunk_bytes, MemoryEngine::new(), fresh.ingest().unwrap());
     }
 
     #[test]
-    fn a_snapshot_from_fjall_goes_on_in_memory(history in history(8), chunk_bytes in 0usize..2000) {
+    fn a_snapshot_from_disk_goes_on_in_memory(history in history(8), chunk_bytes in 0usize..2000) {
         let directory = tempfile::tempdir().unwrap();
-        a_snapshot_goes_on_as_its_sender(&history, chunk_bytes, fjall(directory.path()), MemoryIngest::default());
+        a_snapshot_goes_on_as_its_sender(&history, chunk_bytes, on_disk(directory.path()), MemoryIngest::default());
     }
 }
 
@@ -148,16 +148,15 @@ fn what_was_installed_is_on_disk_when_it_is_finished() {
     let snapshot = server.machine.reader().snapshot().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let new = directory.path().join("new");
-    let fresh = FjallEngine::fresh(&new, FjallOptions::default()).unwrap();
+    let fresh = DiskEngine::fresh(&new, DiskOptions::default()).unwrap();
     let machine =
         install(snapshot.header_bytes(), &chunks_of(&snapshot, 300), fresh.ingest().unwrap()).unwrap();
     let expected = state_of(&server.machine);
     assert_eq!(state_of(&machine), expected);
-    // Nothing is synced or flushed at the end of a process that could make up for it: fjall leaves memtables to its journal,
-    // and that is emptied at the start.
+    // Nothing is flushed at the end of a process that could make up for it.
     drop((machine, fresh));
 
-    let mut again = open_fjall(&new).unwrap();
+    let mut again = open_on_disk(&new).unwrap();
     assert_eq!(state_of(&again), expected);
     let from = server.log.len();
     for n in 0..40 {
@@ -167,7 +166,7 @@ fn what_was_installed_is_on_disk_when_it_is_finished() {
     again.apply(&server.log[from..from + 20]).unwrap();
     again.persist().unwrap();
     drop(again);
-    let mut again = open_fjall(&new).unwrap();
+    let mut again = open_on_disk(&new).unwrap();
     assert_eq!(again.applied().index, LogIndex(from as u64 + 20), "it persists as any other");
     again.apply(&server.log[from + 20..]).unwrap();
     assert_eq!(state_of(&again), state_of(&server.machine));
@@ -182,20 +181,20 @@ fn before_it_is_finished_a_database_holds_nothing_and_can_be_removed() {
     let directory = tempfile::tempdir().unwrap();
     let new = directory.path().join("new");
     for count in [0, 1, chunks.len() - 1, chunks.len()] {
-        let fresh = FjallEngine::fresh(&new, FjallOptions::default()).unwrap();
+        let fresh = DiskEngine::fresh(&new, DiskOptions::default()).unwrap();
         let mut install =
             SnapshotInstall::new(GroupId::DEFAULT, snapshot.header_bytes(), fresh.ingest().unwrap()).unwrap();
         chunks[..count].iter().for_each(|chunk| install.take(chunk).unwrap());
         let image = directory.path().join(format!("image-{count}"));
         copy(&new, &image);
-        assert_eq!(open_fjall(&image).unwrap().applied().index, LogIndex(0), "after {count} chunks");
+        assert_eq!(open_on_disk(&image).unwrap().applied().index, LogIndex(0), "after {count} chunks");
         drop(install);
         drop(fresh);
-        let there = FjallEngine::fresh(&new, FjallOptions::default());
+        let there = DiskEngine::fresh(&new, DiskOptions::default());
         assert!(there.is_err_and(|error| error.doing == "create directory"), "it is there already");
         std::fs::remove_dir_all(&new).unwrap();
     }
-    let fresh = FjallEngine::fresh(&new, FjallOptions::default()).unwrap();
+    let fresh = DiskEngine::fresh(&new, DiskOptions::default()).unwrap();
     install(snapshot.header_bytes(), &chunks, fresh.ingest().unwrap()).unwrap();
 }
 
@@ -227,7 +226,7 @@ fn a_snapshot_of_nothing_can_be_installed() {
     let chunks = chunks_of(&snapshot, 300);
     assert_eq!(chunks.len(), 1, "the trailer");
     let directory = tempfile::tempdir().unwrap();
-    let fresh = FjallEngine::fresh(&directory.path().join("new"), FjallOptions::default()).unwrap();
+    let fresh = DiskEngine::fresh(&directory.path().join("new"), DiskOptions::default()).unwrap();
     let machine = install(snapshot.header_bytes(), &chunks, fresh.ingest().unwrap()).unwrap();
     assert_eq!(state_of(&machine), state_of(&server.machine));
 }
@@ -361,7 +360,7 @@ fn a_million_rows_are_exported_and_installed() {
     const ENTRIES: u32 = 1000;
     const KEYS: u32 = 1000;
     let directory = tempfile::tempdir().unwrap();
-    let mut sender = open(fjall(&directory.path().join("old")));
+    let mut sender = open(on_disk(&directory.path().join("old")));
     for index in 1..=ENTRIES {
         let key =
             |n: u32| Bytes::from(format!("key-{:016x}", (n * ENTRIES + index).wrapping_mul(0x9e37_79b1)));
@@ -385,9 +384,9 @@ fn a_million_rows_are_exported_and_installed() {
     println!("install in memory: {:?}", start.elapsed());
     let start = Instant::now();
     let new = directory.path().join("new");
-    let fresh = FjallEngine::fresh(&new, FjallOptions::default()).unwrap();
+    let fresh = DiskEngine::fresh(&new, DiskOptions::default()).unwrap();
     let installed = install(snapshot.header_bytes(), &chunks, fresh.ingest().unwrap()).unwrap();
-    println!("install in fjall, durable and opened: {:?}", start.elapsed());
+    println!("install on disk, durable and opened: {:?}", start.elapsed());
     assert_eq!(state_of(&installed), state_of(&in_memory));
     assert_eq!(state_of(&installed), state_of(&sender));
 }

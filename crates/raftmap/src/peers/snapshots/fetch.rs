@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use raftmap_raft::{GroupId, LogIndex, NodeId};
-use raftmap_state::{FjallOptions, SnapshotError, SnapshotHeader};
+use raftmap_state::{DiskOptions, SnapshotError, SnapshotHeader};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::info;
 
@@ -27,7 +27,7 @@ pub(in crate::peers) struct Wanted {
     pub(in crate::peers) at_least: LogIndex,
     pub(in crate::peers) group: GroupId,
     pub(in crate::peers) dir: PathBuf,
-    pub(in crate::peers) options: FjallOptions,
+    pub(in crate::peers) options: DiskOptions,
 }
 
 /// A snapshot on its way here.

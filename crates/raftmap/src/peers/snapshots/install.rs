@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use raftmap_raft::{GroupId, LogIndex};
-use raftmap_state::{FjallEngine, FjallOptions, SnapshotError, SnapshotHeader, SnapshotInstall};
+use raftmap_state::{DiskEngine, DiskOptions, SnapshotError, SnapshotHeader, SnapshotInstall};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tracing::error;
@@ -16,10 +16,10 @@ pub(super) struct Plan {
     pub(super) group: GroupId,
     pub(super) at_least: LogIndex,
     pub(super) dir: PathBuf,
-    pub(super) options: FjallOptions,
+    pub(super) options: DiskOptions,
 }
 
-/// A store that is being filled, on a thread of its own, as fjall's ingestion cannot change threads. Dropping it ends the
+/// A store that is being filled, on a thread of its own, as it writes to the disk. Dropping it ends the
 /// thread, which removes the directory.
 pub(super) struct Install {
     steps: mpsc::Sender<Step>,
@@ -106,7 +106,7 @@ fn run(plan: Plan, mut steps: mpsc::Receiver<Step>) -> Result<Installed, Install
     let Plan { group, at_least, dir, options } = plan;
     // Dropped last: the database under it is closed by then.
     let directory = Directory::claim(dir)?;
-    let fresh = FjallEngine::fresh(&directory.path, options).map_err(SnapshotError::Engine)?;
+    let fresh = DiskEngine::fresh(&directory.path, options).map_err(SnapshotError::Engine)?;
     let ingest = fresh.ingest().map_err(SnapshotError::Engine)?;
     let header_bytes = loop {
         match steps.blocking_recv().ok_or(InstallError::Abandoned)? {

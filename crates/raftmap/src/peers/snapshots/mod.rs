@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  the server that has the state                              the server that needs it
-//!  SnapshotSource ─► shelf ─► reading ─► pacer ─► HTTP/2 ════► fetch ──► install ─► FjallEngine::fresh
+//!  SnapshotSource ─► shelf ─► reading ─► pacer ─► HTTP/2 ════► fetch ──► install ─► DiskEngine::fresh
 //!                    a view    a thread   bytes    back         a task    a thread    ingestion, syncs
 //!                    a peer    that may   a second pressure     redials   that may
 //!                              block                            resumes   block
@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use raftmap_raft::{LogIndex, NodeId};
-use raftmap_state::{EngineError, FjallSnapshot, SnapshotError, SnapshotReader, StateError};
+use raftmap_state::{DiskSnapshot, EngineError, SnapshotError, SnapshotReader, StateError};
 
 pub(super) use self::fetch::{Fetch, Wanted};
 pub(super) use self::pacer::Pacer;
@@ -50,7 +50,7 @@ pub trait SnapshotSource: Send + Sync + 'static {
 /// A view of the state, and what must live as long as it is read.
 pub struct HeldSnapshot {
     /// The view.
-    pub reader: SnapshotReader<FjallSnapshot>,
+    pub reader: SnapshotReader<DiskSnapshot>,
     /// Keeps the files under the view where they are: a snapshot from elsewhere may take the place of this state meanwhile,
     /// and its directory is removed when nobody reads it any more.
     pub hold: Arc<dyn Any + Send + Sync>,
