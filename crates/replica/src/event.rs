@@ -1,5 +1,6 @@
 //! What happens to a replica, and what it wants done.
 
+use raftmap_log::LogError;
 use raftmap_raft::{
     Ctx, Entry, FetchPurpose, LogIndex, LogPosition, NodeId, Snapshot, StateId, Term, Write, WriteId,
 };
@@ -128,6 +129,24 @@ pub struct StateView {
     pub members_index: LogIndex,
     /// The log time of the last scan, in milliseconds.
     pub scanned_ms: Option<u64>,
+}
+
+impl Event {
+    /// What became of an [`Effect::Fetch`]. Entries that were to be sent may have been cut off meanwhile, at the end by the leader
+    /// of a later term, at the beginning since the log was compacted: nobody needs them any more, or whoever does needs a
+    /// snapshot. Entries that are to be applied are always there.
+    ///
+    /// # Errors
+    /// If the log cannot be read: the node ends, and sends nothing that it is not sure of (scenario 25).
+    pub fn fetched(purpose: FetchPurpose, read: Result<Vec<Entry>, LogError>) -> Result<Self, LogError> {
+        let entries = match (read, purpose) {
+            (Err(LogError::NotInLog { .. } | LogError::Compacted { .. }), FetchPurpose::Send { .. }) => {
+                Vec::new()
+            }
+            (read, _) => read?,
+        };
+        Ok(Self::Fetched { purpose, entries })
+    }
 }
 
 impl StateView {
@@ -347,4 +366,27 @@ pub enum Notice {
         /// What is left, in bytes.
         free_bytes: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftmap_raft::Term;
+
+    /// Scenario 26.
+    #[test]
+    fn what_is_cut_off_while_it_is_read_to_be_sent_is_no_failure_of_the_disk() {
+        let cuts = [
+            LogError::NotInLog { index: LogIndex(7), last: LogIndex(6) },
+            LogError::Compacted { index: LogIndex(7), first: LogIndex(8) },
+        ];
+        for cut in cuts {
+            let send = FetchPurpose::Send { to: NodeId(2), term: Term(1) };
+            let fetched = Event::fetched(send, Err(cut.clone()));
+            assert!(matches!(fetched, Ok(Event::Fetched { entries, .. }) if entries.is_empty()));
+            assert!(Event::fetched(FetchPurpose::Apply, Err(cut)).is_err());
+        }
+        let broken = LogError::Invariant("as planned".to_owned());
+        assert!(Event::fetched(FetchPurpose::Send { to: NodeId(2), term: Term(1) }, Err(broken)).is_err());
+    }
 }

@@ -1,7 +1,6 @@
 //! The work of a server's threads: what the runtime does in production, one piece after the other.
 
 use raftmap_lincheck::Response;
-use raftmap_log::LogError;
 use raftmap_raft::{
     AppendResult, Body, Entry, Event as RaftEvent, FetchPurpose, LogIndex, NodeId, VoteRequest, Write,
 };
@@ -328,11 +327,8 @@ impl World {
         }
         let Some(running) = &mut self.server(id).running else { return Ok(()) };
         let Fetch { purpose, from, to, max_bytes } = fetch;
-        match running.reader.entries(from, to, max_bytes) {
-            Ok(entries) => self.tell(id, Event::Fetched { purpose, entries }),
-            Err(LogError::Compacted { .. }) if matches!(purpose, FetchPurpose::Send { .. }) => {
-                self.tell(id, Event::Fetched { purpose, entries: Vec::new() });
-            }
+        match Event::fetched(purpose, running.reader.entries(from, to, max_bytes)) {
+            Ok(fetched) => self.tell(id, fetched),
             Err(error) => return self.disk_failed(id, &error.to_string()),
         }
         Ok(())

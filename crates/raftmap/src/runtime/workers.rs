@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use raftmap_log::{Disk, Log, LogError, LogReader};
+use raftmap_log::{Disk, Log, LogReader};
 use raftmap_raft::{FetchPurpose, LogIndex, Write};
 use raftmap_replica::Event;
 
@@ -91,12 +91,7 @@ impl<D: Disk> FetchWorker<D> {
     /// If the log cannot be read: the node ends, and sends nothing that it is not sure of (scenario 25).
     pub(crate) fn run(mut self, requests: &Receiver<FetchRequest>) -> Result<(), NodeError> {
         for FetchRequest { purpose, from, to, max_bytes } in requests {
-            let entries = match self.reader.entries(from, to, max_bytes) {
-                // The log was compacted meanwhile: whoever needs them needs a snapshot.
-                Err(LogError::Compacted { .. }) if matches!(purpose, FetchPurpose::Send { .. }) => Vec::new(),
-                entries => entries?,
-            };
-            self.inbox.event(Event::Fetched { purpose, entries });
+            self.inbox.event(Event::fetched(purpose, self.reader.entries(from, to, max_bytes))?);
         }
         Ok(())
     }
