@@ -117,6 +117,7 @@ fn a_database_that_was_half_made_when_the_server_died_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     drop(on_disk(&directory));
     std::fs::rename(directory.path().join("tree"), directory.path().join("new")).unwrap();
+    std::fs::remove_file(directory.path().join("new/current")).unwrap();
     assert_eq!(all(&on_disk(&directory).snapshot()), []);
     assert!(!directory.path().join("new").exists());
 }
@@ -197,6 +198,28 @@ fn a_view_stays_as_it_is_while_rows_go_to_tables() {
     }
     commits.join().unwrap();
     assert_eq!(last, 2999_u32.to_be_bytes()[..]);
+}
+
+/// So many views, each of two rows of a batch, that some fall into any moment of a commit.
+#[test]
+fn no_view_sees_a_part_of_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = on_disk(&directory);
+    let writer = engine.clone();
+    let done = Arc::new(AtomicBool::new(false));
+    let enough = Arc::clone(&done);
+    let commits = std::thread::spawn(move || {
+        for n in (0..u64::MAX).take_while(|_| !enough.load(Ordering::Acquire)) {
+            let row = |key: u8| (Bytes::from(vec![key]), Some(Bytes::copy_from_slice(&n.to_be_bytes())));
+            writer.commit((1..9).map(row).collect()).unwrap();
+        }
+    });
+    for _ in 0..200_000 {
+        let view = engine.snapshot();
+        assert_eq!(view.get(&[8]).unwrap(), view.get(&[1]).unwrap());
+    }
+    done.store(true, Ordering::Release);
+    commits.join().unwrap();
 }
 
 #[test]

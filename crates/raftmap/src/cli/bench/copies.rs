@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use raftmap::local_cluster::{LocalCluster, bytes_below};
 use raftmap::node::NodeId;
-use raftmap_client::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::super::exit::Failure;
 use super::load::Load;
 use super::report::Report;
+use super::target::Targets;
 
 /// How long a copy may take.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -29,11 +29,11 @@ pub(super) struct CopyReport {
 /// one again.
 pub(super) async fn measure(
     cluster: &mut LocalCluster,
-    connections: &[Client],
+    targets: &Targets,
     load: Load,
 ) -> Result<CopyReport, Failure> {
-    load.fill(&connections[0]).await?;
-    let usual = load.run(connections).await?;
+    load.fill(targets).await?;
+    let usual = load.run(targets).await?;
     let leader = cluster.leader().await?;
     let loser = cluster.ids().into_iter().find(|id| *id != leader);
     let loser = loser.ok_or_else(|| Failure::Failed("there is no follower".to_owned()))?;
@@ -41,7 +41,7 @@ pub(super) async fn measure(
     let bytes = remove_state(cluster, loser).map_err(|error| Failure::Failed(error.to_string()))?;
     cluster.start(loser).await?;
     let load = Load { warm_up: Duration::ZERO, ..load };
-    let (meanwhile, took) = load.run_until(connections, has_state(cluster, loser)).await?;
+    let (meanwhile, took) = load.run_until(targets, has_state(cluster, loser)).await?;
     Ok(CopyReport { usual, meanwhile, bytes, took: took? })
 }
 

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::super::exit::Failure;
-use super::load::{Load, key};
+use super::keys::key;
+use super::load::Load;
 
 /// What happens to the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

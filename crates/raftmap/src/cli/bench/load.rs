@@ -1,4 +1,4 @@
-//! The load: clients that each wait for an answer before they go on.
+//! The load: clients that each wait for an answer before they go on, and that send at once or when the pacer says so.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use raftmap_client::Client;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::super::exit::Failure;
+use super::keys::{Distribution, Keys, key};
+use super::pace;
 use super::report::{Calls, Report};
+use super::target::{Target, Targets};
 
 /// What is run.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +24,10 @@ pub(super) struct Load {
     pub(super) measured: Duration,
     pub(super) value_bytes: u32,
     pub(super) keys: u32,
+    pub(super) distribution: Distribution,
     pub(super) mix: Mix,
+    /// Requests a second, of all clients; `None`: as many as are answered.
+    pub(super) rate: Option<f64>,
 }
 
 /// How many of a hundred requests are gets; the others are puts.
@@ -55,7 +61,7 @@ pub(super) fn histogram() -> Histogram<u64> {
 }
 
 /// Keys of one request while they are written for the first time.
-const FILL_KEYS: u32 = 256;
+const FILL_KEYS: u32 = 128;
 /// Values of one request then, in bytes, if there is more than one.
 const FILL_BYTES: u32 = 1 << 20;
 
@@ -66,29 +72,36 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 const POOL_BYTES: usize = 4 << 20;
 
 impl Load {
-    /// Runs the load, client n over `connections[n % connections]`.
-    pub(super) async fn run(self, connections: &[Client]) -> Result<Report, Failure> {
+    /// Runs the load.
+    pub(super) async fn run(self, targets: &Targets) -> Result<Report, Failure> {
         if self.mix.gets_percent > 0 {
-            self.fill(&connections[0]).await?;
+            self.fill(targets).await?;
         }
         let over = tokio::time::sleep(self.warm_up + self.measured);
-        Ok(self.run_until(connections, over).await?.0)
+        Ok(self.run_until(targets, over).await?.0)
     }
 
     /// Runs the load until `event` has happened, however long that takes, and gives what came of it, too.
     pub(super) async fn run_until<T>(
         mut self,
-        connections: &[Client],
+        targets: &Targets,
         event: impl Future<Output = T>,
     ) -> Result<(Report, T), Failure> {
-        let pool = pool();
+        let (pool, keys) = (pool(), Keys::new(self.distribution, self.keys));
+        let (over, clients) = (Arc::new(AtomicBool::new(false)), usize::from(self.clients));
+        let mut workers = Vec::new();
+        for n in 0..clients {
+            let target = targets.of_client(n).await?;
+            workers.push(Worker { load: self, target, keys: keys.clone(), pool: pool.clone(), due: None });
+        }
+        if let Some(rate) = self.rate {
+            let due = pace::start(rate, clients, Arc::clone(&over));
+            let due = due.map_err(|error| Failure::Failed(format!("no pacer: {error}")))?;
+            workers.iter_mut().zip(due).for_each(|(worker, due)| worker.due = Some(due));
+        }
         let begin = Instant::now() + self.warm_up;
-        let over = Arc::new(AtomicBool::new(false));
-        let clients = connections.iter().cycle().take(usize::from(self.clients));
-        let tasks: Vec<_> = clients
-            .map(|client| Worker { load: self, client: client.clone(), pool: pool.clone() })
-            .map(|worker| tokio::spawn(worker.run(begin, Arc::clone(&over))))
-            .collect();
+        let run = |worker: Worker| tokio::spawn(worker.run(begin, Arc::clone(&over)));
+        let tasks: Vec<_> = workers.into_iter().map(run).collect();
         let happened = event.await;
         self.measured = begin.elapsed();
         over.store(true, Ordering::Release);
@@ -101,13 +114,13 @@ impl Load {
     }
 
     /// Writes every key once, so that gets find something.
-    pub(super) async fn fill(&self, client: &Client) -> Result<(), Failure> {
-        let pool = pool();
+    pub(super) async fn fill(&self, targets: &Targets) -> Result<(), Failure> {
+        let (pool, mut target) = (pool(), targets.of_client(0).await?);
         let step = FILL_KEYS.min(FILL_BYTES / self.value_bytes.max(1)).max(1);
         let mut from = 0;
         while from < self.keys {
             let to = self.keys.min(from + step);
-            client.put_many((from..to).map(|number| (key(number), self.value(&pool)))).await?;
+            target.put_many((from..to).map(|number| (key(number), self.value(&pool))).collect()).await?;
             from = to;
         }
         Ok(())
@@ -124,15 +137,14 @@ fn pool() -> Bytes {
     std::iter::repeat_with(|| fastrand::u8(..)).take(POOL_BYTES).collect()
 }
 
-pub(super) fn key(number: u32) -> Bytes {
-    format!("raftmap-bench/{number:010}").into()
-}
-
 /// One client.
 struct Worker {
     load: Load,
-    client: Client,
+    target: Target,
+    keys: Keys,
     pool: Bytes,
+    /// When its requests are due, if they have their times.
+    due: Option<UnboundedReceiver<Instant>>,
 }
 
 /// What one client has measured.
@@ -143,16 +155,18 @@ pub(super) struct Worked {
 
 impl Worker {
     /// Sends requests until it is over; those that were sent from `begin` on and answered by then count.
-    async fn run(self, begin: Instant, over: Arc<AtomicBool>) -> Worked {
+    async fn run(mut self, begin: Instant, over: Arc<AtomicBool>) -> Worked {
         let mut worked = Worked { puts: Calls::new(), gets: Calls::new() };
         loop {
-            let is_get = fastrand::u8(..100) < self.load.mix.gets_percent;
-            let key = key(fastrand::u32(..self.load.keys));
-            let sent = Instant::now();
-            let result = if is_get {
-                self.client.get(key).await.map(|_| ())
-            } else {
-                self.client.put(key, self.load.value(&self.pool)).await.map(|_| ())
+            let due = match &mut self.due {
+                None => Some(Instant::now()),
+                Some(due) => due.recv().await,
+            };
+            let Some(due) = due.filter(|_| !over.load(Ordering::Acquire)) else { return worked };
+            let (is_get, key) = (fastrand::u8(..100) < self.load.mix.gets_percent, self.keys.pick());
+            let result = match is_get {
+                true => self.target.get(key).await,
+                false => self.target.put(key, self.load.value(&self.pool)).await,
             };
             let answered = Instant::now();
             if over.load(Ordering::Acquire) {
@@ -160,10 +174,10 @@ impl Worker {
             }
             let calls = if is_get { &mut worked.gets } else { &mut worked.puts };
             match result {
-                Ok(()) if sent >= begin => calls.record(answered - sent),
+                Ok(()) if due >= begin => calls.record(answered - due),
                 Ok(()) => {}
                 Err(error) => {
-                    calls.fail(&error);
+                    calls.fail(error);
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 }
             }

@@ -2,8 +2,11 @@
 
 mod copies;
 mod gaps;
+mod keys;
 mod load;
+mod pace;
 mod report;
+mod target;
 
 use std::time::Duration;
 
@@ -15,8 +18,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::copies::CopyReport;
 use self::gaps::{GapReport, LeaderEvent};
+use self::keys::{Distribution, KEYS_MAX};
 use self::load::{Load, Mix};
 use self::report::Report;
+use self::target::{Store, Targets};
 use super::connect::{ConnectArgs, block_on_all_cores};
 use super::exit::{self, Failure};
 use super::output;
@@ -28,16 +33,20 @@ Examples:
     raftmap bench --local --clients 1 --seconds 10
   Reads of a running cluster, nine for each write:
     raftmap bench --mix 90/10 --json
+  Latency at 5,000 puts a second, of which none waits for another one's answer:
+    raftmap bench --local --rate 5000 --clients 256
   How long writes stand still when a leader dies, 20 times:
     raftmap bench --local --event kill --events 20
   What it costs others that a server takes a snapshot of 1 GiB:
-    raftmap bench --local --copy --keys 1048576 --value-bytes 1024 --clients 8";
+    raftmap bench --local --copy --keys 1048576 --value-bytes 1024 --clients 8
+  The same load on an etcd:
+    raftmap bench --store etcd --endpoints 127.0.0.1:2379 --connections 4";
 
 /// Measure throughput and latency
 ///
-/// Closed loop: each client sends its next request when the last one is answered. Puts are durable on a majority, gets
-/// are linearizable. Writes keys that begin with raftmap-bench/ and leaves them there. Ends with code 1 if a request
-/// failed.
+/// Each client sends its next request when the last one is answered; or, with --rate, when it is due, and latency
+/// counts from then. Puts are durable on a majority, gets are linearizable. Writes keys that begin with rbench/ and
+/// leaves them there. Ends with code 1 if a request failed.
 #[derive(Args)]
 #[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Bench {
@@ -61,13 +70,29 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     value_bytes: u32,
 
-    /// How many different keys there are; each request takes one at random
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many different keys there are
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
     keys: u32,
+
+    /// How requests are spread over the keys
+    #[arg(long, value_enum, default_value_t)]
+    distribution: Distribution,
+
+    /// Send so many requests a second, of all clients together, instead of as many as are answered
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "event")]
+    rate: Option<f64>,
 
     /// put, get, or percentages of gets and puts, as 90/10
     #[arg(long, value_name = "MIX", default_value = "put")]
     mix: Mix,
+
+    /// What is driven, to compare; another store than raftmap without TLS, at --endpoints
+    #[arg(long, value_enum, default_value_t = Store::Raftmap, conflicts_with_all = ["local", "event", "copy"])]
+    store: Store,
+
+    /// Write all keys, and measure nothing
+    #[arg(long, conflicts_with_all = ["mix", "event", "copy", "local", "rate"])]
+    fill: bool,
 
     /// Start three servers on this machine in a temporary folder, and measure those
     #[arg(long)]
@@ -95,6 +120,7 @@ pub(crate) struct Bench {
 
 /// What was measured.
 enum Measured {
+    Nothing,
     Throughput(Box<Report>),
     Gaps(GapReport),
     Copy(Box<CopyReport>),
@@ -114,6 +140,7 @@ impl Bench {
             }
         })?;
         let (json, text, failure) = match &measured {
+            Measured::Nothing => return Ok(()),
             Measured::Throughput(report) => (report.json(), report.text(), report.failure()),
             Measured::Gaps(report) => (report.json(), report.text(), report.failure()),
             Measured::Copy(report) => (report.json(), report.text(), report.failure()),
@@ -131,11 +158,12 @@ impl Bench {
 
     async fn measure(&self) -> Result<Measured, Failure> {
         if !self.local {
-            let mut clients = Vec::new();
-            for _ in 0..self.connections {
-                clients.push(self.connect.client().await?);
+            let targets = Targets::connect(self.store, &self.connect, self.connections).await?;
+            if self.fill {
+                self.load().fill(&targets).await?;
+                return Ok(Measured::Nothing);
             }
-            return self.load().run(&clients).await.map(|report| Measured::Throughput(Box::new(report)));
+            return self.load().run(&targets).await.map(|report| Measured::Throughput(Box::new(report)));
         }
         let (mut cluster, folder) = start_local().await?;
         let mut clients = Vec::new();
@@ -144,15 +172,15 @@ impl Bench {
         }
         let measured = match self.event {
             None if self.copy => {
-                Measured::Copy(Box::new(copies::measure(&mut cluster, &clients, self.load()).await?))
+                let targets = Targets::Raftmap(clients);
+                Measured::Copy(Box::new(copies::measure(&mut cluster, &targets, self.load()).await?))
             }
-            None => Measured::Throughput(Box::new(self.load().run(&clients).await?)),
+            None => Measured::Throughput(Box::new(self.load().run(&Targets::Raftmap(clients)).await?)),
             Some(event) => {
                 let gaps = gaps::measure(&mut cluster, &clients, self.load(), event, self.events).await?;
                 Measured::Gaps(gaps)
             }
         };
-        drop(clients);
         cluster.stop_all().await?;
         drop(folder);
         Ok(measured)
@@ -166,9 +194,16 @@ impl Bench {
             measured: Duration::from_secs(self.seconds.into()),
             value_bytes: self.value_bytes,
             keys: self.keys,
+            distribution: self.distribution,
             mix: self.mix,
+            rate: self.rate,
         }
     }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.1..=1e7).contains(rate));
+    rate.ok_or_else(|| "a number from 0.1 to 10,000,000".to_owned())
 }
 
 /// Three servers, of which one leads. They end before their folder does.

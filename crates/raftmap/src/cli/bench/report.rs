@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use raftmap_client::Error;
 use serde_json::{Value, json};
 
 use super::load::{Load, Worked, histogram};
@@ -28,9 +27,9 @@ impl Calls {
         self.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn fail(&mut self, error: &Error) {
+    pub(super) fn fail(&mut self, error: String) {
         self.failed += 1;
-        self.first_failure.get_or_insert_with(|| error.to_string());
+        self.first_failure.get_or_insert(error);
     }
 
     fn add(&mut self, other: &Self) {
@@ -107,7 +106,9 @@ impl Report {
             "connections": load.connections,
             "value_bytes": load.value_bytes,
             "keys": load.keys,
+            "distribution": format!("{:?}", load.distribution).to_lowercase(),
             "gets_percent": load.mix.gets_percent,
+            "rate": load.rate,
             "warm_up_seconds": load.warm_up.as_secs(),
             "seconds": load.measured.as_secs_f64().round(),
             "puts": calls(&self.puts),
@@ -117,12 +118,15 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let load = &self.load;
+        let rate = load.rate.map(|rate| format!(", {rate} requests a second")).unwrap_or_default();
         let mut text = format!(
-            "clients {}, connections {}, value bytes {}, keys {}, measured for {} s after {} s of warm-up\n     {:>12}",
+            "clients {}, connections {}, value bytes {}, keys {} ({:?}){rate}, measured for {} s after {} s of \
+             warm-up\n     {:>12}",
             load.clients,
             load.connections,
             load.value_bytes,
             load.keys,
+            load.distribution,
             load.measured.as_secs_f64().round(),
             load.warm_up.as_secs(),
             "per second",
@@ -156,6 +160,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::Distribution;
     use super::super::load::Mix;
     use super::*;
 
@@ -169,7 +174,9 @@ mod tests {
             measured: 2 * second,
             value_bytes: 128,
             keys: 10,
+            distribution: Distribution::Uniform,
             mix,
+            rate: None,
         };
         let mut report = Report::new(load);
         for us in 1..=1000 {
