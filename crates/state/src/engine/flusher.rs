@@ -307,8 +307,14 @@ mod tests {
     #[test]
     fn a_failed_merge_is_told_although_nothing_waits_for_it() {
         let (store, _go) = Planned::new(|_| Ok(()), |_| Err(EngineError::new("merge", "no disk")));
-        let flusher = Flusher::start(with_a_row(), store).expect("threads");
-        drop(flusher.shared.wait_for(|progress| progress.failed.is_some()));
+        let flusher = Arc::new(Flusher::start(with_a_row(), store).expect("threads"));
+        let (tell, told) = channel();
+        let waits = Arc::clone(&flusher);
+        std::thread::spawn(move || {
+            let failed = waits.shared.wait_for(|_| false).failed.is_some();
+            tell.send(failed)
+        });
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
         assert!(flusher.check().is_err() && flusher.wait_for_all().is_err());
     }
 

@@ -200,6 +200,25 @@ fn a_view_stays_as_it_is_while_rows_go_to_tables() {
     assert_eq!(last, 2999_u32.to_be_bytes()[..]);
 }
 
+/// More tables than may stay unmerged, so that some are merged.
+#[test]
+fn a_view_outlasts_merges() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = on_disk(&directory);
+    let commit = |n: u8| {
+        let row = (Bytes::from_static(b"row"), Some(Bytes::from(vec![n])));
+        engine.commit(vec![row, (Bytes::from(vec![n]), (n % 2 == 0).then(Bytes::new))]).unwrap();
+        engine.persist().unwrap();
+    };
+    (0..5).for_each(commit);
+    let view = engine.snapshot();
+    let before = all(&view);
+    (0..60).for_each(commit);
+    assert_eq!(all(&view), before);
+    assert_eq!(view.get(b"row").unwrap(), Some(Bytes::from_static(&[4])));
+    assert_eq!(engine.snapshot().get(b"row").unwrap(), Some(Bytes::from_static(&[59])));
+}
+
 /// So many views, each of two rows of a batch, that some fall into any moment of a commit.
 #[test]
 fn no_view_sees_a_part_of_a_batch() {
