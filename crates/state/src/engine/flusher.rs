@@ -290,6 +290,8 @@ mod tests {
         let recent = with_a_row();
         let (store, go) = Planned::new(Planned::wait, nothing_to_merge);
         let flusher = Flusher::start(Arc::clone(&recent), store).expect("threads");
+        // Dropped before the flusher, whose threads wait for it.
+        let go = go;
         flusher.seal();
         flusher.wait_for_room().expect("there is room for one more");
         recent.commit(&[(Bytes::from_static(b"k"), None)]);
@@ -330,6 +332,8 @@ mod tests {
         let recent = Arc::new(Recent::default());
         let (tell, told) = channel();
         let flusher = Arc::new(Flusher::start(Arc::clone(&recent), store.clone()).expect("threads"));
+        // Dropped before the flusher, whose threads wait for it.
+        let go = go;
         let seals = Arc::clone(&flusher);
         std::thread::spawn(move || {
             for _ in 0..RUNS_MAX + 3 {
@@ -348,7 +352,5 @@ mod tests {
             go.send(()).expect("it merges");
             told.recv_timeout(PATIENCE).expect("there is room again");
         }
-        // So that the thread that merges ends.
-        drop(go);
     }
 }
