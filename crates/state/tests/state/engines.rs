@@ -207,7 +207,7 @@ fn a_view_outlasts_merges() {
     let engine = on_disk(&directory);
     let commit = |n: u8| {
         let row = (Bytes::from_static(b"row"), Some(Bytes::from(vec![n])));
-        engine.commit(vec![row, (Bytes::from(vec![n]), (n % 2 == 0).then(Bytes::new))]).unwrap();
+        engine.commit(vec![row, (Bytes::from(vec![n]), n.is_multiple_of(2).then(Bytes::new))]).unwrap();
         engine.persist().unwrap();
     };
     (0..5).for_each(commit);
