@@ -154,7 +154,7 @@ impl Shared {
                 return Ok(());
             }
             drop(progress);
-            let Some(layer) = self.recent.oldest_sealed() else { return Ok(()) };
+            let layer = self.recent.oldest_sealed().expect("what is sealed and not flushed is there");
             store.add(&layer)?;
             self.recent.remove_oldest_sealed();
             let runs = store.runs();
