@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::engine::Snapshot;
+use crate::engine::{Engine, Snapshot};
 use crate::error::StateError;
 use crate::format::{DecodeError, MapRow, table};
 use crate::limits::EXPIRED_KEYS_PER_ENTRY;
@@ -36,15 +36,20 @@ impl Deadlines {
         (self.earliest_ms != NEVER).then_some(self.earliest_ms)
     }
 
+    /// Whether a key may have a deadline. If not, a key that is set has none that would have to go.
+    pub(crate) fn are_there(&self) -> bool {
+        self.earliest_ms != NEVER
+    }
+
     pub(crate) fn added(&mut self, deadline_ms: u64) {
         self.earliest_ms = self.earliest_ms.min(deadline_ms);
     }
 
     /// Removes expired keys, earliest deadline first, up to the limit for one entry. An entry that changed many rows
     /// removes as many: keys go as fast as they come.
-    pub(crate) fn remove_expired<S: Snapshot>(
+    pub(crate) fn remove_expired<E: Engine>(
         &mut self,
-        overlay: &mut Overlay<S>,
+        overlay: &mut Overlay<'_, E>,
         log_time_ms: u64,
     ) -> Result<(), StateError> {
         if self.earliest_ms > log_time_ms {
@@ -72,8 +77,8 @@ impl Deadlines {
     }
 }
 
-fn remove_key<S: Snapshot>(
-    overlay: &mut Overlay<S>,
+fn remove_key<E: Engine>(
+    overlay: &mut Overlay<'_, E>,
     index_row: Bytes,
     deadline_ms: u64,
     key: &[u8],

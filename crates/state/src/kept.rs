@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use byteview::ByteView;
 
 use crate::answer::{Answer, Refusal};
-use crate::engine::Snapshot;
+use crate::engine::Engine;
 use crate::error::StateError;
 use crate::format::{DecodeError, Decoder, decode_result, put_bytes, table};
 use crate::overlay::Overlay;
@@ -22,7 +23,7 @@ pub(crate) const GROUP: u64 = 32;
 /// How long an encoded answer that shares a row may be, in bytes. A constant of the format.
 const SMALL_BYTES_MAX: usize = 128;
 
-/// Room for a row of usual answers, in bytes: it is written anew for every write, and should not grow each time.
+/// Room for a row of usual answers, in bytes.
 const ROW_BYTES: usize = 1536;
 
 const LARGE: &str = "row of a large answer";
@@ -44,7 +45,7 @@ struct Kept {
     request_hash: u128,
     bytes: u64,
     /// The encoded result; `None`: it is in a row of its own.
-    small: Option<Bytes>,
+    small: Option<ByteView>,
 }
 
 impl KeptAnswers {
@@ -68,7 +69,7 @@ impl KeptAnswers {
             let result = decoder.bytes(WHAT)?;
             if sequence >= acknowledged_below {
                 let bytes = (HASH_BYTES + result.len()) as u64;
-                self.add(sequence, Kept { request_hash, bytes, small: Some(result) });
+                self.add(sequence, Kept { request_hash, bytes, small: Some(result.as_ref().into()) });
             }
         }
         Ok(())
@@ -103,51 +104,51 @@ impl KeptAnswers {
     }
 
     /// Keeps an encoded result.
-    pub(crate) fn keep<S: Snapshot>(
+    pub(crate) fn keep<E: Engine>(
         &mut self,
-        overlay: &mut Overlay<S>,
+        overlay: &mut Overlay<'_, E>,
         id: SessionId,
         sequence: u64,
         request_hash: u128,
-        result: Bytes,
+        result: &[u8],
     ) {
         let bytes = (HASH_BYTES + result.len()) as u64;
         if result.len() > SMALL_BYTES_MAX {
             let mut row = BytesMut::with_capacity(HASH_BYTES + result.len());
             row.put_u128_le(request_hash);
-            row.put_slice(&result);
+            row.put_slice(result);
             overlay.set(table::large_answer_key(id, sequence), row.freeze());
             self.add(sequence, Kept { request_hash, bytes, small: None });
         } else {
-            self.add(sequence, Kept { request_hash, bytes, small: Some(result) });
+            self.add(sequence, Kept { request_hash, bytes, small: Some(result.into()) });
             let first = sequence - sequence % GROUP;
-            overlay.set(table::answers_key(id, first), self.group_row(first));
+            let key = overlay.encode(17, |out| table::put_answers_key(out, id, first));
+            let row = overlay.encode(ROW_BYTES, |out| self.put_group_row(out, first));
+            overlay.set(key, row);
             self.groups.insert(first);
         }
     }
 
-    fn group_row(&self, first: u64) -> Bytes {
-        let mut row = BytesMut::with_capacity(ROW_BYTES);
+    fn put_group_row(&self, row: &mut BytesMut, first: u64) {
         for (sequence, kept) in self.answers.range(first..=first + (GROUP - 1)) {
             if let Some(result) = &kept.small {
                 row.put_u8((sequence % GROUP) as u8);
                 row.put_u128_le(kept.request_hash);
-                put_bytes(&mut row, result);
+                put_bytes(row, result);
             }
         }
-        row.freeze()
     }
 
     /// The result that is kept under `sequence`.
-    pub(crate) fn result<S: Snapshot>(
+    pub(crate) fn result<E: Engine>(
         &self,
-        overlay: &Overlay<S>,
+        overlay: &Overlay<'_, E>,
         id: SessionId,
         sequence: u64,
     ) -> Result<Result<Answer, Refusal>, StateError> {
         let small = self.answers.get(&sequence).and_then(|kept| kept.small.clone());
         if let Some(result) = small {
-            return Ok(decode_result(result)?);
+            return Ok(decode_result(Bytes::copy_from_slice(&result))?);
         }
         let row = overlay.get(&table::large_answer_key(id, sequence))?;
         let Some(row) = row else {
@@ -159,7 +160,12 @@ impl KeptAnswers {
     }
 
     /// Forgets the answers below a sequence.
-    pub(crate) fn forget_below<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, id: SessionId, below: u64) {
+    pub(crate) fn forget_below<E: Engine>(
+        &mut self,
+        overlay: &mut Overlay<'_, E>,
+        id: SessionId,
+        below: u64,
+    ) {
         let still_kept = self.answers.split_off(&below);
         for (sequence, kept) in std::mem::replace(&mut self.answers, still_kept) {
             self.bytes -= kept.bytes;
@@ -176,7 +182,7 @@ impl KeptAnswers {
     }
 
     /// Removes all rows, and gives their number.
-    pub(crate) fn remove_all<S: Snapshot>(self, overlay: &mut Overlay<S>, id: SessionId) -> usize {
+    pub(crate) fn remove_all<E: Engine>(self, overlay: &mut Overlay<'_, E>, id: SessionId) -> usize {
         for first in &self.groups {
             overlay.remove(table::answers_key(id, *first));
         }
@@ -194,7 +200,7 @@ pub(crate) fn check_answers_row(first: u64, row: Bytes) -> Result<(), DecodeErro
     let mut kept = KeptAnswers::default();
     kept.load_group(first, row, 0)?;
     for result in kept.answers.into_values().filter_map(|kept| kept.small) {
-        let _readable = decode_result(result)?;
+        let _readable = decode_result(Bytes::copy_from_slice(&result))?;
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! The state machine: applies committed entries, in order, to the rows of an engine.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use raftmap_raft::{Entry, GroupId, LogIndex, LogPosition, Membership, Payload};
 
 use crate::answer::{Answer, Outcome, Refusal};
 use crate::command::{Body, Command, Introduction, Member, Write};
 use crate::digest::{Digest, EntryDigest};
-use crate::engine::{Engine, Snapshot};
+use crate::engine::Engine;
 use crate::error::StateError;
 use crate::expiry::Deadlines;
 use crate::format::{
-    Applied, RequestBytes, decode_member, encode_introduction, encode_member, encode_membership,
-    encode_result, encode_scanned, table,
+    Applied, RESULT_BYTES, RequestBytes, decode_member, encode_introduction, encode_member,
+    encode_membership, encode_scanned, put_result, table,
 };
 use crate::map::MapStep;
 use crate::overlay::Overlay;
@@ -29,6 +29,8 @@ pub struct StateMachine<E: Engine> {
     membership: Option<(LogIndex, Membership)>,
     milestone: Option<(LogIndex, Digest)>,
     scanned_ms: Option<u64>,
+    /// Where the rows of a batch are encoded.
+    room: BytesMut,
     /// An error left memory and engine apart; nothing more is applied.
     stopped: bool,
 }
@@ -54,8 +56,8 @@ impl<E: Engine> Persistence<E> {
 pub const MILESTONE_ENTRIES: u64 = 64;
 
 /// Where a command is applied.
-struct Step<'a, S> {
-    overlay: &'a mut Overlay<S>,
+struct Step<'a, 'o, E: Engine> {
+    overlay: &'a mut Overlay<'o, E>,
     index: LogIndex,
     log_time_ms: u64,
 }
@@ -71,8 +73,17 @@ impl<E: Engine> StateMachine<E> {
         let sessions = Sessions::load(&snapshot)?;
         let deadlines = Deadlines::load(&snapshot)?;
         let (membership, scanned_ms) = (read_membership(&snapshot)?, read_scanned(&snapshot)?);
-        let (milestone, stopped) = (None, false);
-        Ok(Self { engine, applied, sessions, deadlines, membership, milestone, scanned_ms, stopped })
+        Ok(Self {
+            engine,
+            applied,
+            sessions,
+            deadlines,
+            membership,
+            milestone: None,
+            scanned_ms,
+            room: BytesMut::new(),
+            stopped: false,
+        })
     }
 
     /// The last entry that was applied; index 0 before the first.
@@ -163,7 +174,8 @@ impl<E: Engine> StateMachine<E> {
             return Ok(Vec::new());
         }
         let level_before = self.applied.level;
-        let mut overlay = Overlay::new(self.engine.snapshot());
+        let (engine, mut room) = (self.engine.clone(), std::mem::take(&mut self.room));
+        let mut overlay = Overlay::new(&engine, &mut room);
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let result = self.apply_entry(&mut overlay, entry)?;
@@ -172,6 +184,7 @@ impl<E: Engine> StateMachine<E> {
         let records_member = overlay.changes_any(table::MEMBERS_SPAN);
         overlay.set(Bytes::from_static(&table::APPLIED_KEY), self.applied.encode());
         self.engine.commit(overlay.into_batch())?;
+        self.room = room;
         if records_member || self.applied.level > level_before {
             // Once for each member and each level, for ever: a server that starts must know the members before the log is applied
             // again, or a wiped disk could vote under a known id meanwhile. And no older program starts on this state any more.
@@ -182,7 +195,7 @@ impl<E: Engine> StateMachine<E> {
 
     fn apply_entry(
         &mut self,
-        overlay: &mut Overlay<E::Snapshot>,
+        overlay: &mut Overlay<'_, E>,
         entry: &Entry,
     ) -> Result<Result<Answer, Refusal>, StateError> {
         let position = entry.position();
@@ -204,7 +217,8 @@ impl<E: Engine> StateMachine<E> {
         let mut digest =
             EntryDigest::new(self.running_digest(), position, self.applied.log_time_ms, self.applied.level);
         overlay.end_entry(|key, value| digest.row(key, value));
-        self.applied.running_digest = digest.finish(&encode_result(&result)).0;
+        let encoded = overlay.encode(RESULT_BYTES, |out| put_result(out, &result));
+        self.applied.running_digest = digest.finish(&encoded).0;
         self.applied.position = position;
         if position.index.0.is_multiple_of(MILESTONE_ENTRIES) {
             self.milestone = Some((position.index, self.running_digest()));
@@ -217,7 +231,7 @@ impl<E: Engine> StateMachine<E> {
     /// names whoever goes.
     fn change_members(
         &mut self,
-        overlay: &mut Overlay<E::Snapshot>,
+        overlay: &mut Overlay<'_, E>,
         index: LogIndex,
         membership: &Membership,
     ) -> Result<(), StateError> {
@@ -237,7 +251,7 @@ impl<E: Engine> StateMachine<E> {
 
     fn command(
         &mut self,
-        overlay: &mut Overlay<E::Snapshot>,
+        overlay: &mut Overlay<'_, E>,
         index: LogIndex,
         bytes: Bytes,
     ) -> Result<Result<Answer, Refusal>, StateError> {
@@ -270,7 +284,7 @@ impl<E: Engine> StateMachine<E> {
 
     fn write(
         &mut self,
-        step: &mut Step<'_, E::Snapshot>,
+        step: &mut Step<'_, '_, E>,
         write: Write,
         request: &RequestBytes,
     ) -> Result<Result<Answer, Refusal>, StateError> {
@@ -287,11 +301,12 @@ impl<E: Engine> StateMachine<E> {
         let before = overlay.mark();
         let mut map = MapStep { overlay, deadlines: &mut self.deadlines, index, log_time_ms };
         let result = map.write(write.request, write.answer_bytes_max)?;
-        if let Some((tag, hash)) = tag
-            && let Err(refusal) = self.sessions.keep(overlay, tag, hash, encode_result(&result))?
-        {
-            overlay.roll_back(before);
-            return Ok(Err(refusal));
+        if let Some((tag, hash)) = tag {
+            let encoded = overlay.encode(RESULT_BYTES, |out| put_result(out, &result));
+            if let Err(refusal) = self.sessions.keep(overlay, tag, hash, &encoded)? {
+                overlay.roll_back(before);
+                return Ok(Err(refusal));
+            }
         }
         Ok(result)
     }
@@ -299,8 +314,8 @@ impl<E: Engine> StateMachine<E> {
 
 /// Records who a member is, or confirms it. A node id stands for one data directory for ever, and all members come from
 /// the same founding (STORAGE.md, "Identity").
-fn record_member<S: Snapshot>(
-    overlay: &mut Overlay<S>,
+fn record_member<E: Engine>(
+    overlay: &mut Overlay<'_, E>,
     member: Member,
 ) -> Result<Result<Answer, Refusal>, StateError> {
     let key = table::member_key(member.node_id);
@@ -323,8 +338,8 @@ fn record_member<S: Snapshot>(
 }
 
 /// Says where a member is, or a server that is to become one; the latest word holds. One that was removed stays so.
-fn introduce_member<S: Snapshot>(
-    step: &mut Step<'_, S>,
+fn introduce_member<E: Engine>(
+    step: &mut Step<'_, '_, E>,
     introduction: &Introduction,
 ) -> Result<Result<Answer, Refusal>, StateError> {
     let (index, id) = (step.index, introduction.node_id);

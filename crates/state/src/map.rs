@@ -6,7 +6,7 @@ use bytes::Bytes;
 use raftmap_raft::LogIndex;
 
 use crate::answer::{Answer, DeleteAnswer, OperationResult, PutAnswer, Record, Refusal, TxnAnswer};
-use crate::engine::{EngineError, Snapshot};
+use crate::engine::{Engine, EngineError};
 use crate::error::StateError;
 use crate::expiry::Deadlines;
 use crate::format::{DecodeError, MapRow, table};
@@ -39,8 +39,8 @@ impl From<DecodeError> for Stop {
 }
 
 /// The map at one entry.
-pub(crate) struct MapStep<'a, S> {
-    pub(crate) overlay: &'a mut Overlay<S>,
+pub(crate) struct MapStep<'a, 'o, E: Engine> {
+    pub(crate) overlay: &'a mut Overlay<'o, E>,
     pub(crate) deadlines: &'a mut Deadlines,
     /// The revision of all that is set.
     pub(crate) index: LogIndex,
@@ -71,7 +71,7 @@ impl AnswerSize {
     }
 }
 
-impl<S: Snapshot> MapStep<'_, S> {
+impl<E: Engine> MapStep<'_, '_, E> {
     /// Carries out a write, or refuses it and changes nothing.
     pub(crate) fn write(
         &mut self,
@@ -97,7 +97,7 @@ impl<S: Snapshot> MapStep<'_, S> {
     fn put_all(&mut self, put: Put, mut size: AnswerSize) -> Result<Answer, Stop> {
         let mut previous = Vec::new();
         for entry in put.entries {
-            let record = self.put(entry)?;
+            let record = self.put(entry, put.return_previous)?;
             if put.return_previous {
                 size.result(record.as_ref())?;
                 previous.push(record);
@@ -127,7 +127,7 @@ impl<S: Snapshot> MapStep<'_, S> {
         let mut results = Vec::new();
         for operation in if succeeded { txn.then } else { txn.otherwise } {
             let result = match operation {
-                Operation::Put(entry) => OperationResult::Put { previous: self.put(entry)? },
+                Operation::Put(entry) => OperationResult::Put { previous: self.put(entry, true)? },
                 Operation::Delete(key) => OperationResult::Deleted { previous: self.delete(key)? },
                 Operation::Get(key) => OperationResult::Got(self.get(key)?),
             };
@@ -150,16 +150,18 @@ impl<S: Snapshot> MapStep<'_, S> {
         Ok(self.row(&table::map_key(&key))?.and_then(|row| self.visible(row, key)))
     }
 
-    /// Sets a key and gives what stood there before.
-    fn put(&mut self, entry: PutEntry) -> Result<Option<Record>, StateError> {
-        let row_key = table::map_key(&entry.key);
-        let old = self.row(&row_key)?;
+    /// Sets a key and gives what stood there before, if somebody wants to know. It may have to be read for its deadline alone.
+    fn put(&mut self, entry: PutEntry, wanted: bool) -> Result<Option<Record>, StateError> {
+        let row_key = self.overlay.encode(1 + entry.key.len(), |out| table::put_map_key(out, &entry.key));
+        let needed = wanted || self.deadlines.are_there();
+        let old = if needed { self.row(&row_key)? } else { None };
         let row = MapRow {
             revision: self.index,
             expires_at_ms: entry.ttl_ms.map(|ttl| self.deadline(ttl)),
             value: entry.value,
         };
-        self.overlay.set(row_key, row.encode());
+        let encoded = self.overlay.encode(MapRow::HEAD_BYTES + row.value.len(), |out| row.put(out));
+        self.overlay.set(row_key, encoded);
         self.move_deadline(&entry.key, old.as_ref().and_then(|old| old.expires_at_ms), row.expires_at_ms);
         Ok(old.and_then(|old| self.visible(old, entry.key)))
     }

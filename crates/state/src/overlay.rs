@@ -1,16 +1,24 @@
 //! What the entries of one batch changed so far, over the engine as it was before the batch: a later entry sees the
 //! effects of an earlier one, and all of them reach the engine in one atomic step.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::engine::{EngineError, Row, RowChange, Snapshot};
+use crate::engine::{Engine, EngineError, Row, RowChange, Snapshot};
 use crate::format::table::Span;
 
+/// So much room is made for rows at once, in bytes.
+const ROOM_BYTES: usize = 32 << 10;
+
 /// See the module.
-pub(crate) struct Overlay<S> {
-    below: S,
+pub(crate) struct Overlay<'a, E: Engine> {
+    engine: &'a E,
+    /// Opened when a row is read first: many batches read none.
+    below: OnceCell<E::Snapshot>,
+    /// Rows are encoded here, one behind the other, so that they share an allocation.
+    room: &'a mut BytesMut,
     rows: BTreeMap<Bytes, Option<Bytes>>,
     /// What the entry at hand did, in order: for its digest, and to take it back.
     effects: Vec<Effect>,
@@ -27,15 +35,30 @@ struct Effect {
 #[derive(Clone, Copy)]
 pub(crate) struct Mark(usize);
 
-impl<S: Snapshot> Overlay<S> {
-    pub(crate) fn new(below: S) -> Self {
-        Self { below, rows: BTreeMap::new(), effects: Vec::new() }
+impl<'a, E: Engine> Overlay<'a, E> {
+    /// Nothing is committed to `engine` while this lives. `room` is used again once nobody holds what was encoded in it.
+    pub(crate) fn new(engine: &'a E, room: &'a mut BytesMut) -> Self {
+        Self { engine, below: OnceCell::new(), room, rows: BTreeMap::new(), effects: Vec::new() }
+    }
+
+    fn below(&self) -> &E::Snapshot {
+        self.below.get_or_init(|| self.engine.snapshot())
+    }
+
+    /// What `write` writes, about so many bytes: a key or a value of this batch. It keeps all that was encoded near it in
+    /// memory: an engine that holds it for longer makes a copy.
+    pub(crate) fn encode(&mut self, bytes: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+        if self.room.capacity() < bytes {
+            self.room.reserve(bytes.max(ROOM_BYTES));
+        }
+        write(self.room);
+        self.room.split().freeze()
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         match self.rows.get(key) {
             Some(row) => Ok(row.clone()),
-            None => self.below.get(key),
+            None => self.below().get(key),
         }
     }
 
@@ -95,7 +118,7 @@ impl<S: Snapshot> Overlay<S> {
     ) -> Result<Vec<Row>, EngineError> {
         let mut found: Vec<Row> = Vec::new();
         let mut above = self.rows.range::<[u8], _>(range_of(start, end)).peekable();
-        let mut below = self.below.range(start, end);
+        let mut below = self.below().range(start, end);
         let mut next_below = below.next().transpose()?;
         while found.len() < max && found.last().is_none_or(|(key, _)| goes_on(key)) {
             let below_first = match (&next_below, above.peek()) {

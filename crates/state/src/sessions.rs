@@ -21,7 +21,7 @@ use raftmap_raft::LogIndex;
 
 use crate::answer::{Answer, Refusal, SessionOpened};
 use crate::command::SessionLimits;
-use crate::engine::Snapshot;
+use crate::engine::{Engine, Snapshot};
 use crate::error::StateError;
 use crate::format::{SessionRow, table};
 use crate::kept::KeptAnswers;
@@ -102,9 +102,9 @@ impl Sessions {
     }
 
     /// Opens the session that has this entry's index as its id.
-    pub(crate) fn open<S: Snapshot>(
+    pub(crate) fn open<E: Engine>(
         &mut self,
-        overlay: &mut Overlay<S>,
+        overlay: &mut Overlay<'_, E>,
         limits: SessionLimits,
         index: LogIndex,
         log_time_ms: u64,
@@ -123,7 +123,7 @@ impl Sessions {
             last_used_ms: log_time_ms,
             last_used: index,
         };
-        overlay.set(table::session_key(session_id), row.encode());
+        set_row(overlay, session_id, &row);
         self.add(session_id, row);
         SessionOpened {
             session_id,
@@ -139,9 +139,9 @@ impl Sessions {
     }
 
     /// Decides about a write with a tag; steps 1 to 4 above.
-    pub(crate) fn admit<S: Snapshot>(
+    pub(crate) fn admit<E: Engine>(
         &mut self,
-        overlay: &mut Overlay<S>,
+        overlay: &mut Overlay<'_, E>,
         tag: SessionTag,
         request_hash: u128,
         index: LogIndex,
@@ -162,7 +162,7 @@ impl Sessions {
         self.by_use.insert((index, session_id));
         self.by_deadline.insert((session.deadline_ms(), session_id));
         session.acknowledge(overlay, session_id, tag.acknowledged_below);
-        overlay.set(table::session_key(session_id), session.row.encode());
+        set_row(overlay, session_id, &session.row);
 
         let acknowledged_below = session.row.acknowledged_below;
         if sequence < acknowledged_below {
@@ -183,18 +183,18 @@ impl Sessions {
 
     /// Keeps the encoded result of a write that [`Self::admit`] let in. If the session may not keep that much more, the
     /// write is to be taken back.
-    pub(crate) fn keep<S: Snapshot>(
+    pub(crate) fn keep<E: Engine>(
         &mut self,
-        overlay: &mut Overlay<S>,
+        overlay: &mut Overlay<'_, E>,
         tag: SessionTag,
         request_hash: u128,
-        result: Bytes,
+        result: &[u8],
     ) -> Result<Result<(), Refusal>, StateError> {
         let Some(session) = self.open.get_mut(&tag.session_id) else {
             return Err(StateError::Inconsistent("a session closed while its write was carried out"));
         };
         let limit = session.row.kept_bytes_max;
-        if !session.kept.has_room_for(&result, limit) {
+        if !session.kept.has_room_for(result, limit) {
             return Ok(Err(Refusal::KeptAnswersFull { limit }));
         }
         session.kept.keep(overlay, tag.session_id, tag.sequence, request_hash, result);
@@ -203,7 +203,7 @@ impl Sessions {
 
     /// Closes sessions that expired, the longest expired first, up to the limit of rows for one entry or all rows of one
     /// session.
-    pub(crate) fn remove_expired<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, log_time_ms: u64) {
+    pub(crate) fn remove_expired<E: Engine>(&mut self, overlay: &mut Overlay<'_, E>, log_time_ms: u64) {
         let mut rows = 0;
         while rows < EXPIRED_SESSION_ROWS_PER_ENTRY
             && let Some(&(deadline_ms, id)) = self.by_deadline.first()
@@ -214,7 +214,7 @@ impl Sessions {
     }
 
     /// Forgets a session and gives the number of its rows.
-    fn close<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, id: SessionId) -> usize {
+    fn close<E: Engine>(&mut self, overlay: &mut Overlay<'_, E>, id: SessionId) -> usize {
         let Some(session) = self.open.remove(&id) else { return 0 };
         self.by_use.remove(&(session.row.last_used, id));
         self.by_deadline.remove(&(session.deadline_ms(), id));
@@ -223,8 +223,14 @@ impl Sessions {
     }
 }
 
+fn set_row<E: Engine>(overlay: &mut Overlay<'_, E>, id: SessionId, row: &SessionRow) {
+    let key = overlay.encode(9, |out| table::put_session_key(out, id));
+    let value = overlay.encode(SessionRow::BYTES, |out| row.put(out));
+    overlay.set(key, value);
+}
+
 impl Session {
-    fn acknowledge<S: Snapshot>(&mut self, overlay: &mut Overlay<S>, id: SessionId, below: u64) {
+    fn acknowledge<E: Engine>(&mut self, overlay: &mut Overlay<'_, E>, id: SessionId, below: u64) {
         if below <= self.row.acknowledged_below {
             return;
         }

@@ -118,6 +118,9 @@ impl Engine for MemoryEngine {
         if store.failed {
             return Err(failed("commit"));
         }
+        let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
+        let batch: Vec<RowChange> =
+            batch.into_iter().map(|(key, value)| (copy(key), value.map(copy))).collect();
         apply(Arc::make_mut(&mut store.rows), &batch);
         store.pending.push_back(batch);
         if store.pending.len() > BATCHES_PENDING_MAX

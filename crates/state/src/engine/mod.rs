@@ -37,7 +37,8 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// All batches committed so far, and nothing of later ones. Old rows stay on disk while it lives: keep it short.
     fn snapshot(&self) -> Self::Snapshot;
 
-    /// Applies all of `batch` in one atomic step. Each key stands there once. It may block while the store catches up.
+    /// Applies all of `batch` in one atomic step. Each key stands there once. It may block while the store catches up. What it
+    /// keeps it copies: the rows of a batch are slices of something larger.
     ///
     /// # Errors
     /// The store is not to be used any more: the node ends.

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
+use byteview::ByteView;
 
 use super::RowChange;
 use super::layer_range::LayerRange;
@@ -42,7 +43,8 @@ pub(super) struct Layer {
 
 #[derive(Debug, Default)]
 struct Rows {
-    by_key: BTreeMap<Box<[u8]>, Versions>,
+    /// Short keys stand in the tree itself.
+    by_key: BTreeMap<ByteView, Versions>,
     bytes: usize,
 }
 

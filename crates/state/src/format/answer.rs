@@ -25,6 +25,9 @@ const KEPT_ANSWERS_FULL: u8 = 69;
 const ANSWER_TOO_LARGE: u8 = 70;
 const MEMBER_MISMATCH: u8 = 71;
 
+/// Room for a usual result, in bytes.
+pub(crate) const RESULT_BYTES: usize = 32;
+
 const RESULT_PUT: u8 = 1;
 const RESULT_DELETED: u8 = 2;
 const RESULT_GOT: u8 = 3;
@@ -32,12 +35,17 @@ const RESULT_GOT: u8 = 3;
 /// The bytes of what became of an entry: what a session keeps, what the running digest takes in, and what a leader
 /// answers to a follower that passed a command on.
 pub fn encode_result(result: &Result<Answer, Refusal>) -> Bytes {
-    let mut out = BytesMut::with_capacity(32);
-    match result {
-        Ok(answer) => put_answer(&mut out, answer),
-        Err(refusal) => put_refusal(&mut out, refusal),
-    }
+    let mut out = BytesMut::with_capacity(RESULT_BYTES);
+    put_result(&mut out, result);
     out.freeze()
+}
+
+/// Writes what [`encode_result`] gives.
+pub(crate) fn put_result(out: &mut BytesMut, result: &Result<Answer, Refusal>) {
+    match result {
+        Ok(answer) => put_answer(out, answer),
+        Err(refusal) => put_refusal(out, refusal),
+    }
 }
 
 fn put_answer(out: &mut BytesMut, answer: &Answer) {

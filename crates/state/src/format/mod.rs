@@ -9,6 +9,7 @@ mod answer;
 mod command;
 mod row;
 
+pub(crate) use answer::{RESULT_BYTES, put_result};
 pub use answer::{decode_result, encode_result};
 pub use command::{DecodedCommand, RequestBytes};
 pub(crate) use row::{

@@ -91,18 +91,27 @@ pub(crate) mod table {
     /// The one row of [`super::encode_scanned`].
     pub(crate) const SCANNED_KEY: [u8; 1] = [SCANNED];
 
-    fn key(table: u8, parts: &[&[u8]]) -> Bytes {
-        let mut out = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    fn put_key(out: &mut BytesMut, table: u8, parts: &[&[u8]]) {
         out.put_u8(table);
         for part in parts {
             out.put_slice(part);
         }
+    }
+
+    fn key(table: u8, parts: &[&[u8]]) -> Bytes {
+        let mut out = BytesMut::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+        put_key(&mut out, table, parts);
         out.freeze()
     }
 
     /// A key of the map; a whole range of them is `map_key(start)..map_key(end)`.
     pub(crate) fn map_key(key_: &[u8]) -> Bytes {
         key(MAP, &[key_])
+    }
+
+    /// Writes [`map_key`].
+    pub(crate) fn put_map_key(out: &mut BytesMut, key_: &[u8]) {
+        put_key(out, MAP, &[key_]);
     }
 
     /// Where the map ends.
@@ -128,6 +137,11 @@ pub(crate) mod table {
         key(SESSIONS, &[&id.0.to_be_bytes()])
     }
 
+    /// Writes [`session_key`].
+    pub(crate) fn put_session_key(out: &mut BytesMut, id: SessionId) {
+        put_key(out, SESSIONS, &[&id.0.to_be_bytes()]);
+    }
+
     pub(crate) fn decode_session_key(row_key: &Bytes) -> Result<SessionId, DecodeError> {
         let (id, next) = big_endian(row_key, 1)?;
         end(row_key, next)?;
@@ -137,6 +151,11 @@ pub(crate) mod table {
     /// The small answers of the sequences from `first` on.
     pub(crate) fn answers_key(id: SessionId, first: u64) -> Bytes {
         key(ANSWERS, &[&id.0.to_be_bytes(), &first.to_be_bytes()])
+    }
+
+    /// Writes [`answers_key`].
+    pub(crate) fn put_answers_key(out: &mut BytesMut, id: SessionId, first: u64) {
+        put_key(out, ANSWERS, &[&id.0.to_be_bytes(), &first.to_be_bytes()]);
     }
 
     pub(crate) fn large_answer_key(id: SessionId, sequence: u64) -> Bytes {
@@ -251,12 +270,13 @@ pub(crate) struct MapRow {
 }
 
 impl MapRow {
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(16 + self.value.len());
+    /// What stands before the value.
+    pub(crate) const HEAD_BYTES: usize = 16;
+
+    pub(crate) fn put(&self, out: &mut BytesMut) {
         out.put_u64_le(self.revision.0);
         out.put_u64_le(self.expires_at_ms.map_or(0, NonZeroU64::get));
         out.put_slice(&self.value);
-        out.freeze()
     }
 
     /// The value is a slice of `bytes`.
@@ -291,15 +311,16 @@ pub(crate) struct SessionRow {
 }
 
 impl SessionRow {
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(44);
+    /// What [`Self::put`] writes.
+    pub(crate) const BYTES: usize = 44;
+
+    pub(crate) fn put(&self, out: &mut BytesMut) {
         out.put_u64_le(self.idle_expiry_ms);
         out.put_u32_le(self.in_flight_max);
         out.put_u64_le(self.kept_bytes_max);
         out.put_u64_le(self.acknowledged_below);
         out.put_u64_le(self.last_used_ms);
         out.put_u64_le(self.last_used.0);
-        out.freeze()
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
