@@ -214,6 +214,14 @@ impl<'a> Stream<'a> {
             if waiting.is_empty() && queue.recv_many(waiting, BATCH_CALLS_MAX).await == 0 {
                 return Failed::lost(self.server, "the client is shutting down");
             }
+            // Callers whom the last answers woke are about to ask again: what they ask travels along. Without this the first of
+            // them travels alone, and a server's batches are as small.
+            tokio::task::yield_now().await;
+            while waiting.len() < BATCH_CALLS_MAX
+                && let Ok(call) = queue.try_recv()
+            {
+                waiting.push(call);
+            }
             while self.in_flight().len() >= IN_FLIGHT_MAX {
                 if tokio::time::timeout(STALL_TIMEOUT, self.answered.notified()).await.is_err() {
                     return Failed::lost(self.server, "the server stopped answering");

@@ -8,6 +8,7 @@ mod failure;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -182,6 +183,13 @@ pub trait ReadAndWrite: Send + Sync + 'static {
         write: Checked<WriteInput>,
     ) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
+    /// Proposes changes that came together, so that they reach the replica together: they share a batch, whose costs are those of
+    /// one change. For each as [`Self::submit_write`] does; its answer goes to the function beside it, once, on whichever thread
+    /// it is known: that must not wait for anything.
+    fn submit_writes<F>(self: &Arc<Self>, writes: Vec<(Checked<WriteInput>, F)>)
+    where
+        F: FnOnce(Result<Answer, Failure>) + Send + 'static;
+
     /// Reads keys, all at one revision. An answer larger than the limits allow is [`Code::TooLarge`].
     fn submit_get(
         &self,
@@ -217,6 +225,14 @@ pub trait ReadAndWrite: Send + Sync + 'static {
     /// How the members are: this server for itself, and of the others what the leader knows.
     fn status(&self, call: Call) -> impl Future<Output = Result<v1::StatusResponse, Failure>> + Send;
 
+    /// Checks a change.
+    ///
+    /// # Errors
+    /// If it does not keep the node's limits.
+    fn check_write(&self, write: WriteInput) -> Result<Checked<WriteInput>, Failure> {
+        Ok(Checked::<WriteInput>::new(write, self.limits())?)
+    }
+
     /// Sets keys in one atomic step.
     fn propose_value(
         &self,
@@ -225,7 +241,7 @@ pub trait ReadAndWrite: Send + Sync + 'static {
         let ProposeValueInput { put, session, call } = input;
         let write = WriteInput { request: WriteRequest::Put(put), session, call };
         async move {
-            match self.submit_write(Checked::<WriteInput>::new(write, self.limits())?).await? {
+            match self.submit_write(self.check_write(write)?).await? {
                 Answer::Put(answer) => Ok(answer),
                 other => unreachable!("a put is answered as a put, not by {other:?}"),
             }
@@ -240,7 +256,7 @@ pub trait ReadAndWrite: Send + Sync + 'static {
         let DeleteValueInput { delete, session, call } = input;
         let write = WriteInput { request: WriteRequest::Delete(delete), session, call };
         async move {
-            match self.submit_write(Checked::<WriteInput>::new(write, self.limits())?).await? {
+            match self.submit_write(self.check_write(write)?).await? {
                 Answer::Delete(answer) => Ok(answer),
                 other => unreachable!("a delete is answered as a delete, not by {other:?}"),
             }
@@ -252,7 +268,7 @@ pub trait ReadAndWrite: Send + Sync + 'static {
         let TransactInput { txn, session, call } = input;
         let write = WriteInput { request: WriteRequest::Txn(txn), session, call };
         async move {
-            match self.submit_write(Checked::<WriteInput>::new(write, self.limits())?).await? {
+            match self.submit_write(self.check_write(write)?).await? {
                 Answer::Txn(answer) => Ok(answer),
                 other => unreachable!("a transaction is answered as a transaction, not by {other:?}"),
             }

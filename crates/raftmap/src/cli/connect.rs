@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -133,7 +135,19 @@ pub(crate) fn block_on<T>(part: impl Future<Output = Result<T, Failure>>) -> Res
 
 /// Runs a command's asynchronous part, on all cores.
 pub(crate) fn block_on_all_cores<T>(part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    block_on_threads(thread::available_parallelism().map_or(1, NonZeroUsize::get), part)
+}
+
+/// Runs a server's asynchronous part: its front door, on half of the cores. Its log, its state and its replica have threads of their
+/// own, and threads that wake each other in vain cost more than a second one is worth.
+pub(crate) fn block_on_half_of_the_cores<T>(
+    part: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    block_on_threads(thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)), part)
+}
+
+fn block_on_threads<T>(threads: usize, part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
     let result = runtime.block_on(part);
     // Nothing that is left is waited for: a disk that hangs must not keep a server that is to end.

@@ -151,11 +151,23 @@ impl<N: ReadAndWrite> Calls<N> {
     ) -> Result<T, Failure> {
         let since = Instant::now();
         let result = request.await;
-        match &result {
-            Ok(_) => self.meters.answered(kind, caller, request_id, since),
-            Err(failure) => self.meters.failed(kind, caller, request_id, failure),
-        }
+        self.observe(kind, caller, request_id, since, result.as_ref().err());
         result
+    }
+
+    /// Counts and logs a request that ran.
+    pub(super) fn observe(
+        &self,
+        kind: Kind,
+        caller: &Caller,
+        request_id: &str,
+        since: Instant,
+        failure: Option<&Failure>,
+    ) {
+        match failure {
+            None => self.meters.answered(kind, caller, request_id, since),
+            Some(failure) => self.meters.failed(kind, caller, request_id, failure),
+        }
     }
 
     /// [`Self::observed`], as a call of its own. Its answer is held until it is sent.

@@ -8,16 +8,18 @@ use std::time::Instant;
 
 use buffa::Message as _;
 use raftmap_proto::v1;
+use raftmap_proto::v1::tagged_response::Response;
 use raftmap_raft::{LogIndex, NodeId};
 use raftmap_state::validate::{InvalidRequest, check_introduction};
 use raftmap_state::{
-    Condition, Delete, DeleteAnswer, Expected, Get, GetAnswer, Introduction, Operation, OperationResult, Put,
-    PutAnswer, PutEntry, Record, Scan, SessionId, SessionOpened, SessionTag, Txn, TxnAnswer,
+    Answer, Condition, Delete, DeleteAnswer, Expected, Get, GetAnswer, Introduction, Operation,
+    OperationResult, Put, PutAnswer, PutEntry, Record, Scan, SessionId, SessionOpened, SessionTag, Txn,
+    TxnAnswer, WriteRequest,
 };
 
 use crate::api::{
     Call, Code, Consistency, DeleteValueInput, Failure, GetValueInput, ProposeValueInput, ReadOptions,
-    ScanInput, ScanPage, TransactInput,
+    ScanInput, ScanPage, TransactInput, WriteInput,
 };
 
 /// The longest request id, in bytes.
@@ -126,6 +128,33 @@ pub(super) fn txn(request: v1::TxnRequest, deadline: Instant) -> Result<Transact
         otherwise: operations(request.otherwise, "otherwise.operation")?,
     };
     Ok(TransactInput { txn, session: session_tag(request.session.into_option()), call })
+}
+
+pub(super) fn write_put(request: v1::PutRequest, deadline: Instant) -> Result<WriteInput, Failure> {
+    let ProposeValueInput { put, session, call } = put(request, deadline)?;
+    Ok(WriteInput { request: WriteRequest::Put(put), session, call })
+}
+
+pub(super) fn write_delete(request: v1::DeleteRequest, deadline: Instant) -> Result<WriteInput, Failure> {
+    let DeleteValueInput { delete, session, call } = delete(request, deadline)?;
+    Ok(WriteInput { request: WriteRequest::Delete(delete), session, call })
+}
+
+pub(super) fn write_txn(request: v1::TxnRequest, deadline: Instant) -> Result<WriteInput, Failure> {
+    let TransactInput { txn, session, call } = txn(request, deadline)?;
+    Ok(WriteInput { request: WriteRequest::Txn(txn), session, call })
+}
+
+/// The answer to any change.
+pub(super) fn write_response(request_id: String, answer: Answer) -> Response {
+    match answer {
+        Answer::Put(answer) => Response::Put(put_response(request_id, answer)),
+        Answer::Delete(answer) => Response::Delete(delete_response(request_id, answer)),
+        Answer::Txn(answer) => Response::Txn(txn_response(request_id, answer)),
+        other @ (Answer::Done | Answer::SessionOpened(_)) => {
+            unreachable!("a write is answered as what it is, not by {other:?}")
+        }
+    }
 }
 
 pub(super) fn scan(

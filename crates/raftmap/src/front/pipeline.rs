@@ -2,7 +2,8 @@
 //!
 //! Three tasks share the work of a stream: the library's reader takes messages off the connection, the driver here
 //! starts their requests and gathers the answers, and the connection's own task sends what is there. What is there when
-//! the connection can send becomes one message: a batch is what piled up meanwhile, and nothing waits for a timer.
+//! the connection can send becomes one message: a batch is what piled up meanwhile, and nothing waits for a timer. The
+//! writes of a message reach the replica together, so that a batch of the client's is one of the log's.
 //!
 //! The driver never stops reading, because HTTP/2 closes a connection on which many small frames stay unread. What is
 //! too much is refused instead, at three limits of [`PipelineLimits`]: requests in flight (those whose answer is not
@@ -21,6 +22,7 @@ use futures::{Stream, StreamExt};
 use raftmap_proto::v1;
 use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
+use raftmap_state::Answer as WriteAnswer;
 use raftmap_state::validate::InvalidRequest;
 use tokio::sync::mpsc;
 
@@ -29,8 +31,8 @@ use super::budget::Share;
 use super::calls::{Calls, unsent};
 use super::meters::{Held, Kind};
 use super::sizes::Counted;
-use super::{PipelineLimits, status};
-use crate::api::{Code, Failure, ReadAndWrite};
+use super::{PipelineLimits, convert, status};
+use crate::api::{Checked, Code, Failure, ReadAndWrite, WriteInput};
 
 /// Whoever is refused because a stream is full asks again when some of it may be done.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -56,8 +58,19 @@ pub(super) fn open<N: ReadAndWrite>(
         members_index: Box::new(move || node.members_index()),
         told_members_index: 0,
     };
-    let driver = Driver { calls, caller, sender, unread, share, bytes_in_flight: 0, stopping: false };
-    tokio::spawn(driver.run(requests));
+    let (written, answers_to_writes) = mpsc::unbounded_channel();
+    let driver = Driver {
+        calls,
+        caller,
+        sender,
+        unread,
+        share,
+        bytes_in_flight: 0,
+        writes_in_flight: 0,
+        written,
+        stopping: false,
+    };
+    tokio::spawn(driver.run(requests, answers_to_writes));
     Box::pin(answers)
 }
 
@@ -71,6 +84,9 @@ struct Unread {
 /// An answer, and what it counts in bytes.
 type Answer = (v1::TaggedResponse, usize);
 
+/// How many answers are taken at once.
+const ANSWERS_MAX: usize = 1024;
+
 struct Driver<N> {
     calls: Arc<Calls<N>>,
     caller: Caller,
@@ -80,13 +96,15 @@ struct Driver<N> {
     /// Of the budget: what runs and what is not sent yet.
     share: Arc<Share>,
     bytes_in_flight: usize,
+    writes_in_flight: usize,
+    /// Where answers to writes go first.
+    written: mpsc::UnboundedSender<Written>,
     stopping: bool,
 }
 
 /// A request that may run.
 struct Admitted {
     tag: u64,
-    request: Request,
     bytes: usize,
     deadline: Instant,
 }
@@ -99,29 +117,49 @@ struct Done {
     result: Result<Response, Failure>,
 }
 
+/// A write that is under way.
+struct Writing {
+    tag: u64,
+    kind: Kind,
+    bytes: usize,
+    request_id: String,
+    since: Instant,
+}
+
+/// A write, and what became of it.
+type Written = (Writing, Result<WriteAnswer, Failure>);
+
+/// A request that was taken in.
+enum Begun {
+    Get(Admitted, v1::GetRequest),
+    Write(Writing, Result<Checked<WriteInput>, Failure>),
+}
+
 impl<N: ReadAndWrite> Driver<N> {
-    async fn run(mut self, mut requests: InboundStream<v1::PipelineRequest>) {
+    async fn run(
+        mut self,
+        mut requests: InboundStream<v1::PipelineRequest>,
+        mut written: mpsc::UnboundedReceiver<Written>,
+    ) {
         let _counted = Held::new(&self.calls.meters.pipelines);
         let stop = self.calls.stop.clone();
         let answers = self.sender.clone();
-        let mut running = FuturesUnordered::new();
+        let (mut reads, mut done) = (FuturesUnordered::new(), Vec::new());
         let mut open = true;
         let mut error = None;
-        while (open && !self.stopping) || !running.is_empty() {
+        while (open && !self.stopping) || !reads.is_empty() || self.writes_in_flight > 0 {
             tokio::select! {
-                Some(done) = running.next() => self.finish(done),
+                Some(done) = reads.next() => self.finish(done),
+                _ = written.recv_many(&mut done, ANSWERS_MAX) => {
+                    done.drain(..).for_each(|written| self.finish_write(written));
+                }
                 message = requests.next(), if open => match message {
-                    Some(Ok(message)) => for request in message.to_owned_message().requests {
-                        match self.admit(request, running.len()) {
-                            Ok(admitted) => {
-                                running.push(run(Arc::clone(&self.calls), self.caller.clone(), admitted));
-                            }
-                            Err(refused) => self.refuse(refused),
-                        }
-                        if self.is_flooded() {
-                            break;
-                        }
-                    },
+                    Some(Ok(message)) => {
+                        let gets = self.take_in(message.to_owned_message(), reads.len());
+                        reads.extend(gets.into_iter().map(|(admitted, get)| {
+                            read(Arc::clone(&self.calls), self.caller.clone(), admitted, get)
+                        }));
+                    }
                     Some(Err(broken)) => (open, error) = (false, Some(broken)),
                     None => open = false,
                 },
@@ -139,6 +177,55 @@ impl<N: ReadAndWrite> Driver<N> {
         }
     }
 
+    /// Has the writes of a message begin, and gives its gets, which are to be.
+    fn take_in(&mut self, message: v1::PipelineRequest, reading: usize) -> Vec<(Admitted, v1::GetRequest)> {
+        let (mut gets, mut writes) = (Vec::new(), Vec::new());
+        for tagged in message.requests {
+            match self.admit(tagged, reading + gets.len() + self.writes_in_flight) {
+                Ok((admitted, request)) => match self.begin(admitted, request) {
+                    Begun::Get(admitted, get) => gets.push((admitted, get)),
+                    Begun::Write(writing, Ok(write)) => {
+                        let written = self.written.clone();
+                        // If the stream is gone, nobody waits.
+                        writes.push((write, move |result| drop(written.send((writing, result)))));
+                    }
+                    Begun::Write(writing, Err(failure)) => self.finish_write((writing, Err(failure))),
+                },
+                Err(refused) => self.refuse(refused),
+            }
+            if self.is_flooded() {
+                break;
+            }
+        }
+        if !writes.is_empty() {
+            self.calls.node.submit_writes(writes);
+        }
+        gets
+    }
+
+    fn begin(&mut self, admitted: Admitted, request: Request) -> Begun {
+        let Admitted { tag, bytes, deadline } = admitted;
+        let (kind, request_id, input) = match request {
+            Request::Get(get) => return Begun::Get(admitted, get),
+            Request::Put(put) => (Kind::Put, put.request_id.clone(), convert::write_put(put, deadline)),
+            Request::Delete(delete) => {
+                (Kind::Delete, delete.request_id.clone(), convert::write_delete(delete, deadline))
+            }
+            Request::Txn(txn) => (Kind::Txn, txn.request_id.clone(), convert::write_txn(txn, deadline)),
+        };
+        self.writes_in_flight += 1;
+        let writing = Writing { tag, kind, bytes, request_id, since: Instant::now() };
+        Begun::Write(writing, input.and_then(|input| self.calls.node.check_write(input)))
+    }
+
+    fn finish_write(&mut self, (writing, result): Written) {
+        let Writing { tag, kind, bytes, request_id, since } = writing;
+        self.writes_in_flight -= 1;
+        self.calls.observe(kind, &self.caller, &request_id, since, result.as_ref().err());
+        let result = result.map(|answer| convert::write_response(request_id, answer));
+        self.finish(Done { tag, kind, bytes, result });
+    }
+
     fn limits(&self) -> PipelineLimits {
         self.calls.config.pipeline
     }
@@ -148,7 +235,11 @@ impl<N: ReadAndWrite> Driver<N> {
     }
 
     /// Whether a request may run beside `running` others.
-    fn admit(&mut self, tagged: v1::TaggedRequest, running: usize) -> Result<Admitted, (u64, Failure)> {
+    fn admit(
+        &mut self,
+        tagged: v1::TaggedRequest,
+        running: usize,
+    ) -> Result<(Admitted, Request), (u64, Failure)> {
         let tag = tagged.tag;
         let limits = self.limits();
         let refused = |failure: Failure| Err((tag, failure));
@@ -180,7 +271,7 @@ impl<N: ReadAndWrite> Driver<N> {
             0 => self.calls.config.request_timeout,
             millis => Duration::from_millis(millis.into()).min(self.calls.config.request_timeout_max),
         };
-        Ok(Admitted { tag, request, bytes, deadline: Instant::now() + timeout })
+        Ok((Admitted { tag, bytes, deadline: Instant::now() + timeout }, request))
     }
 
     /// Passes on what became of a request that ran.
@@ -222,31 +313,16 @@ impl<N: ReadAndWrite> Driver<N> {
     }
 }
 
-async fn run<N: ReadAndWrite>(calls: Arc<Calls<N>>, caller: Caller, admitted: Admitted) -> Done {
-    let Admitted { tag, request, bytes, deadline } = admitted;
-    let (kind, result) = match request {
-        Request::Get(request) => {
-            let id = request.request_id.clone();
-            let call = calls.observed(Kind::Get, &caller, &id, calls.get(request, deadline));
-            (Kind::Get, call.await.map(Response::Get))
-        }
-        Request::Put(request) => {
-            let id = request.request_id.clone();
-            let call = calls.observed(Kind::Put, &caller, &id, calls.put(request, deadline));
-            (Kind::Put, call.await.map(Response::Put))
-        }
-        Request::Delete(request) => {
-            let id = request.request_id.clone();
-            let call = calls.observed(Kind::Delete, &caller, &id, calls.delete(request, deadline));
-            (Kind::Delete, call.await.map(Response::Delete))
-        }
-        Request::Txn(request) => {
-            let id = request.request_id.clone();
-            let call = calls.observed(Kind::Txn, &caller, &id, calls.txn(request, deadline));
-            (Kind::Txn, call.await.map(Response::Txn))
-        }
-    };
-    Done { tag, kind, bytes, result }
+async fn read<N: ReadAndWrite>(
+    calls: Arc<Calls<N>>,
+    caller: Caller,
+    admitted: Admitted,
+    get: v1::GetRequest,
+) -> Done {
+    let Admitted { tag, bytes, deadline } = admitted;
+    let id = get.request_id.clone();
+    let result = calls.observed(Kind::Get, &caller, &id, calls.get(get, deadline)).await;
+    Done { tag, kind: Kind::Get, bytes, result: result.map(Response::Get) }
 }
 
 /// The stream of answers. Each message holds what is ready, up to the size of the largest single answer.

@@ -17,6 +17,7 @@ use raftmap_log::{Identity, Log, LogOptions, RealDisk};
 use raftmap_raft::Membership;
 use raftmap_replica::{Event, ReplicaConfig, member_of};
 use raftmap_state::validate::RequestLimits;
+use tokio::task;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
@@ -58,11 +59,19 @@ struct Shared {
     peers: Arc<Peers>,
     /// Dropped after [`Self::peers`].
     _peers_runtime: PeersRuntime,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Taken when it is shut down.
+    work: Mutex<Option<Work>>,
+}
+
+/// What does the work.
+struct Work {
+    replica: task::JoinHandle<()>,
+    /// They end when the replica has.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Shared {
-    /// A node that nobody holds any more ends; its other threads follow the replica's.
+    /// A node that nobody holds any more ends; its threads follow the replica.
     fn drop(&mut self) {
         self.inbox.stop();
     }
@@ -128,7 +137,7 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Self, StartFailure> {
         let failstop = Failstop::new(StateDirs::new(&config.data_dir));
         let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || Opened::open(&opening)).await;
+        let opened = task::spawn_blocking(move || Opened::open(&opening)).await;
         let opened =
             opened.map_err(|panic| StartFailure::Setting(format!("opening the data failed: {panic}")))??;
         let Opened { log, identity, dirs, current, engine, worker, replica } = opened;
@@ -208,12 +217,12 @@ impl Node {
             failstop.spawn("log", move || log.run(&write_queue))?,
             failstop.spawn("state", move || state_thread.run(&state_queue))?,
             failstop.spawn("fetch", move || fetch.run(&fetch_queue))?,
-            failstop.spawn("replica", move || driver.run())?,
         ];
         if let Some(scrub) = scrub {
             threads.push(failstop.spawn("scrub", move || scrub.run(&is_alive))?);
         }
-        let (limits, began, threads) = (config.limits, Instant::now(), Mutex::new(threads));
+        let replica = failstop.spawn_on(&peers_runtime.handle(), "replica", driver.run());
+        let (limits, began) = (config.limits, Instant::now());
         let shared = Shared {
             identity,
             addresses,
@@ -224,7 +233,7 @@ impl Node {
             began,
             peers,
             _peers_runtime: peers_runtime,
-            threads,
+            work: Mutex::new(Some(Work { replica, threads })),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -271,9 +280,11 @@ impl Node {
         let _timed_out = tokio::time::timeout(patience, idle).await;
         self.shared.inbox.stop();
         self.shared.peers.stop().await;
-        let threads =
-            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined = tokio::task::spawn_blocking(move || {
+        let work = self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Work { replica, threads }) = work else { return };
+        // If it panicked it has told so.
+        let _panicked = replica.await;
+        let joined = task::spawn_blocking(move || {
             for thread in threads {
                 // A thread that panicked has told so.
                 let _panicked = thread.join();

@@ -1,4 +1,4 @@
-//! How a node answers: requests go to the replica thread; reads are made here, once the replica says that they may.
+//! How a node answers: requests go to the replica; reads are made here, once the replica says that they may.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::api::{
     Backup, Call, Checked, Code, Consistency, Failure, FailureOutcome, GetValueInput, MembersChange,
     ReadAndWrite, ReadOptions, ScanInput, ScanPage, ScanPages, WriteInput,
 };
-use crate::runtime::{NodeError, Reply, StateHandle, Submission};
+use crate::runtime::{Callback, NodeError, Reply, StateHandle, Submission};
 
 /// A get of more keys than this is read on a thread that may block.
 const INLINE_KEYS_MAX: usize = 64;
@@ -29,6 +29,32 @@ impl ReadAndWrite for Node {
     async fn submit_write(&self, write: Checked<WriteInput>) -> Result<Answer, Failure> {
         let WriteInput { request, session, call } = write.into_inner();
         self.write(RequestKind::Write { request, session }, call).await
+    }
+
+    fn submit_writes<F>(self: &Arc<Self>, writes: Vec<(Checked<WriteInput>, F)>)
+    where
+        F: FnOnce(Result<Answer, Failure>) + Send + 'static,
+    {
+        let admitted = self.shared.inbox.admit(writes.len());
+        let mut submissions = Vec::with_capacity(admitted);
+        for (write, answer) in writes {
+            if submissions.len() == admitted {
+                answer(Err(self.overloaded()));
+                continue;
+            }
+            let WriteInput { request, session, call } = write.into_inner();
+            let node = Arc::clone(self);
+            let callback = Callback::new(move |result| {
+                let ended = |node: &Self| Err(node.ended(FailureOutcome::Unknown));
+                answer(result.map_or_else(|| ended(&node), |result| result.map_err(|f| node.failure(f))));
+            });
+            submissions.push(submission(
+                RequestKind::Write { request, session },
+                call,
+                Reply::Callback(callback),
+            ));
+        }
+        self.shared.inbox.submit(submissions);
     }
 
     async fn submit_get(&self, get: Checked<GetValueInput>) -> Result<GetAnswer, Failure> {
@@ -157,12 +183,17 @@ impl Node {
     }
 
     fn submit(&self, kind: RequestKind, call: Call, reply: Reply) -> Result<(), Failure> {
-        tracing::trace!(request_id = call.request_id, "submitted");
-        let submission = Submission { kind, deadline: call.deadline, reply };
-        self.shared.inbox.submit(submission).map_err(|limit| {
-            let reason = format!("{limit} requests wait for this server already; ask again in a moment");
-            Failure::not_applied(Code::Overloaded, reason).over_limit(limit as u64)
-        })
+        if self.shared.inbox.admit(1) == 0 {
+            return Err(self.overloaded());
+        }
+        self.shared.inbox.submit(vec![submission(kind, call, reply)]);
+        Ok(())
+    }
+
+    fn overloaded(&self) -> Failure {
+        let limit = self.shared.inbox.requests_max();
+        let reason = format!("{limit} requests wait for this server already; ask again in a moment");
+        Failure::not_applied(Code::Overloaded, reason).over_limit(limit as u64)
     }
 
     pub(super) async fn replica_status(&self) -> Result<raftmap_replica::ReplicaStatus, Failure> {
@@ -231,4 +262,9 @@ impl Node {
             ..Failure::not_applied(code, format!("{reason}{hint}"))
         }
     }
+}
+
+fn submission(kind: RequestKind, call: Call, reply: Reply) -> Submission {
+    tracing::trace!(request_id = call.request_id, "submitted");
+    Submission { kind, deadline: call.deadline, reply }
 }

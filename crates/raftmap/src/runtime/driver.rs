@@ -1,8 +1,9 @@
-//! The replica thread: it waits for what happens, tells the replica, and carries out what it wants.
+//! The driver of the replica: it waits for what happens, tells the replica, and carries out what it wants. It is a task on the
+//! thread of the connections to the other servers, so that what they say, and what is said to them, wakes no other thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use raftmap_raft::{Ctx, LogIndex, NodeId, StateId, Write};
@@ -45,7 +46,7 @@ pub(crate) struct DriverSettings<T> {
     pub(crate) failstop: Failstop,
 }
 
-/// The replica thread's own.
+/// The driver's own.
 pub(crate) struct Driver<T> {
     replica: Replica,
     outbox: Outbox,
@@ -69,11 +70,11 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Errors
     /// If the replica wants the node to end, or the engine does not work any more.
-    pub(crate) fn run(mut self) -> Result<(), NodeError> {
+    pub(crate) async fn run(mut self) -> Result<(), NodeError> {
         let mut next_look = Instant::now();
         while !self.stopping && !self.settings.failstop.has_failed() {
             let due = self.began + self.ticks.due(self.replica.quiet_ticks());
-            let first = self.wait(due.min(next_look));
+            let first = self.wait(due.min(next_look)).await;
             for _ in 0..self.ticks.caught_up(self.began.elapsed()) {
                 self.tick();
             }
@@ -93,16 +94,13 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Waits for what happens next, until `until` at most.
-    fn wait(&mut self, until: Instant) -> Option<Inbound> {
-        let patience = until.saturating_duration_since(Instant::now());
-        match self.outbox.receiver.recv_timeout(patience) {
-            Ok(first) => Some(first),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                self.stopping = true;
-                None
-            }
+    async fn wait(&mut self, until: Instant) -> Option<Inbound> {
+        let next = self.outbox.receiver.recv();
+        let first = tokio::time::timeout_at(until.into(), next).await;
+        if let Ok(None) = first {
+            self.stopping = true;
         }
+        first.ok().flatten()
     }
 
     fn tick(&mut self) {
@@ -125,7 +123,11 @@ impl<T: Transport> Driver<T> {
 
     fn step(&mut self, now: Now, inbound: Inbound) {
         match inbound {
-            Inbound::Submission(submission) => self.submit(now, submission),
+            Inbound::Submissions(submissions) => {
+                self.outbox.requests_taken(submissions.len());
+                let instant = Instant::now();
+                submissions.into_iter().for_each(|submission| self.submit(now, instant, submission));
+            }
             Inbound::Event(event) => self.replica.step(now, event),
             Inbound::Peer(event) => self.peer_event(now, event),
             // Whoever asked may have gone meanwhile.
@@ -152,13 +154,12 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    fn submit(&mut self, now: Now, submission: Submission) {
+    fn submit(&mut self, now: Now, instant: Instant, submission: Submission) {
         let Submission { kind, deadline, reply } = submission;
-        self.outbox.request_taken();
         let ctx = Ctx(self.next_ctx);
         self.next_ctx += 1;
         self.replies.insert(ctx, reply);
-        let remaining = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline.saturating_duration_since(instant);
         let deadline_ms = now.monotonic_ms.saturating_add(millis(remaining));
         self.replica.step(now, Event::Request(Request { ctx, deadline_ms, kind }));
     }
@@ -189,6 +190,7 @@ impl<T: Transport> Driver<T> {
                 Effect::Answer { ctx, result } => match self.replies.remove(&ctx) {
                     Some(Reply::Write(reply)) => drop(reply.send(result)),
                     Some(Reply::Read(reply)) => drop(reply.send(result.map(|_| ()))),
+                    Some(Reply::Callback(callback)) => callback.answer(result),
                     None => {}
                 },
                 Effect::Read { ctx } => {

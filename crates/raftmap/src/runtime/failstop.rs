@@ -7,9 +7,12 @@ use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use futures::FutureExt;
 use raftmap_log::LogError;
 use raftmap_state::StateError;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task;
 
 use super::state_dirs::StateDirs;
 use crate::causes::causes;
@@ -117,6 +120,21 @@ impl Failstop {
         reason.clone().expect("waited for it")
     }
 
+    /// Runs `body` as a task of `runtime`; an error or a panic of it ends the node.
+    pub(crate) fn spawn_on(
+        &self,
+        runtime: &Handle,
+        name: &'static str,
+        body: impl Future<Output = Result<(), NodeError>> + Send + 'static,
+    ) -> task::JoinHandle<()> {
+        let failstop = self.clone();
+        runtime.spawn(async move {
+            if let Err(error) = ended(name, AssertUnwindSafe(body).catch_unwind().await) {
+                failstop.fail(error);
+            }
+        })
+    }
+
     /// Runs `body` on a thread of its own; an error or a panic of it ends the node.
     pub(crate) fn spawn(
         &self,
@@ -125,10 +143,7 @@ impl Failstop {
     ) -> Result<JoinHandle<()>, NodeError> {
         let failstop = self.clone();
         let guarded = move || {
-            let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-                Err(NodeError::Panicked { thread: name, message: message_of(panic.as_ref()) })
-            });
-            if let Err(error) = result {
+            if let Err(error) = ended(name, catch_unwind(AssertUnwindSafe(body))) {
                 failstop.fail(error);
             }
         };
@@ -137,6 +152,11 @@ impl Failstop {
             .spawn(guarded)
             .map_err(|error| NodeError::Thread { thread: name, source: Arc::new(error) })
     }
+}
+
+/// What became of `body`: a panic of it ends the node, as an error of it does.
+fn ended(thread: &'static str, body: std::thread::Result<Result<(), NodeError>>) -> Result<(), NodeError> {
+    body.unwrap_or_else(|panic| Err(NodeError::Panicked { thread, message: message_of(panic.as_ref()) }))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -4,13 +4,13 @@
 //!  tasks (front door, embedding program), peers' thread
 //!        │ Inbox: bounded by kind
 //!        ▼
-//!   replica thread ──── writes ────► log thread ───── Persisted ──┐
+//!   replica (task) ──── writes ────► log thread ───── Persisted ──┐
 //!    │  ▲    │  │                     one write, one sync for     │
 //!    │  │    │  │                     all that waits              │
 //!    │  │    │  └────── entries ───► state thread ─── Applied ────┤
 //!    │  │    └───────── ranges ────► fetch thread ─── Fetched ────┤
 //!    │  └──────────────────────────────────────────────────────────┘
-//!    └── batches ──► Transport (tasks on a thread of their own)
+//!    └── batches ──► Transport (tasks on the same thread, which is theirs alone)
 //! ```
 //!
 //! Any error on the disk, in the log or in the state machine, and any broken invariant, ends the node: [`Failstop`].
@@ -28,7 +28,7 @@ mod workers;
 pub(crate) use driver::{Driver, DriverSettings};
 pub(crate) use failstop::Failstop;
 pub use failstop::NodeError;
-pub(crate) use inbox::{Inbox, Reply, Submission};
+pub(crate) use inbox::{Callback, Inbox, Reply, Submission};
 pub(crate) use peers::PeersRuntime;
 pub(crate) use scan::Scanner;
 pub(crate) use scrub::ScrubThread;

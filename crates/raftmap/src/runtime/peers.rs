@@ -1,4 +1,5 @@
-//! A thread of its own for what servers say to each other: a heartbeat never waits behind the work for clients.
+//! A thread for the replica and what servers say to each other: a heartbeat never waits behind the work for clients, nor one for
+//! another thread to wake.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use super::failstop::NodeError;
 use crate::node::StartFailure;
 use crate::peers::{PeerSink, Peers, PeersConfig, SnapshotSource};
 
-/// The runtime of the connections to the other servers. One thread is enough for what a disk can take in, and tasks that
-/// wake each other on one thread wake no other.
+/// The runtime of the replica and of the connections to the other servers. One thread is enough for what a disk can take in, and
+/// tasks that wake each other on one thread wake no other.
 pub(crate) struct PeersRuntime {
     /// Taken when it is dropped.
     runtime: Option<Runtime>,

@@ -150,6 +150,16 @@ impl ReadAndWrite for Node {
         self.apply(Body::Write(Write { request, session, answer_bytes_max: self.limits.answer_bytes_max }))
     }
 
+    fn submit_writes<F>(self: &Arc<Self>, writes: Vec<(Checked<WriteInput>, F)>)
+    where
+        F: FnOnce(Result<Answer, Failure>) + Send + 'static,
+    {
+        for (write, answer) in writes {
+            let node = Arc::clone(self);
+            tokio::spawn(async move { answer(node.submit_write(write).await) });
+        }
+    }
+
     async fn submit_get(&self, get: Checked<GetValueInput>) -> Result<GetAnswer, Failure> {
         let GetValueInput { get, options, call } = get.into_inner();
         self.pass(&call).await?;

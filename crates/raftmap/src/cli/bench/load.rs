@@ -1,8 +1,8 @@
 //! The load: clients that each wait for an answer before they go on, and that send at once or when the pacer says so.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -65,6 +65,9 @@ const FILL_KEYS: u32 = 128;
 /// Values of one request then, in bytes, if there is more than one.
 const FILL_BYTES: u32 = 1 << 20;
 
+/// Among how many histograms the clients are shared out: with one for each, they would be most of what the processor's caches hold.
+const SHARES: usize = 4;
+
 /// After a request that failed, so that servers that are down are not asked in a tight loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
@@ -89,10 +92,13 @@ impl Load {
     ) -> Result<(Report, T), Failure> {
         let (pool, keys) = (pool(), Keys::new(self.distribution, self.keys));
         let (over, clients) = (Arc::new(AtomicBool::new(false)), usize::from(self.clients));
+        let measured: Vec<_> =
+            std::iter::repeat_with(|| Arc::new(Mutex::new(Worked::new()))).take(SHARES).collect();
         let mut workers = Vec::new();
         for n in 0..clients {
-            let target = targets.of_client(n).await?;
-            workers.push(Worker { load: self, target, keys: keys.clone(), pool: pool.clone(), due: None });
+            let (target, worked) = (targets.of_client(n).await?, Arc::clone(&measured[n % SHARES]));
+            let (keys, pool) = (keys.clone(), pool.clone());
+            workers.push(Worker { load: self, target, keys, pool, due: None, worked });
         }
         if let Some(rate) = self.rate {
             let due = pace::start(rate, clients, Arc::clone(&over));
@@ -107,8 +113,10 @@ impl Load {
         over.store(true, Ordering::Release);
         let mut report = Report::new(self);
         for task in tasks {
-            let worked = task.await.map_err(|error| Failure::Failed(format!("a client failed: {error}")))?;
-            report.add(&worked);
+            task.await.map_err(|error| Failure::Failed(format!("a client failed: {error}")))?;
+        }
+        for worked in measured {
+            report.add(&worked.lock().unwrap_or_else(PoisonError::into_inner));
         }
         Ok((report, happened))
     }
@@ -145,24 +153,30 @@ struct Worker {
     pool: Bytes,
     /// When its requests are due, if they have their times.
     due: Option<UnboundedReceiver<Instant>>,
+    worked: Arc<Mutex<Worked>>,
 }
 
-/// What one client has measured.
+/// What some of the clients have measured.
 pub(super) struct Worked {
     pub(super) puts: Calls,
     pub(super) gets: Calls,
 }
 
+impl Worked {
+    fn new() -> Self {
+        Self { puts: Calls::new(), gets: Calls::new() }
+    }
+}
+
 impl Worker {
     /// Sends requests until it is over; those that were sent from `begin` on and answered by then count.
-    async fn run(mut self, begin: Instant, over: Arc<AtomicBool>) -> Worked {
-        let mut worked = Worked { puts: Calls::new(), gets: Calls::new() };
+    async fn run(mut self, begin: Instant, over: Arc<AtomicBool>) {
         loop {
             let due = match &mut self.due {
                 None => Some(Instant::now()),
                 Some(due) => due.recv().await,
             };
-            let Some(due) = due.filter(|_| !over.load(Ordering::Acquire)) else { return worked };
+            let Some(due) = due.filter(|_| !over.load(Ordering::Acquire)) else { return };
             let (is_get, key) = (fastrand::u8(..100) < self.load.mix.gets_percent, self.keys.pick());
             let result = match is_get {
                 true => self.target.get(key).await,
@@ -170,17 +184,23 @@ impl Worker {
             };
             let answered = Instant::now();
             if over.load(Ordering::Acquire) {
-                return worked;
+                return;
             }
-            let calls = if is_get { &mut worked.gets } else { &mut worked.puts };
-            match result {
-                Ok(()) if due >= begin => calls.record(answered - due),
-                Ok(()) => {}
-                Err(error) => {
-                    calls.fail(error);
-                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
-                }
+            let failed = result.is_err();
+            self.note(is_get, result, (due >= begin).then(|| answered - due));
+            if failed {
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
             }
+        }
+    }
+
+    /// Takes in what became of a request; it took `latency`, if that counts.
+    fn note(&self, is_get: bool, result: Result<(), String>, latency: Option<Duration>) {
+        let mut worked = self.worked.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = if is_get { &mut worked.gets } else { &mut worked.puts };
+        match result {
+            Ok(()) => latency.into_iter().for_each(|latency| calls.record(latency)),
+            Err(error) => calls.fail(error),
         }
     }
 }

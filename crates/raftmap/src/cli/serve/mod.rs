@@ -25,7 +25,7 @@ use self::limits::{LimitArgs, TimingArgs};
 use self::place::{bind, listen_address, own_entry, read_identity};
 use self::security::SecurityArgs;
 use self::stop::Stop;
-use super::connect::block_on_all_cores;
+use super::connect::block_on_half_of_the_cores;
 use super::exit::{self, Failure};
 
 const EXAMPLES: &str = "\
@@ -105,7 +105,7 @@ impl Serve {
         };
         logs::init(format, &self.log).map_err(|error| Failure::Usage(error.to_string()))?;
         std::panic::set_hook(Box::new(end_at_once));
-        block_on_all_cores(self.serve())
+        block_on_half_of_the_cores(self.serve())
     }
 
     async fn serve(self) -> Result<(), Failure> {
