@@ -1,5 +1,5 @@
-//! A thread for the replica and what servers say to each other: a heartbeat never waits behind the work for clients, nor one for
-//! another thread to wake.
+//! A thread for the replica and for what servers say to each other: a heartbeat never waits behind the work for clients, nor
+//! until another thread has woken.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
