@@ -78,3 +78,28 @@ fn one_command_measures_three_servers() {
         assert!(figures[kind]["p50_us"].as_u64() <= figures[kind]["p99_us"].as_u64(), "{figures}");
     }
 }
+
+#[test]
+fn the_servers_of_a_measurement_may_be_in_its_process_and_the_run_is_plotted_second_by_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = raftmap();
+    command
+        .args("bench --local --embedded --servers 1 --seconds 2 --warm-up-seconds 0 --clients 4".split(' '));
+    command.args("--mix 50/50 --json --plot run.svg".split(' ')).current_dir(folder.path());
+    let figures = run(&mut command).json();
+    let seconds: Vec<f64> =
+        figures["each_second"].as_array().unwrap().iter().map(|s| s["ended_s"].as_f64().unwrap()).collect();
+    assert!(!seconds.is_empty() && seconds.is_sorted_by(|a, b| b - a > 0.05), "{figures}");
+    let svg = std::fs::read_to_string(folder.path().join("run.svg")).unwrap();
+    for part in ["<svg", "Requests a second", "p99", "puts", "gets", "99.9"] {
+        assert!(svg.contains(part), "{part}: {svg}");
+    }
+}
+
+#[test]
+fn what_bounds_a_machine_is_measured_without_a_store() {
+    let figures = run(raftmap().args("bench --machine --json".split(' '))).json();
+    let us = |name: &str| figures[name].as_u64().unwrap();
+    assert!(us("sync_us") > 0 && us("round_trip_us") > 0, "{figures}");
+    assert_eq!(us("sync_and_two_round_trips_us"), us("sync_us") + 2 * us("round_trip_us"));
+}

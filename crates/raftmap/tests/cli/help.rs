@@ -55,6 +55,8 @@ fn arguments_that_make_no_sense_end_with_2_and_say_why() {
         ("recover a b --out f", "one directory"),
         ("check", "<DIR>"),
         ("bench --mix 90/20 --local", "percentages"),
+        ("bench --embedded", "--local"),
+        ("bench --local --servers 0", "0 is not in"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let ended = run(raftmap().args(line.split_whitespace()).current_dir(folder.path()));

@@ -12,7 +12,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::super::exit::Failure;
 use super::keys::{Distribution, Keys, key};
 use super::pace;
-use super::report::{Calls, Report};
+use super::record::{Recorder, Worked};
+use super::report::Report;
 use super::target::{Target, Targets};
 
 /// What is run.
@@ -28,6 +29,8 @@ pub(super) struct Load {
     pub(super) mix: Mix,
     /// Requests a second, of all clients; `None`: as many as are answered.
     pub(super) rate: Option<f64>,
+    /// Whether a line on stderr, if that is a terminal, shows how it goes.
+    pub(super) progress: bool,
 }
 
 /// How many of a hundred requests are gets; the others are puts.
@@ -65,9 +68,6 @@ const FILL_KEYS: u32 = 128;
 /// Values of one request then, in bytes, if there is more than one.
 const FILL_BYTES: u32 = 1 << 20;
 
-/// Among how many histograms the clients are shared out: with one for each, they would be most of what the processor's caches hold.
-const SHARES: usize = 4;
-
 /// After a request that failed, so that servers that are down are not asked in a tight loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
@@ -80,23 +80,23 @@ impl Load {
         if self.mix.gets_percent > 0 {
             self.fill(targets).await?;
         }
-        let over = tokio::time::sleep(self.warm_up + self.measured);
+        // It sleeps from when the load has begun.
+        let over = async { tokio::time::sleep(self.warm_up + self.measured).await };
         Ok(self.run_until(targets, over).await?.0)
     }
 
     /// Runs the load until `event` has happened, however long that takes, and gives what came of it, too.
     pub(super) async fn run_until<T>(
-        mut self,
+        self,
         targets: &Targets,
         event: impl Future<Output = T>,
     ) -> Result<(Report, T), Failure> {
         let (pool, keys) = (pool(), Keys::new(self.distribution, self.keys));
         let (over, clients) = (Arc::new(AtomicBool::new(false)), usize::from(self.clients));
-        let measured: Vec<_> =
-            std::iter::repeat_with(|| Arc::new(Mutex::new(Worked::new()))).take(SHARES).collect();
+        let mut recorder = Recorder::new(self);
         let mut workers = Vec::new();
         for n in 0..clients {
-            let (target, worked) = (targets.of_client(n).await?, Arc::clone(&measured[n % SHARES]));
+            let (target, worked) = (targets.of_client(n).await?, recorder.share(n));
             let (keys, pool) = (keys.clone(), pool.clone());
             workers.push(Worker { load: self, target, keys, pool, due: None, worked });
         }
@@ -105,18 +105,17 @@ impl Load {
             let due = due.map_err(|error| Failure::Failed(format!("no pacer: {error}")))?;
             workers.iter_mut().zip(due).for_each(|(worker, due)| worker.due = Some(due));
         }
-        let begin = Instant::now() + self.warm_up;
+        let begin = recorder.begin();
         let run = |worker: Worker| tokio::spawn(worker.run(begin, Arc::clone(&over)));
         let tasks: Vec<_> = workers.into_iter().map(run).collect();
-        let happened = event.await;
-        self.measured = begin.elapsed();
+        let happened = tokio::select! {
+            happened = event => happened,
+            never = recorder.every_second() => match never {},
+        };
         over.store(true, Ordering::Release);
-        let mut report = Report::new(self);
+        let report = recorder.finish();
         for task in tasks {
             task.await.map_err(|error| Failure::Failed(format!("a client failed: {error}")))?;
-        }
-        for worked in measured {
-            report.add(&worked.lock().unwrap_or_else(PoisonError::into_inner));
         }
         Ok((report, happened))
     }
@@ -154,18 +153,6 @@ struct Worker {
     /// When its requests are due, if they have their times.
     due: Option<UnboundedReceiver<Instant>>,
     worked: Arc<Mutex<Worked>>,
-}
-
-/// What some of the clients have measured.
-pub(super) struct Worked {
-    pub(super) puts: Calls,
-    pub(super) gets: Calls,
-}
-
-impl Worked {
-    fn new() -> Self {
-        Self { puts: Calls::new(), gets: Calls::new() }
-    }
 }
 
 impl Worker {

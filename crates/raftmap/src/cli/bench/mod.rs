@@ -1,13 +1,18 @@
 //! `raftmap bench`.
 
 mod copies;
+mod embedded;
 mod gaps;
 mod keys;
 mod load;
+mod machine;
 mod pace;
+mod plot;
+mod record;
 mod report;
 mod target;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -20,6 +25,7 @@ use self::copies::CopyReport;
 use self::gaps::{GapReport, LeaderEvent};
 use self::keys::{Distribution, KEYS_MAX};
 use self::load::{Load, Mix};
+use self::machine::MachineReport;
 use self::report::Report;
 use self::target::{Store, Targets};
 use super::connect::{ConnectArgs, block_on_all_cores};
@@ -31,14 +37,18 @@ Examples:
   Three servers on this machine, started and ended by the command itself, TLS on:
     raftmap bench --local
     raftmap bench --local --clients 1 --seconds 10
+  Five servers in this process, called without a client, as a program does that embeds them:
+    raftmap bench --local --embedded --servers 5
   Reads of a running cluster, nine for each write:
     raftmap bench --mix 90/10 --json
   Latency at 5,000 puts a second, of which none waits for another one's answer:
-    raftmap bench --local --rate 5000 --clients 256
+    raftmap bench --local --rate 5000 --clients 256 --plot latency.svg
   How long writes stand still when a leader dies, 20 times:
     raftmap bench --local --event kill --events 20
   What it costs others that a server takes a snapshot of 1 GiB:
     raftmap bench --local --copy --keys 1048576 --value-bytes 1024 --clients 8
+  What nothing on this machine can be faster than:
+    raftmap bench --machine
   The same load on an etcd:
     raftmap bench --store etcd --endpoints 127.0.0.1:2379 --connections 4";
 
@@ -98,6 +108,18 @@ pub(crate) struct Bench {
     #[arg(long)]
     local: bool,
 
+    /// How many servers those are
+    #[arg(long, value_name = "COUNT", default_value_t = 3, requires = "local", value_parser = clap::value_parser!(u8).range(1..=9))]
+    servers: u8,
+
+    /// Start them in this process, and call the one that leads without a client
+    #[arg(long, requires = "local", conflicts_with_all = ["event", "copy", "connections"])]
+    embedded: bool,
+
+    /// Measure no store, but a sync of this machine's disk and a round trip over loopback
+    #[arg(long, conflicts_with_all = ["local", "fill", "store", "mix", "rate", "plot"])]
+    machine: bool,
+
     /// Instead of throughput and latency, measure how long no write is acknowledged when this happens to the leader
     #[arg(long, value_name = "EVENT", requires = "local", conflicts_with_all = ["mix", "seconds", "warm_up_seconds"])]
     event: Option<LeaderEvent>,
@@ -109,6 +131,10 @@ pub(crate) struct Bench {
     /// Fill the cluster with all keys, and measure puts twice: as usual, and while a follower that lost its state takes a snapshot
     #[arg(long, requires = "local", conflicts_with_all = ["mix", "event"])]
     copy: bool,
+
+    /// Draw requests a second and latency over time, and latency by percentile, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["event", "copy", "fill"])]
+    plot: Option<PathBuf>,
 
     /// The figures as JSON
     #[arg(long)]
@@ -124,6 +150,7 @@ enum Measured {
     Throughput(Box<Report>),
     Gaps(GapReport),
     Copy(Box<CopyReport>),
+    Machine(MachineReport),
 }
 
 impl Bench {
@@ -144,7 +171,11 @@ impl Bench {
             Measured::Throughput(report) => (report.json(), report.text(), report.failure()),
             Measured::Gaps(report) => (report.json(), report.text(), report.failure()),
             Measured::Copy(report) => (report.json(), report.text(), report.failure()),
+            Measured::Machine(report) => (report.json(), report.text(), None),
         };
+        if let (Some(path), Measured::Throughput(report)) = (&self.plot, &measured) {
+            plot::write(report, path)?;
+        }
         if self.json {
             output::json(&json)?;
         } else {
@@ -157,15 +188,35 @@ impl Bench {
     }
 
     async fn measure(&self) -> Result<Measured, Failure> {
-        if !self.local {
-            let targets = Targets::connect(self.store, &self.connect, self.connections).await?;
-            if self.fill {
-                self.load().fill(&targets).await?;
-                return Ok(Measured::Nothing);
-            }
-            return self.load().run(&targets).await.map(|report| Measured::Throughput(Box::new(report)));
+        if self.machine {
+            return machine::measure(&std::env::temp_dir()).map(Measured::Machine);
         }
-        let (mut cluster, folder) = start_local().await?;
+        if self.local {
+            return self.measure_local().await;
+        }
+        let targets = Targets::connect(self.store, &self.connect, self.connections).await?;
+        if self.fill {
+            self.load().fill(&targets).await?;
+            return Ok(Measured::Nothing);
+        }
+        self.measure_throughput(&targets).await
+    }
+
+    async fn measure_throughput(&self, targets: &Targets) -> Result<Measured, Failure> {
+        self.load().run(targets).await.map(|report| Measured::Throughput(Box::new(report)))
+    }
+
+    async fn measure_local(&self) -> Result<Measured, Failure> {
+        // The servers end before their folder does.
+        let (mut cluster, folder) = self.found_local()?;
+        if self.embedded {
+            let nodes = embedded::start(&cluster).await?;
+            let measured = self.measure_throughput(&Targets::Embedded(nodes.leader().clone())).await;
+            nodes.shut_down().await;
+            return measured;
+        }
+        cluster.start_all().await?;
+        cluster.leader().await?;
         let mut clients = Vec::new();
         for _ in 0..self.connections {
             clients.push(Client::connect(cluster.endpoints(), cluster.tls(CLIENT)?).await?);
@@ -175,7 +226,7 @@ impl Bench {
                 let targets = Targets::Raftmap(clients);
                 Measured::Copy(Box::new(copies::measure(&mut cluster, &targets, self.load()).await?))
             }
-            None => Measured::Throughput(Box::new(self.load().run(&Targets::Raftmap(clients)).await?)),
+            None => self.measure_throughput(&Targets::Raftmap(clients)).await?,
             Some(event) => {
                 let gaps = gaps::measure(&mut cluster, &clients, self.load(), event, self.events).await?;
                 Measured::Gaps(gaps)
@@ -184,6 +235,15 @@ impl Bench {
         cluster.stop_all().await?;
         drop(folder);
         Ok(measured)
+    }
+
+    /// A cluster of which nothing runs.
+    fn found_local(&self) -> Result<(LocalCluster, TempDir), Failure> {
+        let failed = |error: std::io::Error| Failure::Failed(format!("no cluster on this machine: {error}"));
+        let folder = tempfile::Builder::new().prefix("raftmap-bench").tempdir().map_err(failed)?;
+        let program = std::env::current_exe().map_err(failed)?;
+        let cluster = LocalPlan::new(program, folder.path(), self.servers).map_err(failed)?.found()?;
+        Ok((cluster, folder))
     }
 
     fn load(&self) -> Load {
@@ -197,6 +257,7 @@ impl Bench {
             distribution: self.distribution,
             mix: self.mix,
             rate: self.rate,
+            progress: !self.json,
         }
     }
 }
@@ -204,15 +265,4 @@ impl Bench {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.1..=1e7).contains(rate));
     rate.ok_or_else(|| "a number from 0.1 to 10,000,000".to_owned())
-}
-
-/// Three servers, of which one leads. They end before their folder does.
-async fn start_local() -> Result<(LocalCluster, TempDir), Failure> {
-    let failed = |error: std::io::Error| Failure::Failed(format!("no cluster on this machine: {error}"));
-    let folder = tempfile::Builder::new().prefix("raftmap-bench").tempdir().map_err(failed)?;
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut cluster = LocalPlan::new(program, folder.path(), 3).map_err(failed)?.found()?;
-    cluster.start_all().await?;
-    cluster.leader().await?;
-    Ok((cluster, folder))
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::load::{Load, Worked, histogram};
+use super::load::{Load, histogram};
+use super::record::{Second, Worked};
 
 /// Requests of one kind.
 pub(super) struct Calls {
@@ -32,12 +33,27 @@ impl Calls {
         self.first_failure.get_or_insert(error);
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.latency_us.add(&other.latency_us).expect("all histograms have the same bounds");
         self.failed += other.failed;
         if self.first_failure.is_none() {
             self.first_failure.clone_from(&other.first_failure);
         }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.latency_us.reset();
+        (self.failed, self.first_failure) = (0, None);
+    }
+
+    /// How many were answered.
+    pub(super) fn count(&self) -> u64 {
+        self.latency_us.len()
+    }
+
+    /// The latency at a percentile, in microseconds.
+    pub(super) fn latency_us(&self, percentile: f64) -> u64 {
+        self.latency_us.value_at_percentile(percentile)
     }
 
     fn is_empty(&self) -> bool {
@@ -52,8 +68,7 @@ impl Calls {
             "max_us": self.latency_us.max(),
         });
         for (name, percentile) in PERCENTILES {
-            object[format!("{}_us", name.replace('.', "_"))] =
-                self.latency_us.value_at_percentile(percentile).into();
+            object[format!("{}_us", name.replace('.', "_"))] = self.latency_us(percentile).into();
         }
         object
     }
@@ -65,8 +80,7 @@ impl Calls {
 
     fn row(&self, name: &str, measured: Duration) -> String {
         let mut row = format!("{name:<5}{:>12.0}", self.per_second(measured));
-        let values =
-            PERCENTILES.iter().map(|(_, percentile)| self.latency_us.value_at_percentile(*percentile));
+        let values = PERCENTILES.iter().map(|(_, percentile)| self.latency_us(*percentile));
         for value in values.chain([self.latency_us.max()]) {
             write!(row, "{:>10}", ms(value)).expect("writing to a string cannot fail");
         }
@@ -76,7 +90,7 @@ impl Calls {
 }
 
 /// Microseconds as milliseconds, two digits behind the point.
-fn ms(us: u64) -> String {
+pub(super) fn ms(us: u64) -> String {
     let hundredths = us.saturating_add(5) / 10;
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
@@ -84,23 +98,43 @@ fn ms(us: u64) -> String {
 /// The whole measurement.
 pub(super) struct Report {
     load: Load,
-    puts: Calls,
-    gets: Calls,
+    all: Worked,
+    measured: Duration,
+    seconds: Vec<Second>,
 }
 
 impl Report {
     pub(super) fn new(load: Load) -> Self {
-        Self { load, puts: Calls::new(), gets: Calls::new() }
+        Self { load, all: Worked::new(), measured: Duration::ZERO, seconds: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, worked: &Worked) {
-        self.puts.add(&worked.puts);
-        self.gets.add(&worked.gets);
+    /// Adds what was measured since the last time, and what that was as a `second`, if it was about one. So much was `measured`
+    /// by then.
+    pub(super) fn add(&mut self, worked: &Worked, measured: Duration, second: Option<Second>) {
+        self.all.add(worked);
+        self.measured = measured;
+        self.seconds.extend(second);
+    }
+
+    /// How long was measured.
+    pub(super) fn measured(&self) -> Duration {
+        self.measured
+    }
+
+    /// The run, second by second.
+    pub(super) fn seconds(&self) -> &[Second] {
+        &self.seconds
+    }
+
+    /// The kinds of requests that there were.
+    pub(super) fn kinds(&self) -> Vec<(&'static str, &Calls)> {
+        let kinds = [("puts", &self.all.puts), ("gets", &self.all.gets)];
+        kinds.into_iter().filter(|(_, calls)| !calls.is_empty()).collect()
     }
 
     pub(super) fn json(&self) -> Value {
         let load = &self.load;
-        let calls = |calls: &Calls| if calls.is_empty() { Value::Null } else { calls.json(load.measured) };
+        let calls = |calls: &Calls| if calls.is_empty() { Value::Null } else { calls.json(self.measured()) };
         json!({
             "clients": load.clients,
             "connections": load.connections,
@@ -110,36 +144,38 @@ impl Report {
             "gets_percent": load.mix.gets_percent,
             "rate": load.rate,
             "warm_up_seconds": load.warm_up.as_secs(),
-            "seconds": load.measured.as_secs_f64().round(),
-            "puts": calls(&self.puts),
-            "gets": calls(&self.gets),
+            "seconds": self.measured().as_secs_f64().round(),
+            "puts": calls(&self.all.puts),
+            "gets": calls(&self.all.gets),
+            "each_second": self.seconds.iter().map(Second::json).collect::<Vec<_>>(),
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    /// What was run, in a line.
+    pub(super) fn title(&self) -> String {
         let load = &self.load;
         let rate = load.rate.map(|rate| format!(", {rate} requests a second")).unwrap_or_default();
-        let mut text = format!(
-            "clients {}, connections {}, value bytes {}, keys {} ({:?}){rate}, measured for {} s after {} s of \
-             warm-up\n     {:>12}",
+        format!(
+            "clients {}, connections {}, value bytes {}, keys {} ({:?}){rate}, measured for {} s after {} s of warm-up",
             load.clients,
             load.connections,
             load.value_bytes,
             load.keys,
             load.distribution,
-            load.measured.as_secs_f64().round(),
+            self.measured().as_secs_f64().round(),
             load.warm_up.as_secs(),
-            "per second",
-        );
+        )
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("{}\n     {:>12}", self.title(), "per second");
         for name in PERCENTILES.iter().map(|(name, _)| *name).chain(["max"]) {
             write!(text, "{:>10}", format!("{name} ms")).expect("writing to a string cannot fail");
         }
         text.push_str("   failed");
-        for (name, calls) in [("puts", &self.puts), ("gets", &self.gets)] {
-            if !calls.is_empty() {
-                text.push('\n');
-                text.push_str(&calls.row(name, load.measured));
-            }
+        for (name, calls) in self.kinds() {
+            text.push('\n');
+            text.push_str(&calls.row(name, self.measured()));
         }
         text
     }
@@ -147,13 +183,14 @@ impl Report {
     /// The latency of puts at a percentile, in microseconds.
     #[expect(clippy::cast_precision_loss, reason = "less than a minute")]
     pub(super) fn put_us(&self, percentile: f64) -> f64 {
-        self.puts.latency_us.value_at_percentile(percentile) as f64
+        self.all.puts.latency_us(percentile) as f64
     }
 
     /// What went wrong, if anything did.
     pub(super) fn failure(&self) -> Option<String> {
-        let failed = self.puts.failed + self.gets.failed;
-        let first = self.puts.first_failure.as_ref().or(self.gets.first_failure.as_ref())?;
+        let Worked { puts, gets } = &self.all;
+        let failed = puts.failed + gets.failed;
+        let first = puts.first_failure.as_ref().or(gets.first_failure.as_ref())?;
         Some(format!("{failed} requests failed; the first: {first}"))
     }
 }
@@ -172,6 +209,7 @@ mod tests {
             connections: 1,
             warm_up: second,
             measured: 2 * second,
+            progress: false,
             value_bytes: 128,
             keys: 10,
             distribution: Distribution::Uniform,
@@ -180,9 +218,9 @@ mod tests {
         };
         let mut report = Report::new(load);
         for us in 1..=1000 {
-            let mut worked = Worked { puts: Calls::new(), gets: Calls::new() };
+            let mut worked = Worked::new();
             worked.puts.record(Duration::from_micros(us));
-            report.add(&worked);
+            report.add(&worked, Duration::from_millis(2 * us), None);
         }
         report
     }

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use clap::ValueEnum;
+use raftmap::Node;
 use raftmap_client::Client;
 use raftmap_rivals::{Etcd, Redis};
 
 use super::super::connect::ConnectArgs;
 use super::super::exit::Failure;
+use super::embedded;
 
 /// The stores that can be driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,6 +25,8 @@ pub(super) enum Targets {
     Raftmap(Vec<Client>),
     Etcd(Vec<Etcd>),
     Redis(String),
+    /// The node that leads.
+    Embedded(Node),
 }
 
 /// The store, as one client has it.
@@ -30,6 +34,7 @@ pub(super) enum Target {
     Raftmap(Client),
     Etcd(Box<Etcd>),
     Redis(Redis),
+    Embedded(Node),
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -67,6 +72,7 @@ impl Targets {
         Ok(match self {
             Self::Raftmap(clients) => Target::Raftmap(clients[n % clients.len()].clone()),
             Self::Etcd(etcds) => Target::Etcd(Box::new(etcds[n % etcds.len()].clone())),
+            Self::Embedded(node) => Target::Embedded(node.clone()),
             Self::Redis(server) => Target::Redis(Redis::connect(server).await.map_err(failed)?),
         })
     }
@@ -77,6 +83,7 @@ impl Target {
         match self {
             Self::Raftmap(client) => client.put(key, value).await.map(drop).map_err(|e| e.to_string()),
             Self::Etcd(etcd) => etcd.put(key, value).await.map_err(|e| e.to_string()),
+            Self::Embedded(node) => embedded::put_many(node, vec![(key, value)]).await,
             Self::Redis(redis) => redis.put(&key, &value).await.map_err(|e| e.to_string()),
         }
     }
@@ -85,6 +92,7 @@ impl Target {
         match self {
             Self::Raftmap(client) => client.get(key).await.map(drop).map_err(|e| e.to_string()),
             Self::Etcd(etcd) => etcd.get(key).await.map(drop).map_err(|e| e.to_string()),
+            Self::Embedded(node) => embedded::get(node, key).await,
             Self::Redis(redis) => redis.get(&key).await.map(drop).map_err(|e| e.to_string()),
         }
     }
@@ -93,6 +101,7 @@ impl Target {
         match self {
             Self::Raftmap(client) => Ok(client.put_many(entries).await.map(drop)?),
             Self::Etcd(etcd) => etcd.put_many(entries).await.map_err(failed),
+            Self::Embedded(node) => embedded::put_many(node, entries).await.map_err(failed),
             Self::Redis(redis) => redis.put_many(&entries).await.map_err(failed),
         }
     }
