@@ -1,14 +1,17 @@
 //! What is no failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raftmap::api::{Call, GetValueInput, ProposeValueInput, ReadOptions};
-use raftmap::local_cluster::LocalPlan;
+use raftmap::api::{
+    Call, Code, Failure, FailureOutcome, GetValueInput, ProposeValueInput, ReadOptions, WriteInput,
+};
+use raftmap::local_cluster::{LocalCluster, LocalPlan};
 use raftmap::tls::config::TlsFiles;
 use raftmap::{Node, NodeConfig, ReadAndWrite};
 use raftmap_raft::NodeId;
-use raftmap_state::{Get, Put, PutEntry};
+use raftmap_state::{Get, Put, PutEntry, WriteRequest};
 use tokio::time::sleep;
 
 use crate::support::{Load, PATIENCE, World, until};
@@ -83,16 +86,7 @@ async fn three_nodes_in_one_program_keep_a_map() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let plan = LocalPlan::new("none", folder.path(), 3).unwrap();
     let cluster = plan.found().unwrap();
-    let config = |id: NodeId| {
-        let member = cluster.plan().members.iter().find(|member| member.id == id).unwrap();
-        let certs = cluster.certs_dir();
-        let tls = TlsFiles {
-            ca: certs.join("ca.pem"),
-            certificate: certs.join(format!("node-{id}.pem")),
-            key: certs.join(format!("node-{id}.key")),
-        };
-        NodeConfig::new(cluster.data_dir(id), member.peer_listen, Some(tls))
-    };
+    let config = |id: NodeId| config(&cluster, id);
     let mut nodes = Vec::new();
     for id in cluster.ids() {
         nodes.push(Node::start(config(id)).await.unwrap());
@@ -113,13 +107,65 @@ async fn three_nodes_in_one_program_keep_a_map() {
     }
 }
 
+/// Writes that are handed over together are answered one by one: what there is no room for at once, what the node ends before
+/// with an unknown outcome.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_writes_that_come_together_each_is_answered_once_though_there_is_no_room_or_the_node_ends() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let cluster = LocalPlan::new("none", folder.path(), 3).unwrap().found().unwrap();
+    let config = NodeConfig { requests_max: 10, ..config(&cluster, cluster.ids()[0]) };
+    // Alone it has no majority: what it takes waits.
+    let node = Arc::new(Node::start(config).await.unwrap());
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let call = Call { deadline: Instant::now() + 10 * PATIENCE, ..call() };
+    let writes = (0..30).map(|n| {
+        let write = WriteInput {
+            request: WriteRequest::Put(put(&format!("k{n}"), "v")),
+            session: None,
+            call: call.clone(),
+        };
+        let answered = answered.clone();
+        (node.check_write(write).unwrap(), move |result| answered.send((n, result)).unwrap())
+    });
+    node.submit_writes(writes.collect());
+    drop(answered);
+    for n in 10..30 {
+        let (which, result) = answers.recv().await.unwrap();
+        let failure: Failure = result.unwrap_err();
+        assert_eq!((which, failure.code, failure.limit), (n, Code::Overloaded, Some(10)));
+    }
+    node.shut_down(Duration::ZERO).await;
+    let mut ended = Vec::new();
+    while let Some((which, result)) = answers.recv().await {
+        assert_eq!(result.unwrap_err().outcome, FailureOutcome::Unknown);
+        ended.push(which);
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, (0..10).collect::<Vec<_>>());
+}
+
+fn config(cluster: &LocalCluster, id: NodeId) -> NodeConfig {
+    let member = cluster.plan().members.iter().find(|member| member.id == id).unwrap();
+    let certs = cluster.certs_dir();
+    let tls = TlsFiles {
+        ca: certs.join("ca.pem"),
+        certificate: certs.join(format!("node-{id}.pem")),
+        key: certs.join(format!("node-{id}.key")),
+    };
+    NodeConfig::new(cluster.data_dir(id), member.peer_listen, Some(tls))
+}
+
 fn call() -> Call {
     Call { request_id: "embedded".to_owned(), deadline: Instant::now() + Duration::from_secs(5) }
 }
 
-async fn propose(node: &Node, key: &str, value: &str) {
+fn put(key: &str, value: &str) -> Put {
     let entry = PutEntry { key: key.to_owned().into(), value: value.to_owned().into(), ttl_ms: None };
-    let put = Put { entries: vec![entry], return_previous: false };
+    Put { entries: vec![entry], return_previous: false }
+}
+
+async fn propose(node: &Node, key: &str, value: &str) {
+    let put = put(key, value);
     until("a write", async || {
         let input = ProposeValueInput { put: put.clone(), session: None, call: call() };
         node.propose_value(input).await.ok()
