@@ -193,6 +193,13 @@ impl Core {
         base + self.rng.u32(0..base.max(1))
     }
 
+    /// How long a node that has just started waits for the leader that there may be, which would send a heartbeat meanwhile: by
+    /// chance between one and two heartbeat intervals. Asking for pre-votes disturbs nobody.
+    pub(crate) fn random_first_timeout(&mut self) -> u32 {
+        let base = self.config.heartbeat_ticks.max(1);
+        base + self.rng.u32(0..base)
+    }
+
     /// Until pre-votes are asked for again, by chance between one and two times a wait that doubles with each time, up to a
     /// heartbeat. Asking disturbs nobody, and who refused may have noticed a moment later that the leader is gone.
     pub(crate) fn random_retry(&mut self, asked: u32) -> u32 {

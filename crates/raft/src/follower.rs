@@ -53,6 +53,15 @@ impl Follower {
         Self { leader, elapsed: 0, timeout, leader_lost: false, rank: 0, repair: None, reads }
     }
 
+    /// A follower that has just started: it has disturbed nobody yet, and asks around soon.
+    pub(crate) fn starting(core: &mut Core) -> Self {
+        let mut this = Self::new(core, None);
+        if core.may_campaign() {
+            this.timeout = core.random_first_timeout();
+        }
+        this
+    }
+
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.leader
     }

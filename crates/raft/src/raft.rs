@@ -43,7 +43,7 @@ impl Raft {
     /// A node that starts, for the first time or again, as a follower.
     pub fn new(config: Config, restored: Restored) -> Self {
         let mut core = Core::new(config, restored);
-        let role = Role::follower(&mut core, None);
+        let role = Role::Follower(Follower::starting(&mut core));
         let witness = Witness::new(&core);
         Self { core, role, witness }
     }

@@ -130,6 +130,7 @@ scripts! {
     snapshot_waits_until_nothing_is_being_applied,
     snapshot_without_any_entry_is_none,
     stale_append_cuts_nothing_off,
+    start_asks_around_soon,
     stepping_down_keeps_the_vote,
     term_and_vote_are_one_write,
     term_is_durable_before_its_entries,
