@@ -55,7 +55,7 @@ impl Config {
             max_uncommitted_bytes: 64 * MIB,
             max_command_bytes: 5 * MIB,
             max_apply_bytes: 4 * MIB,
-            cache_bytes: 32 * MIB,
+            cache_bytes: 8 * MIB,
             max_reads: 65_536,
             max_promotion_lag: 10_000,
             seed,

@@ -75,6 +75,7 @@ impl Core {
             restored;
         assert!(applied <= last || hard_state.damaged, "applied {applied} behind the end of the log {last}");
         assert!(memberships.first().is_some_and(|first| first.0 == base.index), "no membership at {base:?}");
+        let log = LogView::new(base, terms, last, config.cache_bytes);
         let mut rng = fastrand::Rng::with_seed(config.seed);
         let damage = if hard_state.damaged { Damage::Damaged(DamageId(rng.u64(..))) } else { Damage::Whole };
         Self {
@@ -83,7 +84,7 @@ impl Core {
             term: hard_state.term,
             vote: hard_state.vote,
             damage,
-            log: LogView::new(base, terms, last),
+            log,
             durable: last,
             unsynced: VecDeque::new(),
             // Only what was committed was ever applied, or let go of.

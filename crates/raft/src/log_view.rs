@@ -17,10 +17,18 @@ pub(crate) struct LogView {
     /// First index and term of each run of entries of one term; both ascend.
     runs: Vec<(LogIndex, Term)>,
     last: LogIndex,
-    /// The entries up to `last` that are in memory.
+    /// The entries up to `last` that are in memory. Some may stand before the base: see [`Self::trim_cache`].
     cache: VecDeque<Entry>,
     cache_bytes: usize,
 }
+
+/// So many entries that stand before the base leave the cache at a time. To free tens of thousands at once, as many as a log
+/// may let go of, would take as long as hundreds of writes.
+const LET_GO_AT_ONCE: usize = 64;
+
+/// The cache has room from the beginning for what its limit allows of entries of this size. A queue that doubles is copied to
+/// memory that the operating system has to clear first, which took tens of milliseconds.
+const USUAL_ENTRY_BYTES: usize = 128;
 
 /// Entries asked of the cache.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +40,13 @@ pub(crate) enum Cached {
 }
 
 impl LogView {
-    pub(crate) fn new(base: LogPosition, runs: Vec<(LogIndex, Term)>, last: LogIndex) -> Self {
+    /// A log of which nothing is cached yet. The cache is not to exceed `cache_bytes`, as a rule; see [`Self::trim_cache`].
+    pub(crate) fn new(
+        base: LogPosition,
+        runs: Vec<(LogIndex, Term)>,
+        last: LogIndex,
+        cache_bytes: usize,
+    ) -> Self {
         assert!(runs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "the terms of a log ascend: {runs:?}");
         assert!(
             runs.first().is_none_or(|run| run.0 == base.index.next())
@@ -41,7 +55,13 @@ impl LogView {
         );
         assert!(runs.first().is_none_or(|run| run.1 >= base.term), "terms go down behind {base:?}: {runs:?}");
         assert!(runs.last().is_none_or(|run| run.0 <= last), "a run begins inside of the log: {runs:?}");
-        Self { base, runs, last, ..Self::default() }
+        Self {
+            base,
+            runs,
+            last,
+            cache: VecDeque::with_capacity(cache_bytes / USUAL_ENTRY_BYTES),
+            cache_bytes: 0,
+        }
     }
 
     /// The last entry that is not in the log any more.
@@ -87,7 +107,7 @@ impl LogView {
         if base_agrees { self.base } else { LogPosition::default() }
     }
 
-    /// Lets go of everything up to `to`, which becomes the base.
+    /// Lets go of everything up to `to`, which becomes the base. What is cached of it leaves by and by.
     pub(crate) fn compact(&mut self, to: LogIndex) {
         let term = self.term_at(to).expect("what is let go of is in the log");
         let gone = self.runs.partition_point(|run| run.0 <= to.next());
@@ -97,14 +117,13 @@ impl LogView {
             self.runs.insert(0, (to.next(), run_term));
         }
         self.base = LogPosition { term, index: to };
-        while let Some(entry) = self.cache.pop_front_if(|entry| entry.index <= to) {
-            self.cache_bytes -= entry.size_bytes();
-        }
     }
 
     /// Lets go of everything: the log is empty behind `base`.
     pub(crate) fn begin_anew(&mut self, base: LogPosition) {
-        *self = Self::new(base, Vec::new(), base.index);
+        self.runs.clear();
+        self.cache.clear();
+        (self.base, self.last, self.cache_bytes) = (base, base.index, 0);
     }
 
     /// Adds entries that follow the last one.
@@ -167,13 +186,22 @@ impl LogView {
         self.cache.range(skip.min(end)..end).map(Entry::size_bytes).sum()
     }
 
-    /// Lets go of cached entries up to `upto`, the oldest first, while the cache exceeds `limit_bytes`.
+    /// Lets go of cached entries up to `upto`, the oldest first, while the cache exceeds `limit_bytes`; and of some that stand
+    /// before the base.
     pub(crate) fn trim_cache(&mut self, upto: LogIndex, limit_bytes: usize) {
-        while self.cache_bytes > limit_bytes
-            && let Some(entry) = self.cache.pop_front_if(|entry| entry.index <= upto)
-        {
-            self.cache_bytes -= entry.size_bytes();
+        for _ in 0..LET_GO_AT_ONCE {
+            if !self.uncache_first(self.base.index) {
+                break;
+            }
         }
+        while self.cache_bytes > limit_bytes && self.uncache_first(upto) {}
+    }
+
+    /// Takes the first cached entry out of the cache, if it is not behind `upto`.
+    fn uncache_first(&mut self, upto: LogIndex) -> bool {
+        let first = self.cache.pop_front_if(|entry| entry.index <= upto);
+        self.cache_bytes -= first.as_ref().map_or(0, Entry::size_bytes);
+        first.is_some()
     }
 
     fn cached_from(&self) -> LogIndex {
@@ -241,6 +269,25 @@ mod tests {
         assert_eq!(got(&view, 1, 9, 250), [0, 2]);
         assert_eq!(got(&view, 3, 9, 250), [3, 4]);
         assert_eq!(view.cached_size_bytes(LogIndex(1), LogIndex(3)), 100);
+    }
+
+    #[test]
+    fn what_stands_before_the_base_leaves_the_cache_by_and_by() {
+        let mut view = view(&[1; 3 * LET_GO_AT_ONCE]);
+        let base = 2 * LET_GO_AT_ONCE as u64 + 1;
+        view.compact(LogIndex(base));
+        let cached = |view: &LogView| (view.cache.len(), view.cache_bytes / 100);
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(cached(&view));
+            view.trim_cache(LogIndex(0), usize::MAX);
+        }
+        assert_eq!(seen, [192, 128, 64, 63].map(|left| (left, left)));
+        let Cached::Entries(entries) = view.entries(LogIndex(base + 1), LogIndex(base + 2), usize::MAX)
+        else {
+            panic!("it is cached")
+        };
+        assert_eq!(entries, [entry(base + 1, 1), entry(base + 2, 1)]);
     }
 
     proptest! {
