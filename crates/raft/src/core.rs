@@ -30,6 +30,8 @@ pub(crate) struct Core {
     unsynced: VecDeque<(WriteId, LogIndex)>,
     commit: LogIndex,
     applied: LogIndex,
+    /// Up to here entries are applied as soon as they may be; behind it a follower may wait until there are more of them.
+    wanted: LogIndex,
     /// Whether entries are with the state machine, or being read from disk for it.
     apply: ApplyStage,
     snapshots: Snapshots,
@@ -90,6 +92,7 @@ impl Core {
             // Only what was committed was ever applied, or let go of.
             commit: applied.max(base.index),
             applied,
+            wanted: LogIndex(0),
             apply: ApplyStage::Idle,
             snapshots: Snapshots::new(state),
             state_distrusted,
@@ -350,13 +353,36 @@ impl Core {
             || self.uncommitted_bytes + payload.size_bytes() <= self.config.max_uncommitted_bytes
     }
 
+    /// Somebody waits for what is committed up to `index` to be applied, or it has waited for long enough.
+    pub(crate) fn want_applied(&mut self, index: LogIndex) {
+        self.wanted = self.wanted.max(index);
+    }
+
+    /// Whether something could be applied and waits, perhaps for the next tick.
+    pub(crate) fn holds_back(&self) -> bool {
+        let (from, to) = self.appliable();
+        from <= to && self.apply == ApplyStage::Idle && !self.is_state_lost()
+    }
+
+    /// The first and the last entry that could be applied: both committed and durable here.
+    fn appliable(&self) -> (LogIndex, LogIndex) {
+        (self.applied.next(), self.commit.min(self.durable))
+    }
+
+    /// Whether what could be applied is so little that more may gather first; see [`Config::max_follower_lag`].
+    fn may_wait(&self, from: LogIndex, to: LogIndex) -> bool {
+        self.wanted <= self.applied
+            && to.0 - self.applied.0 <= self.config.max_follower_lag
+            && self.log.cached_size_bytes(from, to) < self.config.max_apply_bytes
+    }
+
     /// Hands to the state machine what is both committed and durable here, a bounded piece at a time.
     pub(crate) fn flush_apply(&mut self) {
         if self.apply != ApplyStage::Idle || self.is_state_lost() {
             return;
         }
-        let (from, to) = (self.applied.next(), self.commit.min(self.durable));
-        if from > to {
+        let (from, to) = self.appliable();
+        if from > to || self.may_wait(from, to) {
             return;
         }
         let max_bytes = self.config.max_apply_bytes;

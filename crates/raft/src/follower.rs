@@ -93,7 +93,7 @@ impl Follower {
     pub(crate) fn quiet_ticks(&self, core: &Core) -> u32 {
         let waits_for_others = self.leader.is_none() && !core.may_campaign() && !core.lacks_but_a_state();
         let own = if waits_for_others { u32::MAX } else { self.timeout.saturating_sub(self.elapsed + 1) };
-        own.min(self.reads.quiet_ticks(core))
+        if core.holds_back() { 0 } else { own.min(self.reads.quiet_ticks(core)) }
     }
 
     pub(crate) fn receive(&mut self, core: &mut Core, from: NodeId, body: Body) -> Option<Role> {
@@ -227,6 +227,8 @@ impl Follower {
         self.rank = rank;
         if core.log.matches(commit) {
             core.commit_to(commit.index);
+            // No append follows that would bring more.
+            core.want_applied(commit.index);
         }
         if repair.is_some_and(|repair| core.damage() == Some(repair.damage)) {
             self.repair = repair;
@@ -298,6 +300,7 @@ impl Reads {
 
     fn answered(&mut self, core: &mut Core, reply: ReadIndexReply) {
         if let Some(asked) = self.asked.take_if(|asked| asked.id == reply.id) {
+            core.want_applied(reply.index);
             for ctx in asked.ctxs {
                 core.outbox.act(Action::ReadReady { ctx, index: reply.index });
             }

@@ -38,6 +38,8 @@ pub(crate) struct Leader {
     heartbeat_elapsed: u32,
     quorum_elapsed: u32,
     disk: DiskWatch,
+    /// Whether followers are to be told what is committed though no append is about to carry it.
+    tells_commit: bool,
     transfer: Option<Transfer>,
     /// The change of members that waits for its joint configuration to be committed.
     change: Option<Ctx>,
@@ -75,6 +77,7 @@ impl Leader {
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
             disk: DiskWatch { durable: core.durable(), elapsed: 0 },
+            tells_commit: false,
             transfer: None,
             change: None,
         };
@@ -104,6 +107,7 @@ impl Leader {
             return Some(follower);
         }
         self.tick_transfer(core);
+        self.tells_commit = true;
         self.heartbeat_elapsed += 1;
         if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
             self.clock_round(core);
@@ -120,7 +124,7 @@ impl Leader {
             (self.disk.elapsed, disk_stall_ticks),
             (self.transfer.as_ref().map_or(0, |transfer| transfer.elapsed), election_ticks),
         ];
-        if Self::is_removed(core) {
+        if Self::is_removed(core) || self.owes_commit(core) {
             return 0;
         }
         let quiet = timers.map(|(elapsed, limit)| limit.saturating_sub(elapsed + 1));
@@ -398,16 +402,23 @@ impl Leader {
         }
     }
 
-    /// Tells followers the commit index when no append is about to carry it.
+    /// Tells followers the commit index when no append is about to carry it, nor one is likely to follow at once; see
+    /// [`Config::max_follower_lag`].
     fn flush_commit(&mut self, core: &mut Core) {
-        if core.commit() < core.log.last_index() {
+        let tells = std::mem::take(&mut self.tells_commit) || core.config.max_follower_lag == 0;
+        if !tells || core.commit() < core.log.last_index() {
             return;
         }
         for (to, progress) in &mut self.progress {
-            if progress.told_commit < core.commit() && progress.matched() >= core.commit() {
+            if progress.is_owed_commit(core.commit()) {
                 send_heartbeat(core, *to, progress, self.round);
             }
         }
+    }
+
+    fn owes_commit(&self, core: &Core) -> bool {
+        core.commit() == core.log.last_index()
+            && self.progress.values().any(|progress| progress.is_owed_commit(core.commit()))
     }
 
     /// Ends what waits here, before the node takes another role.

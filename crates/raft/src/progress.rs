@@ -126,6 +126,11 @@ impl Progress {
         (self.active || self.was_active) && self.damage.is_none()
     }
 
+    /// Whether it holds what is committed, and was not told that it is.
+    pub(crate) fn is_owed_commit(&self, commit: LogIndex) -> bool {
+        self.told_commit < commit && self.matched >= commit
+    }
+
     /// The index up to which it is known to match, damaged or not.
     pub(crate) fn matched(&self) -> LogIndex {
         self.matched

@@ -51,7 +51,10 @@ impl Raft {
     /// Takes in what happened.
     pub fn step(&mut self, input: Input) {
         let next = match input {
-            Input::Tick => self.role.tick(&mut self.core),
+            Input::Tick => {
+                self.core.want_applied(self.core.commit());
+                self.role.tick(&mut self.core)
+            }
             Input::Receive { from, message } => self.receive(from, message),
             Input::Persisted(write) => {
                 self.core.persisted(write);
@@ -374,10 +377,12 @@ impl Role {
 
     fn flush(&mut self, core: &mut Core) {
         match self {
-            Self::Follower(role) => role.flush(core),
+            Self::Follower(role) => return role.flush(core),
             Self::PreCandidate(_) | Self::Candidate(_) => {}
             Self::Leader(role) => role.flush(core),
         }
+        // It is about to answer clients, or does already.
+        core.want_applied(core.commit());
     }
 
     pub(crate) fn name(&self) -> RoleName {

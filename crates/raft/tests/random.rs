@@ -143,6 +143,7 @@ impl History {
             cache_bytes: one_of(&[0, 60, 10_000]),
             max_reads: one_of(&[2, 1000]),
             max_promotion_lag: one_of(&[0, 3, 1000]) as u64,
+            max_follower_lag: one_of(&[0, 2, 1000]) as u64,
             seed,
             ..Config::new(NodeId(0), seed)
         };

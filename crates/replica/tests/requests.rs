@@ -4,7 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, put, put_for};
-use raftmap_raft::{LogIndex, NodeId, Outcome, Term};
+use raftmap_raft::{Config, LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason, ReplicaConfig,
     RequestKind,
@@ -293,6 +293,34 @@ fn a_stale_read_is_answered_at_once_and_one_with_a_revision_waits_for_it() {
     let never = cluster.read_with(follower, "k", false, next.plus(100));
     cluster.pass(10_100);
     assert!(matches!(cluster.failure_of(never).reason, Reason::Behind { .. }));
+}
+
+/// Followers that may lag have applied what was acknowledged a tick or two later, though nothing else comes.
+#[test]
+fn a_follower_that_may_lag_reads_what_was_written_soon() {
+    let mut cluster = Cluster::with(3, |config| {
+        let raft = Config { max_follower_lag: 256, ..config.raft.clone() };
+        ReplicaConfig { raft, ..config }
+    });
+    let leader = cluster.elect();
+    cluster.pass(200);
+    let follower = others(&cluster, leader)[0];
+    for value in ["a", "b", "c"] {
+        cluster.put(leader, "k", value);
+        cluster.settle();
+        let written = LogIndex(cluster.nodes[&leader].log.len() as u64);
+        let stale = cluster.read_with(follower, "k", false, written);
+        cluster.settle();
+        assert!(!cluster.ended.contains_key(&stale), "nobody has told the follower yet");
+        cluster.pass(20);
+        assert_eq!(read_value(&cluster, stale), Some(value.as_bytes()));
+        // The round that confirms a linearizable read tells it at once.
+        cluster.put(leader, "k", &value.repeat(2));
+        cluster.settle();
+        let read = cluster.read_with(follower, "k", true, LogIndex(0));
+        cluster.settle();
+        assert_eq!(read_value(&cluster, read), Some(value.repeat(2).as_bytes()));
+    }
 }
 
 #[test]

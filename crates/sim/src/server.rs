@@ -306,6 +306,8 @@ fn replica_config(climate: &Climate, identity: &Identity, level: u8, seed: u64) 
         max_command_bytes: ENTRY_BYTES_MAX,
         max_apply_bytes: climate.apply_bytes,
         cache_bytes: climate.cache_bytes,
+        // Servers of one cluster may differ in it, and one server from start to start.
+        max_follower_lag: [256, 256, 4, 0][(seed % 4) as usize],
         ..Config::new(identity.node(), seed)
     };
     let session_limits = SessionLimits {

@@ -33,6 +33,9 @@ pub(crate) enum Command {
         /// Reads that wait.
         #[arg(key)]
         reads: Option<usize>,
+        /// Committed entries that a follower may leave for later: none, if it is not said.
+        #[arg(key)]
+        lag: Option<u64>,
     },
     /// Restarts a node on a disk that holds a log of these terms, such as "1 1 4".
     Given {

@@ -44,8 +44,13 @@ impl Runner for Script {
 }
 
 fn config(command: &Command) -> Config {
-    let usual =
-        Config { election_ticks: 10, heartbeat_ticks: 3, disk_stall_ticks: 15, ..Config::new(NodeId(0), 1) };
+    let usual = Config {
+        election_ticks: 10,
+        heartbeat_ticks: 3,
+        disk_stall_ticks: 15,
+        max_follower_lag: 0,
+        ..Config::new(NodeId(0), 1)
+    };
     let Command::Cluster {
         nodes: _,
         voters: _,
@@ -57,6 +62,7 @@ fn config(command: &Command) -> Config {
         cache_bytes,
         apply_bytes,
         reads,
+        lag,
     } = command
     else {
         return usual;
@@ -70,6 +76,7 @@ fn config(command: &Command) -> Config {
         cache_bytes: cache_bytes.unwrap_or(usual.cache_bytes),
         max_apply_bytes: apply_bytes.unwrap_or(usual.max_apply_bytes),
         max_reads: reads.unwrap_or(usual.max_reads),
+        max_follower_lag: lag.unwrap_or(usual.max_follower_lag),
         ..usual
     }
 }

@@ -361,6 +361,8 @@ impl Server {
         let raft = Config {
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: HEARTBEAT_TICKS,
+            // What is committed has reached everybody when nothing moves any more, without a tick.
+            max_follower_lag: 0,
             ..Config::new(NodeId(id), id)
         };
         let config = adjust(ReplicaConfig::new(raft, member(id)));
