@@ -5,10 +5,10 @@
 //! for each. What is acknowledged stays in such a row until the row is written or removed: who reads it back skips it.
 //! Large answers are rows of their own, so that none is written twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use byteview::ByteView;
 
 use crate::answer::{Answer, Refusal};
 use crate::engine::Engine;
@@ -23,9 +23,6 @@ pub(crate) const GROUP: u64 = 32;
 /// How long an encoded answer that shares a row may be, in bytes. A constant of the format.
 const SMALL_BYTES_MAX: usize = 128;
 
-/// Room for a row of usual answers, in bytes.
-const ROW_BYTES: usize = 1536;
-
 const LARGE: &str = "row of a large answer";
 
 /// What an answer counts besides its encoding: the hash of its request.
@@ -35,8 +32,8 @@ const HASH_BYTES: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct KeptAnswers {
     answers: BTreeMap<u64, Kept>,
-    /// The first sequences of the groups that have a row.
-    groups: BTreeSet<u64>,
+    /// The groups that have a row, by their first sequence, and what a row of each holds if it is written now.
+    groups: BTreeMap<u64, GroupRow>,
     bytes: u64,
 }
 
@@ -44,8 +41,69 @@ pub(crate) struct KeptAnswers {
 struct Kept {
     request_hash: u128,
     bytes: u64,
-    /// The encoded result; `None`: it is in a row of its own.
-    small: Option<ByteView>,
+    /// Its result is in a row of its own.
+    large: bool,
+}
+
+/// The small answers of one group, encoded: what its row holds if it is written now. A batch of writes writes the row as often
+/// as it adds to it.
+#[derive(Debug, Default)]
+struct GroupRow {
+    bytes: Vec<u8>,
+    /// In the order of their sequences.
+    parts: Vec<Part>,
+}
+
+/// Where an answer stands in a [`GroupRow`].
+#[derive(Debug)]
+struct Part {
+    sequence: u64,
+    begin: usize,
+    result: Range<usize>,
+}
+
+impl GroupRow {
+    fn add(&mut self, sequence: u64, request_hash: u128, result: &[u8]) {
+        let place = self.parts.partition_point(|part| part.sequence < sequence);
+        let behind = match self.parts.get(place) {
+            Some(next) => self.bytes.split_off(next.begin),
+            None => Vec::new(),
+        };
+        let begin = self.bytes.len();
+        self.bytes.put_u8((sequence % GROUP) as u8);
+        self.bytes.put_u128_le(request_hash);
+        put_bytes(&mut self.bytes, result);
+        let end = self.bytes.len();
+        self.parts.insert(place, Part { sequence, begin, result: end - result.len()..end });
+        if !behind.is_empty() {
+            self.bytes.extend_from_slice(&behind);
+            let (from, added) = (place + 1, end - begin);
+            self.parts[from..].iter_mut().for_each(|later| later.shift(|place| place + added));
+        }
+    }
+
+    fn forget_below(&mut self, sequence: u64) {
+        let gone = self.parts.partition_point(|part| part.sequence < sequence);
+        if gone > 0 {
+            let end = self.parts.get(gone).map_or(self.bytes.len(), |next| next.begin);
+            self.parts.drain(..gone);
+            self.bytes.drain(..end);
+            self.parts.iter_mut().for_each(|later| later.shift(|place| place - end));
+        }
+    }
+
+    /// The encoded result of `sequence`, if it is here.
+    fn result(&self, sequence: u64) -> Option<&[u8]> {
+        let place = self.parts.binary_search_by_key(&sequence, |part| part.sequence).ok()?;
+        self.bytes.get(self.parts[place].result.clone())
+    }
+}
+
+impl Part {
+    fn shift(&mut self, to: impl Fn(usize) -> usize) {
+        self.begin = to(self.begin);
+        self.result = to(self.result.start)..to(self.result.end);
+    }
 }
 
 impl KeptAnswers {
@@ -57,7 +115,7 @@ impl KeptAnswers {
         acknowledged_below: u64,
     ) -> Result<(), DecodeError> {
         const WHAT: &str = "row of answers";
-        self.groups.insert(first);
+        self.groups.entry(first).or_default();
         let mut decoder = Decoder::new(row);
         while !decoder.rest().is_empty() {
             let offset = decoder.u8(WHAT)?;
@@ -69,7 +127,8 @@ impl KeptAnswers {
             let result = decoder.bytes(WHAT)?;
             if sequence >= acknowledged_below {
                 let bytes = (HASH_BYTES + result.len()) as u64;
-                self.add(sequence, Kept { request_hash, bytes, small: Some(result.as_ref().into()) });
+                self.groups.entry(first).or_default().add(sequence, request_hash, &result);
+                self.add(sequence, Kept { request_hash, bytes, large: false });
             }
         }
         Ok(())
@@ -79,7 +138,7 @@ impl KeptAnswers {
     pub(crate) fn load_large(&mut self, sequence: u64, row: Bytes) -> Result<(), DecodeError> {
         let bytes = row.len() as u64;
         let request_hash = Decoder::new(row).u128_le(LARGE)?;
-        self.add(sequence, Kept { request_hash, bytes, small: None });
+        self.add(sequence, Kept { request_hash, bytes, large: true });
         Ok(())
     }
 
@@ -118,24 +177,15 @@ impl KeptAnswers {
             row.put_u128_le(request_hash);
             row.put_slice(result);
             overlay.set(table::large_answer_key(id, sequence), row.freeze());
-            self.add(sequence, Kept { request_hash, bytes, small: None });
+            self.add(sequence, Kept { request_hash, bytes, large: true });
         } else {
-            self.add(sequence, Kept { request_hash, bytes, small: Some(result.into()) });
+            self.add(sequence, Kept { request_hash, bytes, large: false });
             let first = sequence - sequence % GROUP;
+            let group = self.groups.entry(first).or_default();
+            group.add(sequence, request_hash, result);
             let key = overlay.encode(17, |out| table::put_answers_key(out, id, first));
-            let row = overlay.encode(ROW_BYTES, |out| self.put_group_row(out, first));
+            let row = overlay.encode(group.bytes.len(), |out| out.put_slice(&group.bytes));
             overlay.set(key, row);
-            self.groups.insert(first);
-        }
-    }
-
-    fn put_group_row(&self, row: &mut BytesMut, first: u64) {
-        for (sequence, kept) in self.answers.range(first..=first + (GROUP - 1)) {
-            if let Some(result) = &kept.small {
-                row.put_u8((sequence % GROUP) as u8);
-                row.put_u128_le(kept.request_hash);
-                put_bytes(row, result);
-            }
         }
     }
 
@@ -146,9 +196,9 @@ impl KeptAnswers {
         id: SessionId,
         sequence: u64,
     ) -> Result<Result<Answer, Refusal>, StateError> {
-        let small = self.answers.get(&sequence).and_then(|kept| kept.small.clone());
-        if let Some(result) = small {
-            return Ok(decode_result(Bytes::copy_from_slice(&result))?);
+        let group = self.groups.get(&(sequence - sequence % GROUP));
+        if let Some(result) = group.and_then(|group| group.result(sequence)) {
+            return Ok(decode_result(Bytes::copy_from_slice(result))?);
         }
         let row = overlay.get(&table::large_answer_key(id, sequence))?;
         let Some(row) = row else {
@@ -169,25 +219,28 @@ impl KeptAnswers {
         let still_kept = self.answers.split_off(&below);
         for (sequence, kept) in std::mem::replace(&mut self.answers, still_kept) {
             self.bytes -= kept.bytes;
-            if kept.small.is_none() {
+            if kept.large {
                 overlay.remove(table::large_answer_key(id, sequence));
             }
         }
-        while let Some(&first) = self.groups.first()
-            && first + (GROUP - 1) < below
-        {
-            overlay.remove(table::answers_key(id, first));
-            self.groups.remove(&first);
+        while let Some(group) = self.groups.first_entry() {
+            if group.key() + (GROUP - 1) < below {
+                overlay.remove(table::answers_key(id, *group.key()));
+                group.remove();
+            } else {
+                group.into_mut().forget_below(below);
+                break;
+            }
         }
     }
 
     /// Removes all rows, and gives their number.
     pub(crate) fn remove_all<E: Engine>(self, overlay: &mut Overlay<'_, E>, id: SessionId) -> usize {
-        for first in &self.groups {
+        for first in self.groups.keys() {
             overlay.remove(table::answers_key(id, *first));
         }
         let mut rows = self.groups.len();
-        for (sequence, _) in self.answers.iter().filter(|answer| answer.1.small.is_none()) {
+        for (sequence, _) in self.answers.iter().filter(|answer| answer.1.large) {
             overlay.remove(table::large_answer_key(id, *sequence));
             rows += 1;
         }
@@ -199,8 +252,10 @@ impl KeptAnswers {
 pub(crate) fn check_answers_row(first: u64, row: Bytes) -> Result<(), DecodeError> {
     let mut kept = KeptAnswers::default();
     kept.load_group(first, row, 0)?;
-    for result in kept.answers.into_values().filter_map(|kept| kept.small) {
-        let _readable = decode_result(Bytes::copy_from_slice(&result))?;
+    for group in kept.groups.values() {
+        for part in &group.parts {
+            let _readable = decode_result(Bytes::copy_from_slice(&group.bytes[part.result.clone()]))?;
+        }
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub enum DecodeError {
 pub(crate) const FLAG_0: u8 = 1;
 pub(crate) const FLAG_1: u8 = 2;
 
-pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
+pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         out.put_u8((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -91,7 +91,7 @@ pub(crate) fn put_varint(out: &mut BytesMut, mut value: u64) {
     out.put_u8((value & 0x7f) as u8);
 }
 
-pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.put_slice(bytes);
 }
