@@ -40,7 +40,8 @@ impl<'a> Attempts<'a> {
         let link = self.cluster.pick(whom);
         let until = self.until();
         let answer = if request_bytes(&request) > STREAM_REQUEST_BYTES_MAX {
-            ask_alone(&link, request, until).await
+            // Boxed, as whatever is rare: a call moves its future as a whole, room for what it hardly ever does included.
+            Box::pin(ask_alone(&link, request, until)).await
         } else {
             link.ask(request, until).await
         };
@@ -56,6 +57,10 @@ impl<'a> Attempts<'a> {
 
     /// After a failed attempt: waits as long as is right and says how to go on, or ends the call.
     pub(crate) async fn follow(&mut self, failed: &Failed) -> Result<Next, Error> {
+        Box::pin(self.follow_slowly(failed)).await
+    }
+
+    async fn follow_slowly(&mut self, failed: &Failed) -> Result<Next, Error> {
         if Instant::now() >= self.deadline {
             self.history.record_cut(failed);
             return Err(self.give_up());

@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, Whom};
 use crate::config::{Builder, Config, Security};
 use crate::error::{Error, SetupError};
 use crate::retry::{Failed, Next};
-use crate::session::Sessions;
+use crate::session::{Sequence, Sessions};
 
 /// How many scans may be open at once. Each may hold one stream's window of what was not read yet, and all of them
 /// together must leave room in the connection's.
@@ -128,6 +128,18 @@ impl Client {
         }
     }
 
+    /// A place in a session, which is opened first, or waited for.
+    async fn sequence(&self, attempts: &mut Attempts<'_>) -> Result<Sequence, Error> {
+        loop {
+            let place = self.inner.sessions.sequence(|| open_session(self.cluster(), attempts.until()));
+            match tokio::time::timeout_at(attempts.deadline, place).await {
+                Ok(Ok(sequence)) => return Ok(sequence),
+                Ok(Err(failed)) => attempts.follow(&failed).await?,
+                Err(_) => return Err(attempts.give_up()),
+            };
+        }
+    }
+
     /// Writes, in a session, so that it is applied once however often it is sent.
     pub(crate) async fn write(
         &self,
@@ -137,14 +149,9 @@ impl Client {
         let sessions = &self.inner.sessions;
         let mut attempts = Attempts::new(self.cluster(), self.timeout(timeout));
         loop {
-            let place = sessions.sequence(|| open_session(self.cluster(), attempts.until()));
-            let sequence = match tokio::time::timeout_at(attempts.deadline, place).await {
-                Ok(Ok(sequence)) => sequence,
-                Ok(Err(failed)) => {
-                    attempts.follow(&failed).await?;
-                    continue;
-                }
-                Err(_) => return Err(attempts.give_up()),
+            let sequence = match sessions.sequence_now() {
+                Some(sequence) => sequence,
+                None => Box::pin(self.sequence(&mut attempts)).await?,
             };
             loop {
                 set_session(&mut request, sequence.tag());

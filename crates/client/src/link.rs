@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use raftmap_proto::v1::tagged_request::Request;
 use raftmap_proto::v1::tagged_response::Response;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -74,17 +75,31 @@ impl Link {
         let began = Instant::now();
         let ticket = Ticket::default();
         let (reply, answer) = oneshot::channel();
-        let call = Call { request, until, ticket: ticket.clone(), reply };
-        let work = async {
-            if self.queue.send(call).await.is_err() {
-                return Err(Failed::not_sent(self.server(), "the client is shutting down"));
-            }
+        let queued = self.queue.try_send(Call { request, until, ticket: ticket.clone(), reply });
+        let answered = async {
             answer.await.unwrap_or_else(|_| Err(Failed::lost(self.server(), "the client is shutting down")))
         };
-        tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| {
+        let result = match queued {
+            Ok(()) => tokio::time::timeout_at(until, answered).await,
+            Err(TrySendError::Full(call)) => {
+                let queued_and_answered = async {
+                    match self.queue.send(call).await {
+                        Ok(()) => answered.await,
+                        Err(_) => Err(self.shut_down()),
+                    }
+                };
+                tokio::time::timeout_at(until, Box::pin(queued_and_answered)).await
+            }
+            Err(TrySendError::Closed(_)) => return Err(self.shut_down()),
+        };
+        result.unwrap_or_else(|_| {
             let sent = !ticket.take();
             Err(Failed::timed_out(self.server(), sent, until - began))
         })
+    }
+
+    fn shut_down(&self) -> Failed {
+        Failed::not_sent(self.server(), "the client is shutting down")
     }
 
     /// It failed: others are asked before it for a while.

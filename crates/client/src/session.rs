@@ -62,6 +62,12 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
+    /// The next one of `session`, which has room for it.
+    fn next(session: Arc<Session>) -> Self {
+        let number = session.window.lock().unwrap_or_else(PoisonError::into_inner).next();
+        Self { session, number }
+    }
+
     /// What the write carries now. Only the acknowledgement moves between two attempts.
     pub(crate) fn tag(&self) -> SessionTag {
         let window = self.session.window.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,9 +97,15 @@ impl Sessions {
             };
             let Ok(permit) = session.room.acquire().await else { continue };
             permit.forget();
-            let number = session.window.lock().unwrap_or_else(PoisonError::into_inner).next();
-            return Ok(Sequence { session, number });
+            return Ok(Sequence::next(session));
         }
+    }
+
+    /// A place in the current session, if there is one and it has room.
+    pub(crate) fn sequence_now(&self) -> Option<Sequence> {
+        let session = self.current()?;
+        session.room.try_acquire().ok()?.forget();
+        Some(Sequence::next(session))
     }
 
     /// The servers do not know the session of `sequence` any more: the next write opens another one.
