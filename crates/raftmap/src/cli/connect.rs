@@ -138,8 +138,8 @@ pub(crate) fn block_on_all_cores<T>(part: impl Future<Output = Result<T, Failure
     block_on_threads(thread::available_parallelism().map_or(1, NonZeroUsize::get), part)
 }
 
-/// Runs a server's asynchronous part: its front door, on half of the cores. Its log, its state and its replica have threads of their
-/// own, and threads that wake each other in vain cost more than a second one is worth.
+/// Runs on half of the cores what others share them with: the front door of a server, whose log, state and replica have threads of their
+/// own, and the clients of a benchmark. Threads that wake each other in vain cost more than a second one is worth.
 pub(crate) fn block_on_half_of_the_cores<T>(
     part: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

@@ -28,7 +28,7 @@ use self::load::{Load, Mix};
 use self::machine::MachineReport;
 use self::report::Report;
 use self::target::{Store, Targets};
-use super::connect::{ConnectArgs, block_on_all_cores};
+use super::connect::{ConnectArgs, block_on_half_of_the_cores};
 use super::exit::{self, Failure};
 use super::output;
 
@@ -155,7 +155,7 @@ enum Measured {
 
 impl Bench {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let measured = block_on_all_cores(async {
+        let measured = block_on_half_of_the_cores(async {
             let failed = |error| Failure::Failed(format!("no signals: {error}"));
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
