@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use crate::ids::NodeId;
 use crate::membership::Membership;
 
+/// Voters of a half that is ranked without an allocation.
+const FEW: usize = 8;
+
 /// How a vote stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tally {
@@ -50,9 +53,18 @@ pub(crate) fn is_quorum(membership: &Membership, holds: impl Fn(NodeId) -> bool)
 /// The greatest value that a quorum has reached, by the value that each node has reached: the commit index from match
 /// indexes, the confirmed round from acknowledged rounds.
 pub(crate) fn reached<T: Copy + Ord + Default>(membership: &Membership, value: impl Fn(NodeId) -> T) -> T {
+    // Asked with every acknowledgement: the usual number of voters needs no allocation.
+    let (mut few, mut many) = ([T::default(); FEW], Vec::new());
     halves(membership)
         .map(|voters| {
-            let mut values: Vec<T> = voters.iter().map(|id| value(*id)).collect();
+            let values = match few.get_mut(..voters.len()) {
+                Some(values) => values,
+                None => {
+                    many.resize(voters.len(), T::default());
+                    &mut many[..]
+                }
+            };
+            values.iter_mut().zip(voters).for_each(|(place, id)| *place = value(*id));
             values.sort_unstable_by(|a, b| b.cmp(a));
             // An empty set of voters reaches nothing: it must never count as a quorum of none.
             values.get(majority(voters) - 1).copied().unwrap_or_default()
