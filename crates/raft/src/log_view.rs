@@ -137,8 +137,8 @@ impl LogView {
             }
             self.last = entry.index;
             self.cache_bytes += entry.size_bytes();
-            self.cache.push_back(entry.clone());
         }
+        self.cache.extend(entries.iter().cloned());
     }
 
     /// Removes everything behind `to`.
@@ -175,7 +175,9 @@ impl LogView {
             bytes += entry.size_bytes();
             first || bytes <= max_bytes
         };
-        Cached::Entries(self.cache.range(skip..skip + count).take_while(fits).cloned().collect())
+        // Counted first: the copy is then allocated once, and does not grow.
+        let fitting = self.cache.range(skip..skip + count).take_while(fits).count();
+        Cached::Entries(self.cache.range(skip..skip + fitting).cloned().collect())
     }
 
     /// The sizes of the cached ones among the entries from `from` to `to`, summed, in bytes.
