@@ -102,9 +102,14 @@ fn fill(disk: &MemDisk, cut: bool) {
             ..Write::default()
         },
         Write { id: WriteId(4), entries: vec![entry(6, 2, 30_000), entry(7, 2, 10)], ..Write::default() },
-        Write { id: WriteId(5), base: Some(base(5)), ..Write::default() },
+        Write { id: WriteId(5), base: Some(Box::new(base(5))), ..Write::default() },
         Write { id: WriteId(6), entries: vec![entry(8, 2, 100), entry(9, 2, 10)], ..Write::default() },
-        Write { id: WriteId(7), base: Some(base(7)), entries: vec![entry(10, 2, 9000)], ..Write::default() },
+        Write {
+            id: WriteId(7),
+            base: Some(Box::new(base(7))),
+            entries: vec![entry(10, 2, 9000)],
+            ..Write::default()
+        },
     ];
     for write in &writes {
         log.write(std::slice::from_ref(write)).expect("the disk is right");

@@ -355,8 +355,9 @@ mod tests {
         let payload = prop_oneof![
             Just(Payload::Noop),
             proptest::collection::vec(any::<u8>(), 0..6000).prop_map(|bytes| Payload::Command(bytes.into())),
-            proptest::collection::btree_set(1u64..99, 1..9)
-                .prop_map(|ids| Payload::Membership(Membership::of_voters(ids.into_iter().map(NodeId)))),
+            proptest::collection::btree_set(1u64..99, 1..9).prop_map(|ids| Payload::Membership(Box::new(
+                Membership::of_voters(ids.into_iter().map(NodeId))
+            ))),
         ];
         (any::<u64>(), any::<u64>(), payload).prop_map(|(term, index, payload)| Entry {
             term: Term(term),

@@ -204,7 +204,7 @@ impl<D: Disk> Scan<'_, D> {
             return Ok(None);
         }
         match Payload::decode(payload_kind, stream.content(content_bytes)) {
-            Ok(Payload::Membership(membership)) => Ok(Some(membership)),
+            Ok(Payload::Membership(membership)) => Ok(Some(*membership)),
             Ok(_) => Ok(None),
             Err(source) => Err(OpenError::Payload { segment: self.at.generation, index, source }),
         }

@@ -128,7 +128,7 @@ fn memberships_are_found_and_rolled_back_by_a_cut<D: Disk>(place: &Place<D>) {
     let member_entry = |index, voters: &[u64]| raftmap_raft::Entry {
         term: Term(1),
         index: LogIndex(index),
-        payload: Payload::Membership(of(voters)),
+        payload: Payload::Membership(Box::new(of(voters))),
     };
     let mut log = place.init();
     let entries = vec![member_entry(1, &[1]), entry(2, 1, "a"), member_entry(3, &[1, 2])];

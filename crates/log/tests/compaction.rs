@@ -158,7 +158,7 @@ fn the_parts_of_a_write_take_effect_in_their_order<D: Disk>(place: &Place<D>) {
     let before = Content { base: None, entries: entries(&log) };
     let write = Write {
         truncate_to: Some(LogIndex(8)),
-        base: Some(base(7, 2)),
+        base: Some(Box::new(base(7, 2))),
         entries: (9..=14).map(|index| large(index, 3, 9000)).collect(),
         ..term(12, 3)
     };
@@ -180,7 +180,7 @@ fn a_membership_behind_the_base_still_rolls_back<D: Disk>(place: &Place<D>) {
     let member_entry = |index, voters: &[u64]| Entry {
         term: Term(1),
         index: LogIndex(index),
-        payload: Payload::Membership(of(voters)),
+        payload: Payload::Membership(Box::new(of(voters))),
     };
     let mut log = place.init();
     let all =

@@ -130,7 +130,7 @@ fn eventful(disk: &MemDisk) {
         write.hard_state = Some(at(id));
         log.write(&[write]).unwrap();
     }
-    log.write(&[Write { base: Some(base(10, 5)), ..append(21, vec![]) }]).unwrap();
+    log.write(&[Write { base: Some(Box::new(base(10, 5))), ..append(21, vec![]) }]).unwrap();
     common::cut(&mut log);
     log.write(&[append(22, vec![large(41, 20, 6000)])]).unwrap();
 }

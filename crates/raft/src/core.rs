@@ -264,16 +264,27 @@ impl Core {
     // The log.
 
     /// Adds entries behind the last one.
-    pub(crate) fn append(&mut self, entries: &[Entry]) {
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        self.take_in(&entries);
+        self.outbox.write_entries(entries);
+        self.note_unsynced();
+    }
+
+    /// Adds one entry behind the last one.
+    pub(crate) fn append_one(&mut self, entry: Entry) {
+        self.take_in(std::slice::from_ref(&entry));
+        self.outbox.write_entry(entry);
+        self.note_unsynced();
+    }
+
+    fn take_in(&mut self, entries: &[Entry]) {
         self.log.append(entries);
         for entry in entries {
             self.uncommitted_bytes += entry.size_bytes();
             if let Payload::Membership(membership) = &entry.payload {
-                self.memberships.push((entry.index, membership.clone()));
+                self.memberships.push((entry.index, Membership::clone(membership)));
             }
         }
-        self.outbox.write_entries(entries);
-        self.note_unsynced();
     }
 
     /// Removes everything behind `to`: entries of a leader that did not get to commit them.

@@ -23,8 +23,9 @@ pub enum Payload {
     Noop,
     /// A command of the state machine, opaque here. The bytes are made once and shared by log, peers and state machine.
     Command(Bytes),
-    /// The members from this entry on; they count as soon as the entry is in the log (section 6).
-    Membership(Membership),
+    /// The members from this entry on; they count as soon as the entry is in the log (section 6). Boxed, since it is rare: all
+    /// entries are as large as the largest kind, and they are copied with every step on their way.
+    Membership(Box<Membership>),
 }
 
 /// An entry's payload that cannot be understood. The node that reads it stops; it never guesses.
@@ -80,7 +81,7 @@ impl Payload {
             0 if bytes.is_empty() => Ok(Self::Noop),
             0 => Err(PayloadError::NoopWithContent(bytes.len())),
             1 => Ok(Self::Command(bytes)),
-            2 => Ok(Self::Membership(Membership::decode(&bytes)?)),
+            2 => Ok(Self::Membership(Box::new(Membership::decode(&bytes)?))),
             unknown => Err(PayloadError::UnknownKind(unknown)),
         }
     }

@@ -192,7 +192,7 @@ impl Follower {
         }
         // What follows in this log was perhaps never the leader's (scenarios 16 and 17).
         let matched = entries.last().map_or(prev.index, |last| last.index);
-        self.take_new(core, &entries);
+        self.take_new(core, entries);
         core.commit_to(commit.min(matched));
         core.promise(from, Promise::AppendAccepted { round, damage, matched });
     }
@@ -212,14 +212,14 @@ impl Follower {
 
     /// Adds those entries that this log does not have. What it has beyond them stays, unless it conflicts: an old message
     /// that arrives late must cut nothing off (scenario 15).
-    fn take_new(&mut self, core: &mut Core, entries: &[Entry]) {
+    fn take_new(&mut self, core: &mut Core, mut entries: Vec<Entry>) {
         let known = entries.iter().take_while(|entry| core.log.matches(entry.position())).count();
-        let new = &entries[known..];
-        let Some(first) = new.first() else { return };
+        entries.drain(..known);
+        let Some(first) = entries.first() else { return };
         if first.index <= core.log.last_index() {
             core.truncate(first.index.previous());
         }
-        core.append(new);
+        core.append(entries);
     }
 
     fn heartbeat(&mut self, core: &mut Core, from: NodeId, heartbeat: Heartbeat) {

@@ -92,7 +92,7 @@ impl Leader {
 
     fn append(core: &mut Core, payload: Payload) -> LogIndex {
         let index = core.log.last_index().next();
-        core.append(&[Entry { term: core.term(), index, payload }]);
+        core.append_one(Entry { term: core.term(), index, payload });
         index
     }
 
@@ -279,7 +279,9 @@ impl Leader {
                     "{from} acknowledged {matched}, which was never sent"
                 );
                 progress.accepted(matched, self.round, &core.log);
-                self.advance_commit(core);
+                if progress.counted_match() > core.commit() {
+                    self.advance_commit(core);
+                }
             }
             AppendResult::Rejected { prev, hint } => {
                 if let Some(acknowledged) = progress.rejected(prev, hint, reply.round, &core.log) {
@@ -298,8 +300,10 @@ impl Leader {
         if progress.heartbeat_answered(reply.round) {
             send_gap_check(core, from, progress, self.round);
         }
-        // A node that is whole again may complete a quorum.
-        self.advance_commit(core);
+        // A node that is whole again may complete a quorum. Whoever has no more than what is committed completes none.
+        if progress.counted_match() > core.commit() {
+            self.advance_commit(core);
+        }
         self.confirm_rounds(core);
     }
 

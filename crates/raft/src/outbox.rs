@@ -122,7 +122,7 @@ impl Outbox {
     /// A write of its own: its place among truncations and entries is then the one that it has here.
     pub(crate) fn write_base(&mut self, base: Base) {
         self.close_write();
-        self.write.base = Some(base);
+        self.write.base = Some(Box::new(base));
         self.close_write();
     }
 
@@ -133,8 +133,16 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn write_entries(&mut self, entries: &[Entry]) {
-        self.write.entries.extend_from_slice(entries);
+    pub(crate) fn write_entries(&mut self, mut entries: Vec<Entry>) {
+        if self.write.entries.is_empty() {
+            self.write.entries = entries;
+        } else {
+            self.write.entries.append(&mut entries);
+        }
+    }
+
+    pub(crate) fn write_entry(&mut self, entry: Entry) {
+        self.write.entries.push(entry);
     }
 
     /// Pushes an action that is neither a write nor a message.
@@ -150,10 +158,12 @@ impl Outbox {
     /// All actions so far. The writes come first, since the others may depend on it being under way; then what was sent;
     /// then the promises that the disk has made good, unless `term` has moved on from theirs.
     pub(crate) fn take(&mut self, term: Term) -> Vec<Action> {
-        let mut actions = Vec::with_capacity(self.actions.len() + 2);
         self.close_write();
-        actions.extend(self.closed.drain(..).map(Action::Write));
-        actions.append(&mut self.actions);
+        for (place, write) in self.closed.drain(..).enumerate() {
+            self.actions.insert(place, Action::Write(write));
+        }
+        // Asked after every step: what has nothing to say allocates nothing.
+        let mut actions = std::mem::take(&mut self.actions);
         while let Some(kept) = self.waiting.pop_front_if(|waiting| waiting.after <= self.persisted) {
             if kept.term == term {
                 let message = Message { term, body: kept.promise.into_body() };

@@ -15,8 +15,8 @@ pub struct Write {
     pub hard_state: Option<HardState>,
     /// The last index to keep, if entries are to be cut from the end. The cut is a record in the log, never an overwrite.
     pub truncate_to: Option<LogIndex>,
-    /// Where the log begins from now on, if that changes.
-    pub base: Option<Base>,
+    /// Where the log begins from now on, if that changes. Boxed, since it is rare, and every action is as large as a write.
+    pub base: Option<Box<Base>>,
     /// Entries to add behind the last one, without a gap.
     pub entries: Vec<Entry>,
 }

@@ -158,7 +158,7 @@ mod tests {
         let position = LogPosition { term: Term(1), index: LogIndex(to) };
         let membership = Membership::default();
         let base = Base { position, membership, durable: LogIndex(to), state: StateId(0) };
-        Write { base: Some(base), ..Write::default() }
+        Write { base: Some(Box::new(base)), ..Write::default() }
     }
 
     fn compaction() -> Compaction {

@@ -113,7 +113,7 @@ fn log_that_begins_behind_two(members: u64) -> (Log<MemDisk>, Recovered) {
         durable: LogIndex(3),
         state: StateId(0),
     };
-    log.write(&[Write { id: WriteId(2), base: Some(base), ..Write::default() }]).unwrap();
+    log.write(&[Write { id: WriteId(2), base: Some(Box::new(base)), ..Write::default() }]).unwrap();
     drop(log);
     open(&disk)
 }

@@ -257,7 +257,7 @@ impl Oracle {
             }
             held.log.push(stamp);
             if let Payload::Membership(membership) = &entry.payload {
-                self.memberships.insert((entry.index, entry.term), membership.clone());
+                self.memberships.insert((entry.index, entry.term), Membership::clone(membership));
             }
         }
         Ok(())

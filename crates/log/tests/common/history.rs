@@ -31,7 +31,7 @@ impl Content {
         let stays = self.position() == base.position
             || self.entries.iter().any(|entry| entry.position() == base.position);
         self.entries.retain(|entry| stays && entry.index > base.position.index);
-        self.base = Some(base.clone());
+        self.base = Some(Base::clone(base));
     }
 
     /// What a log may hold while `write` is under way: a write that does not fit its segment is divided. The last one is what
@@ -88,7 +88,7 @@ impl Writer {
             let stays = log.entries.iter().any(|entry| entry.position() == base.position)
                 || base.position == log.position();
             last = if stays { last } else { base.position.index.0 };
-            write.base = Some(base);
+            write.base = Some(Box::new(base));
         }
         for index in last + 1..last + 1 + rng.u64(..4) {
             let size = [10, 300, 5000, 15_000][rng.usize(..4)];

@@ -96,7 +96,7 @@ pub(crate) fn base(index: u64, term: u64) -> Base {
 }
 
 pub(crate) fn rebase(id: u64, base: Base) -> Write {
-    Write { id: WriteId(id), base: Some(base), ..Write::default() }
+    Write { id: WriteId(id), base: Some(Box::new(base)), ..Write::default() }
 }
 
 /// Removes what the log needs no more; gives the numbers of the segments.

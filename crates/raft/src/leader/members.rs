@@ -33,7 +33,10 @@ impl Leader {
         let current = core.membership();
         let joint = voters != current.voters;
         let voters_outgoing = if joint { current.voters.clone() } else { BTreeSet::new() };
-        let index = Self::append(core, Payload::Membership(Membership { voters, voters_outgoing, learners }));
+        let index = Self::append(
+            core,
+            Payload::Membership(Box::new(Membership { voters, voters_outgoing, learners })),
+        );
         self.follow_members(core);
         if joint {
             self.change = Some(ctx);
@@ -89,7 +92,7 @@ impl Leader {
         let settled = core.commit() >= self.opening && core.membership_index() <= core.commit();
         if settled && core.membership().is_joint() {
             let next = Membership { voters_outgoing: BTreeSet::new(), ..core.membership().clone() };
-            let index = Self::append(core, Payload::Membership(next));
+            let index = Self::append(core, Payload::Membership(Box::new(next)));
             if let Some(ctx) = self.change.take() {
                 core.expect_proposal(index, ctx);
             }

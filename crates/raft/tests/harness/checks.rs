@@ -136,7 +136,7 @@ impl Checks {
     pub(crate) fn state_at(&self, index: LogIndex) -> (LogPosition, Membership) {
         let applied = &self.applied[..usize::try_from(index.0).unwrap()];
         let membership = applied.iter().rev().find_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some(membership.clone()),
+            Payload::Membership(membership) => Some(Membership::clone(membership)),
             _ => None,
         });
         let position = applied.last().map(Entry::position).unwrap_or_default();

@@ -49,7 +49,7 @@ impl Disk {
             let Write { id, hard_state, truncate_to, base, entries } = write;
             self.hard_state = hard_state.unwrap_or(self.hard_state);
             if truncate_to.is_some() || base.is_some() || !entries.is_empty() {
-                self.record(Record { truncate_to, base, entries });
+                self.record(Record { truncate_to, base: base.map(|base| *base), entries });
             }
             last = Some(id);
         }
@@ -157,7 +157,7 @@ impl Disk {
 
     fn memberships(&self) -> impl Iterator<Item = (LogIndex, Membership)> {
         self.log.entries.iter().filter_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some((entry.index, membership.clone())),
+            Payload::Membership(membership) => Some((entry.index, Membership::clone(membership))),
             _ => None,
         })
     }

@@ -68,7 +68,7 @@ pub(crate) fn hard_state(HardState { term, vote, damaged }: HardState) -> String
 pub(crate) fn write(Write { id, hard_state: state, truncate_to, base, entries: added }: &Write) -> String {
     let state = state.map(hard_state);
     let cut = truncate_to.map(|to| format!("cut to {to}"));
-    let base = base.as_ref().map(|Base { position: begins, membership: _, durable, state }| {
+    let base = base.as_deref().map(|Base { position: begins, membership: _, durable, state }| {
         format!("begins behind {}, state {state} durable to {durable}", position(*begins))
     });
     let added = (!added.is_empty()).then(|| entries(added));

@@ -27,7 +27,8 @@ fn put(key: &str, value: &str, ttl_ms: u64, session: Option<SessionTag>) -> Body
 pub(crate) fn log() -> Vec<Entry> {
     let tag = SessionTag { session_id: SessionId(3), sequence: 1, acknowledged_below: 1 };
     let member = |id| Member { node_id: NodeId(id), incarnation: 5, founding_hash: 7 };
-    let of = |ids: &[u64]| Payload::Membership(Membership::of_voters(ids.iter().map(|id| NodeId(*id))));
+    let of =
+        |ids: &[u64]| Payload::Membership(Box::new(Membership::of_voters(ids.iter().map(|id| NodeId(*id)))));
     let command =
         |time: u64, body: Body| Payload::Command(Command { stamped_time_ms: Some(time), body }.encode());
     let payloads = [

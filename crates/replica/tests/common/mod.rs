@@ -400,7 +400,7 @@ impl Server {
     /// Begins another life on what it has, as a program of this level.
     fn restart(&mut self, founders: &Membership, level: u8) {
         let changes = self.log.iter().filter_map(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some((entry.index, membership.clone())),
+            Payload::Membership(membership) => Some((entry.index, Membership::clone(membership))),
             _ => None,
         });
         let mut terms: Vec<_> = self.log.iter().map(|entry| (entry.index, entry.term)).collect();
@@ -446,7 +446,7 @@ impl Server {
     }
 
     fn write(&mut self, write: Write) {
-        self.bases.extend(write.base.clone());
+        self.bases.extend(write.base.as_deref().cloned());
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         if let Some(to) = write.truncate_to {
             self.log.truncate(usize::try_from(to.0).unwrap());

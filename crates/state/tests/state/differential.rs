@@ -177,7 +177,7 @@ impl Scribe {
                 let membership = Membership::of_voters((1..=*voters).map(NodeId));
                 let result = self.model.change_membership(&membership);
                 self.expected.push(result);
-                return Payload::Membership(membership);
+                return Payload::Membership(Box::new(membership));
             }
             Step::Write { request, time, small_answer, tag } => {
                 let session = tag.map(|tag| SessionTag {

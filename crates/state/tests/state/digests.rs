@@ -32,7 +32,7 @@ fn the_same_history_has_the_same_digests_in_every_version() {
     server.catch_up(usize::MAX);
     assert_eq!(server.machine.running_digest().to_string(), "48557d9261eb2fb75cc6bf406f185bc3");
     assert_eq!(content_digest(&server.machine).to_string(), "4ba6fbab1b3eacb40eab00d9f4ce8d93");
-    server.append(Payload::Membership(Membership::of_voters([NodeId(1), NodeId(2)])));
+    server.append(Payload::Membership(Box::new(Membership::of_voters([NodeId(1), NodeId(2)]))));
     server.catch_up(usize::MAX);
     assert_eq!(server.machine.running_digest().to_string(), "034f3b6f158cde38dd98fcbf0d0d82c8");
     assert_eq!(content_digest(&server.machine).to_string(), "8ae6ddf292d4d4c42f2d164d512c31f9");

@@ -18,7 +18,7 @@ use crate::snapshots::{an_eventful_server, chunks_of, install};
 fn a_new_cluster_has_everything_but_who_the_old_members_were() {
     let mut server = an_eventful_server();
     // Server 1 leaves: its id is remembered.
-    server.append(Payload::Membership(Membership::of_voters([NodeId(2), NodeId(3)])));
+    server.append(Payload::Membership(Box::new(Membership::of_voters([NodeId(2), NodeId(3)]))));
     server.catch_up(9);
     let old = &server.machine;
     assert!(!old.reader().members().unwrap().is_empty() && !old.reader().removed().unwrap().is_empty());

@@ -47,7 +47,7 @@ fn who_goes_is_remembered_and_where_it_was_is_not() {
     let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
     let change = |server: &mut Server<_>, voters: &[u64], outgoing: &[u64], learners: &[u64]| {
         let (voters, voters_outgoing, learners) = (ids(voters), ids(outgoing), ids(learners));
-        server.append(Payload::Membership(Membership { voters, voters_outgoing, learners }));
+        server.append(Payload::Membership(Box::new(Membership { voters, voters_outgoing, learners })));
         server.catch_up(1);
     };
     let mut server = Server::in_memory();

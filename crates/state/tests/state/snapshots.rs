@@ -116,7 +116,7 @@ proptest! {
 /// A server of which every table has rows.
 pub(crate) fn an_eventful_server() -> Server<MemoryEngine> {
     let mut server = eventful_log(60);
-    server.append(Payload::Membership(Membership::of_voters([NodeId(1), NodeId(2), NodeId(3)])));
+    server.append(Payload::Membership(Box::new(Membership::of_voters([NodeId(1), NodeId(2), NodeId(3)]))));
     let member = Member { node_id: NodeId(3), incarnation: 5, founding_hash: 7 };
     server.append_command(&timeless(Body::RecordMember(member)));
     server.append_command(&timeless(write(put("large", &"v".repeat(500)))));

@@ -45,8 +45,9 @@ fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         Just(Payload::Noop),
         bytes().prop_map(Payload::Command),
-        vec(1..9u64, 0..5)
-            .prop_map(|ids| Payload::Membership(Membership::of_voters(ids.into_iter().map(NodeId)))),
+        vec(1..9u64, 0..5).prop_map(|ids| Payload::Membership(Box::new(Membership::of_voters(
+            ids.into_iter().map(NodeId)
+        )))),
     ]
 }
 
