@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -63,7 +64,9 @@ pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are in order")
 }
 
-/// Keys of one request while they are written for the first time.
+/// How many requests are under way while keys are written for the first time.
+const FILLERS: u32 = 8;
+/// Keys of one of them.
 const FILL_KEYS: u32 = 128;
 /// Values of one request then, in bytes, if there is more than one.
 const FILL_BYTES: u32 = 1 << 20;
@@ -122,13 +125,16 @@ impl Load {
 
     /// Writes every key once, so that gets find something.
     pub(super) async fn fill(&self, targets: &Targets) -> Result<(), Failure> {
-        let (pool, mut target) = (pool(), targets.of_client(0).await?);
+        let pool = pool();
+        try_join_all((0..FILLERS).map(|n| self.fill_share(targets, n, &pool))).await.map(drop)
+    }
+
+    async fn fill_share(&self, targets: &Targets, n: u32, pool: &Bytes) -> Result<(), Failure> {
+        let mut target = targets.of_client(n as usize).await?;
         let step = FILL_KEYS.min(FILL_BYTES / self.value_bytes.max(1)).max(1);
-        let mut from = 0;
-        while from < self.keys {
+        for from in (n * step..self.keys).step_by((FILLERS * step) as usize) {
             let to = self.keys.min(from + step);
-            target.put_many((from..to).map(|number| (key(number), self.value(&pool))).collect()).await?;
-            from = to;
+            target.put_many((from..to).map(|number| (key(number), self.value(pool))).collect()).await?;
         }
         Ok(())
     }
