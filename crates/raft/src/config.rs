@@ -29,8 +29,9 @@ pub struct Config {
     /// Bytes of entries handed to the state machine at a time.
     pub max_apply_bytes: usize,
     /// A follower under load leaves up to so many committed entries unapplied until the next tick, and is told what is committed
-    /// with the next append, or the next tick, instead of by a message for each commit: nobody waits for it, and it has a third of
-    /// the work. A read that does wait is served at once. 0: followers are told and apply at once.
+    /// with the next append, or the next tick, instead of by a message for each commit: nobody waits for it, and messages and
+    /// wake-ups are saved. A linearizable read is served at once, a stale one of a later revision by the next tick. 0: followers are
+    /// told and apply at once.
     pub max_follower_lag: u64,
     /// Bytes of recent entries kept in memory; older ones are fetched from disk. What is not yet durable and applied is
     /// kept in any case.
