@@ -6,6 +6,7 @@
 //! before it (scenario 47). A crash costs what was in memory alone: it is applied again.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,8 +19,11 @@ use super::recent::{Recent, View};
 use super::tables::{Ingestion, Tables, TablesView};
 use super::{Engine, EngineError, Ingest, Row, RowChange, Snapshot};
 
-/// So much is held in memory before it becomes tables.
-const LAYER_BYTES: usize = 16 << 20;
+/// So much is held in memory at least before it becomes tables, and at most.
+const LAYER_BYTES: RangeInclusive<u64> = 16 << 20..=64 << 20;
+/// Between the two it is this part of what the tables take: each layer is merged into tables that hold neighbours of all of its
+/// rows, so that the fewer layers there are, the less is merged for each row.
+const LAYER_PART: u64 = 32;
 
 /// What a server may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +45,8 @@ pub struct DiskEngine {
     tables: Tables,
     recent: Arc<Recent>,
     flusher: Arc<Flusher>,
-    /// Held from the first row of a batch to the last: a layer is sealed between two.
-    writer: Arc<Mutex<()>>,
+    /// Held from the first row of a batch to the last: a layer is sealed between two. So many bytes are one.
+    writer: Arc<Mutex<u64>>,
 }
 
 impl DiskEngine {
@@ -53,7 +57,8 @@ impl DiskEngine {
     pub fn open(directory: &Path, options: DiskOptions) -> Result<Self, EngineError> {
         let (tables, recent) = (Tables::open(directory, options.cache_bytes)?, Arc::new(Recent::default()));
         let flusher = Flusher::start(Arc::clone(&recent), tables.clone())?;
-        Ok(Self { tables, recent, flusher: Arc::new(flusher), writer: Arc::default() })
+        let writer = Mutex::new(layer_bytes(tables.disk_bytes()));
+        Ok(Self { tables, recent, flusher: Arc::new(flusher), writer: Arc::new(writer) })
     }
 
     /// Makes an empty database in `directory`, which must not be there yet, for rows to be ingested into. If anything
@@ -87,9 +92,15 @@ impl DiskEngine {
 
     /// Has the newest layer become tables.
     fn seal(&self) {
-        let _between_commits = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut layer_full_at = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.flusher.seal();
+        *layer_full_at = layer_bytes(self.tables.disk_bytes());
     }
+}
+
+/// How large a layer becomes beside tables of `tables_bytes`.
+fn layer_bytes(tables_bytes: u64) -> u64 {
+    (tables_bytes / LAYER_PART).clamp(*LAYER_BYTES.start(), *LAYER_BYTES.end())
 }
 
 /// A database that was just made and holds nothing.
@@ -136,10 +147,10 @@ impl Engine for DiskEngine {
 
     fn commit(&self, batch: Vec<RowChange>) -> Result<(), EngineError> {
         self.flusher.wait_for_room()?;
-        let between_seals = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = self.recent.commit(&batch);
-        drop(between_seals);
-        if bytes >= LAYER_BYTES {
+        let layer_full_at = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = self.recent.commit(&batch) as u64 >= *layer_full_at;
+        drop(layer_full_at);
+        if is_full {
             self.seal();
         }
         Ok(())
@@ -178,5 +189,17 @@ impl Snapshot for DiskSnapshot {
             Box::new(rows.map(|row| row.map(|(key, value)| (key, Some(value)))))
         });
         Merged::new(recent.chain(tables))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_grow_with_the_tables_within_bounds() {
+        assert_eq!(layer_bytes(0), 16 << 20);
+        assert_eq!(layer_bytes(1 << 30), 32 << 20);
+        assert_eq!(layer_bytes(1 << 40), 64 << 20);
     }
 }
