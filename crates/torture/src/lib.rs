@@ -2,8 +2,8 @@
 //! to about the time, while clients in processes of their own read and write; and what the clients were told, judged by
 //! [`raftmap_lincheck`].
 //!
-//! [`torture`] does that, round after round; [`soak`] for long, and looks what the servers take meanwhile. [`Network`],
-//! [`Proxy`] and [`Shim`] are there for other tests, too.
+//! [`torture`] does that, round after round; [`soak`] for long, and looks what the servers take meanwhile. [`Shim`] is there for
+//! other tests, too.
 
 mod client;
 mod error;
@@ -12,7 +12,6 @@ mod links;
 mod members;
 mod namespaces;
 mod nemesis;
-mod network;
 mod offer;
 mod rig;
 mod shim;
@@ -23,7 +22,6 @@ mod volumes;
 pub use client::{ClientArguments, run as run_client};
 pub use error::Failure;
 pub use nemesis::Class;
-pub use network::{Link, Network, Proxy};
 pub use offer::Offer;
 pub use shim::{Shim, Wrong};
 pub use soak::{SoakReport, Usage, soak};

@@ -2,12 +2,11 @@
 
 use std::io;
 
-use raftmap::local_cluster::LocalMember;
+use raftmap::local_cluster::{LocalMember, Network};
 use raftmap_raft::NodeId;
 
 use crate::error::{Failure, refused};
 use crate::namespaces::Namespaces;
-use crate::network::Network;
 
 /// The network between the servers.
 #[derive(Debug)]

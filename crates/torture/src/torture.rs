@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use raftmap::local_cluster::LocalPlan;
+use raftmap::local_cluster::{LocalPlan, Network};
 use raftmap_client::Client;
 use raftmap_lincheck::{
     Operation, Options, Outcome, Record, Request, Response, Verdict, check, write_history,
@@ -26,7 +26,6 @@ use crate::links::Links;
 use crate::members::Operator;
 use crate::namespaces::Namespaces;
 use crate::nemesis::{Class, Fault, pick};
-use crate::network::Network;
 use crate::offer::Offer;
 use crate::rig::Rig;
 use crate::shim::Shim;

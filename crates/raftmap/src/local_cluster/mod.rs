@@ -26,6 +26,7 @@
 mod agreement;
 mod error;
 mod members;
+mod network;
 mod plan;
 mod ports;
 mod process;
@@ -49,6 +50,7 @@ use crate::survey;
 
 pub use self::agreement::Agreement;
 pub use self::error::LocalClusterError;
+pub use self::network::{Link, Network, Proxy};
 pub use self::plan::{LocalMember, LocalPlan};
 pub use self::ports::free_loopback_addresses;
 pub use self::sizes::bytes_below;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use raftmap::local_cluster::Network;
 use raftmap_client::{Code, Error};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
-use raftmap_torture::Network;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::load::{must_get, must_put};

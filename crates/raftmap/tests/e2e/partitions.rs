@@ -3,11 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use raftmap::local_cluster::CLIENT;
+use raftmap::local_cluster::{CLIENT, Network};
 use raftmap_client::{Client, Entry, Error};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
-use raftmap_torture::Network;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

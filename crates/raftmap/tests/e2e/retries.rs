@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use raftmap::local_cluster::{CLIENT, LocalMember};
+use raftmap::local_cluster::{CLIENT, LocalMember, Proxy};
 use raftmap_client::{Client, Expected, Operation, Tls, TxnAnswer};
-use raftmap_torture::Proxy;
 
 use crate::support::load::{must_get, must_put};
 use crate::support::{PATIENCE, World, soon, until};

@@ -7,10 +7,9 @@ use std::process::Command;
 use std::thread::panicking;
 use std::time::Duration;
 
-use raftmap::local_cluster::{CLIENT, LocalCluster, LocalPlan};
+use raftmap::local_cluster::{CLIENT, LocalCluster, LocalPlan, Network};
 use raftmap_client::{Client, MemberStatus};
 use raftmap_raft::NodeId;
-use raftmap_torture::Network;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use raftmap::local_cluster::{LocalMember, LocalPlan};
 use raftmap_raft::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+use super::{LocalMember, LocalPlan};
 
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -226,6 +227,15 @@ impl Network {
         self.of(id).iter().for_each(|link| link.set(Flow::Held));
     }
 
+    /// All goes through again between this server and all but those that are `isolated` still.
+    pub fn rejoin(&self, id: NodeId, isolated: &[NodeId]) {
+        let links = locked(&self.links);
+        let of = links.iter().filter(|((dialer, dialed), _)| *dialer == id || *dialed == id);
+        let open =
+            of.filter(|((dialer, dialed), _)| ![dialer, dialed].iter().any(|end| isolated.contains(end)));
+        open.for_each(|(_, link)| link.open());
+    }
+
     /// What `from` says does not reach `to` any more; the other way is as before.
     pub fn mute(&self, from: NodeId, to: NodeId) {
         let links = locked(&self.links);
@@ -323,6 +333,11 @@ mod tests {
             held.map(|((from, to), _)| (from.0, to.0)).collect::<Vec<_>>()
         };
         assert_eq!(held(&network), [(1, 3), (2, 3), (3, 1), (3, 2)]);
+        network.isolate(NodeId(1));
+        network.rejoin(third.id, &[NodeId(1)]);
+        assert_eq!(held(&network), [(1, 2), (1, 3), (2, 1), (3, 1)]);
+        network.heal();
+        network.isolate(third.id);
         TcpStream::connect(&third.peer_address).await.unwrap();
         network.forget(third.id);
         assert_eq!(held(&network), []);
