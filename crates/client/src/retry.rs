@@ -128,7 +128,11 @@ impl Failed {
         // Every error of a handler has the detail. Without it, one of these codes comes from what stands before the
         // handlers, if it comes from the server at all and not from how its answer was read here.
         let refused = code.is_some() && error.response_headers().contains_key("grpc-status");
-        let mut failed = Self::locally(server, !refused, with_causes(error));
+        let reason = match error.code {
+            ErrorCode::DeadlineExceeded => "no answer in time".to_owned(),
+            _ => with_causes(error),
+        };
+        let mut failed = Self::locally(server, !refused, reason);
         failed.cause.code = code;
         if code.is_some() {
             failed.next = Next::End;

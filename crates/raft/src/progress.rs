@@ -121,9 +121,14 @@ impl Progress {
         self.was_active = std::mem::replace(&mut self.active, false);
     }
 
+    /// Whether it was heard from in this period or in the one before.
+    pub(crate) fn was_heard_lately(&self) -> bool {
+        self.active || self.was_active
+    }
+
     /// Whether it was heard from lately, and its disk is whole: it could count for a quorum now.
     pub(crate) fn is_fit(&self) -> bool {
-        (self.active || self.was_active) && self.damage.is_none()
+        self.was_heard_lately() && self.damage.is_none()
     }
 
     /// Whether it holds what is committed, and was not told that it is.

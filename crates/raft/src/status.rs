@@ -65,6 +65,8 @@ pub struct FollowerStatus {
     pub next: LogIndex,
     /// Whether it was heard from since the leader last checked for a quorum.
     pub active: bool,
+    /// Whether it was heard from since the check before that: of one that answers this is always so.
+    pub heard_lately: bool,
     /// Whether it said that its disk lost something.
     pub damaged: bool,
     /// Whether it needs what is in a snapshot alone.
@@ -78,6 +80,7 @@ impl FollowerStatus {
             matched: progress.matched(),
             next: progress.next(),
             active: progress.active,
+            heard_lately: progress.was_heard_lately(),
             damaged: progress.is_damaged(),
             needs_snapshot: progress.needs_snapshot(),
         }

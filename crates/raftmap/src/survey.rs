@@ -1,12 +1,14 @@
 //! How a cluster is, as its own servers tell it: each of them is asked, and what they say is put together.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use raftmap_client::{Client, MemberStatus, Security, SetupError, StatusResponse};
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
+use tokio::task::JoinSet;
 
 /// What the servers of a cluster say.
 #[derive(Clone, Debug, Default)]
@@ -34,9 +36,16 @@ pub struct MemberView {
     pub silence: Option<String>,
     /// What the leader knows of it; `None`: there is no leader, or it is the leader.
     pub by_leader: Option<MemberStatus>,
+    /// Who has had no connection to it for how long, in milliseconds.
+    pub away: BTreeMap<NodeId, u64>,
 }
 
 impl MemberView {
+    /// A member of which nothing is known but where it is.
+    pub fn unknown(id: NodeId, client_address: String) -> Self {
+        Self { id, client_address, own: None, silence: None, by_leader: None, away: BTreeMap::new() }
+    }
+
     /// The last entry that is durable on it, as it says itself, or else as the leader knows.
     pub fn last_log_index(&self) -> Option<u64> {
         self.own.as_ref().or(self.by_leader.as_ref()).map(|status| status.last_log_index)
@@ -74,13 +83,90 @@ pub async fn ask(endpoints: &[String], security: &Security, timeout: Duration) -
     put_together(&answers, silent)
 }
 
+/// A cluster that is watched: each server is asked again and again, over a connection that stays, without waiting for the others. It ends
+/// when this is dropped.
+pub struct Watch {
+    security: Security,
+    every: Duration,
+    said: Arc<Mutex<Said>>,
+    tasks: JoinSet<()>,
+    watched: Vec<String>,
+}
+
+/// The last word of each server, by the address that it is asked at.
+type Said = BTreeMap<String, Result<StatusResponse, String>>;
+
+impl Watch {
+    /// Watches the servers at `endpoints`, each of which is asked once in `every`. To be called within a runtime.
+    pub fn start(endpoints: &[String], security: Security, every: Duration) -> Self {
+        let mut this =
+            Self { security, every, said: Arc::default(), tasks: JoinSet::new(), watched: Vec::new() };
+        endpoints.iter().for_each(|endpoint| this.watch(endpoint.clone()));
+        this
+    }
+
+    /// Watches one more server.
+    pub fn watch(&mut self, endpoint: String) {
+        if self.watched.contains(&endpoint) {
+            return;
+        }
+        self.watched.push(endpoint.clone());
+        let (security, every, said) = (self.security.clone(), self.every, Arc::clone(&self.said));
+        self.tasks.spawn(async move {
+            let mut client = None;
+            let mut turns = tokio::time::interval(every);
+            loop {
+                turns.tick().await;
+                let answer = ask_again(&mut client, &endpoint, &security).await;
+                locked(&said).insert(endpoint.clone(), answer);
+            }
+        });
+    }
+
+    /// What they said last. Members that they name are watched from then on.
+    pub fn view(&mut self) -> ClusterView {
+        let said = locked(&self.said).clone();
+        let answers: Vec<_> = said.values().flatten().cloned().collect();
+        let failed = |(endpoint, said): (String, Result<_, String>)| Some((endpoint, said.err()?));
+        let silent = said.into_iter().filter_map(failed).collect();
+        for address in unasked(&answers, &self.watched) {
+            self.watch(address);
+        }
+        put_together(&answers, silent)
+    }
+}
+
+/// How long a server that is watched may take for an answer.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(1);
+
+async fn ask_again(
+    client: &mut Option<Client>,
+    endpoint: &str,
+    security: &Security,
+) -> Result<StatusResponse, String> {
+    let connected = match client {
+        Some(client) => client,
+        None => client.insert(connect(endpoint, security, WATCH_TIMEOUT).await?),
+    };
+    connected.status().await.map_err(|error| error.cause().to_string())
+}
+
+fn locked(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn ask_one(endpoint: &str, security: &Security, timeout: Duration) -> Result<StatusResponse, String> {
+    let client = connect(endpoint, security, timeout).await?;
+    client.status().await.map_err(|error| error.cause().to_string())
+}
+
+/// A client of one server alone.
+async fn connect(endpoint: &str, security: &Security, timeout: Duration) -> Result<Client, String> {
     let builder = Client::builder([endpoint], security.clone()).discover(false).timeout(timeout);
-    let client = builder.connect().await.map_err(|error| match error {
+    builder.connect().await.map_err(|error| match error {
         SetupError::Unreachable(reason) => reason,
         error => error.to_string(),
-    })?;
-    client.status().await.map_err(|error| error.cause().to_string())
+    })
 }
 
 /// The addresses of members that have not answered, and were not asked at that address.
@@ -115,13 +201,16 @@ fn put_together(answers: &[StatusResponse], mut silent: Vec<(String, String)>) -
     let leader = leader_answer.map(|answer| NodeId(answer.answered_by));
     let mut members = BTreeMap::new();
     for status in answers.iter().flat_map(|answer| &answer.members) {
-        members.entry(status.id).or_insert_with(|| MemberView {
-            id: NodeId(status.id),
-            client_address: status.client_address.clone(),
-            own: None,
-            silence: None,
-            by_leader: None,
-        });
+        members
+            .entry(status.id)
+            .or_insert_with(|| MemberView::unknown(NodeId(status.id), status.client_address.clone()));
+    }
+    for answer in answers {
+        for status in answer.members.iter().filter(|status| status.away_ms > 0) {
+            if let Some(member) = members.get_mut(&status.id) {
+                member.away.insert(NodeId(answer.answered_by), status.away_ms);
+            }
+        }
     }
     for status in answers.iter().filter_map(own) {
         if let Some(member) = members.get_mut(&status.id) {

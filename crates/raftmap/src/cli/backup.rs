@@ -11,7 +11,7 @@ use raftmap::state::Discarded;
 use raftmap_client::{Client, Code, Error};
 use serde_json::json;
 
-use super::connect::{ConnectArgs, block_on};
+use super::connect::ConnectArgs;
 use super::exit::{self, Failure};
 use super::output;
 
@@ -53,7 +53,7 @@ impl Backup {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let began = Instant::now();
         let mut out = OutFile::create(&self.out, self.force)?;
-        let summary = block_on(async {
+        let summary = self.connect.block_on(async {
             let client = self.connect.client().await?;
             let mut attempt = 1;
             loop {
@@ -140,11 +140,14 @@ async fn take(client: &Client, out: &mut OutFile) -> Result<BackupSummary, Stop>
 
 fn refused(error: Error) -> Failure {
     let cause = error.cause();
-    let hint = match cause.code {
-        Some(Code::DENIED) => "\nChoose an operator's certificate by --as or RAFTMAP_AS.",
-        _ => exit::hint(cause),
-    };
-    Failure::Failed(format!("no backup: {cause}{hint}"))
+    let message = format!("no backup: {cause}");
+    match cause.code {
+        Some(Code::DENIED) => {
+            Failure::Failed(format!("{message}\nChoose an operator's certificate by --as or RAFTMAP_AS."))
+        }
+        _ if exit::is_unanswered(cause) => Failure::Unanswered { message, maybe_applied: false },
+        _ => Failure::Failed(message),
+    }
 }
 
 /// How far something is that is about `bytes` long; nothing where nobody looks.

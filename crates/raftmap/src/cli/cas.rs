@@ -6,7 +6,7 @@ use clap::Args;
 use raftmap_client::{Entry, Expected, Swap};
 use serde_json::json;
 
-use super::connect::{ConnectArgs, block_on};
+use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
@@ -91,7 +91,7 @@ impl Cas {
         let key = self.encoding.decode("KEY", &self.key)?;
         let value = self.value.read(self.encoding)?;
         let expected = self.expected.expected(self.encoding)?;
-        let swap = block_on(async {
+        let swap = self.connect.block_on(async {
             let client = self.connect.client().await?;
             Ok(client.compare_and_swap(key.clone(), expected, value).await?)
         })?;

@@ -9,9 +9,14 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use raftmap::survey;
 use raftmap_client::{Client, Identity, Security, Tls};
 
 use super::exit::Failure;
+use super::status;
+
+/// How long each server may take to say how it is, once something has failed.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The options by which a command reaches a cluster. All can come from the environment.
 #[derive(Args, Clone, Debug)]
@@ -56,6 +61,20 @@ impl ConnectArgs {
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         let builder = Client::builder(self.endpoints()?.to_vec(), self.security()?);
         Ok(builder.timeout(self.timeout()).connect().await?)
+    }
+
+    /// Runs what a command asks of the cluster. If nobody could answer, the failure says of each server why.
+    pub(crate) fn block_on<T>(&self, part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        block_on(async {
+            match part.await {
+                Err(Failure::Unanswered { message, maybe_applied }) => {
+                    let view = survey::ask(self.endpoints()?, &self.security()?, EXPLAIN_TIMEOUT).await;
+                    let message = format!("{message}\n{}", status::explain(&view));
+                    Err(Failure::Unanswered { message, maybe_applied })
+                }
+                result => result,
+            }
+        })
     }
 
     /// How long a request may take.

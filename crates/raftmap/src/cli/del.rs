@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use serde_json::json;
 
-use super::connect::{ConnectArgs, block_on};
+use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
@@ -42,7 +42,7 @@ impl Del {
         let keys: Result<Vec<_>, _> = self.keys.iter().map(|key| self.encoding.decode("KEY", key)).collect();
         let keys = keys?;
         let named = keys.len();
-        let deleted = block_on(async {
+        let deleted = self.connect.block_on(async {
             let client = self.connect.client().await?;
             Ok(client.delete_many(keys).await?)
         })?;

@@ -37,6 +37,14 @@ pub(crate) enum Failure {
     /// A write may have been applied.
     #[error("{0}")]
     OutcomeUnknown(String),
+    /// Who could have answered was not there.
+    #[error("{message}")]
+    Unanswered {
+        /// What happened, and whether it was applied.
+        message: String,
+        /// Whether a write may have been applied.
+        maybe_applied: bool,
+    },
     /// The key is not there, or not as expected.
     #[error("{0}")]
     NotAsExpected(String),
@@ -68,8 +76,12 @@ impl Failure {
     /// A read changes nothing: that is not worth a word.
     pub(crate) fn of_read(error: Error) -> Self {
         let cause = error.cause();
-        let message = format!("the read failed: {cause}{}", hint(cause));
-        if is_malformed(cause) { Self::Usage(message) } else { Self::Failed(message) }
+        let message = format!("the read failed: {cause}");
+        match () {
+            () if is_malformed(cause) => Self::Usage(message),
+            () if is_unanswered(cause) => Self::Unanswered { message, maybe_applied: false },
+            () => Self::Failed(message),
+        }
     }
 
     /// Nothing was made of a backup.
@@ -99,9 +111,9 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Unanswered { maybe_applied: false, .. } => 1,
             Self::Usage(_) => 2,
-            Self::OutcomeUnknown(_) => 3,
+            Self::OutcomeUnknown(_) | Self::Unanswered { maybe_applied: true, .. } => 3,
             Self::NotAsExpected(_) => 4,
             Self::ServerEnded { .. } => SERVER_ENDED,
             Self::Damaged(_) => 6,
@@ -114,10 +126,19 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
             Error::NotApplied(cause) if is_malformed(cause) => Self::Usage(error.to_string()),
-            Error::NotApplied(cause) => Self::Failed(format!("{error}{}", hint(cause))),
-            Error::OutcomeUnknown(_) => Self::OutcomeUnknown(format!(
-                "{error}\nThe write may have been applied, or may be later: read before you write again."
-            )),
+            Error::NotApplied(cause) if is_unanswered(cause) => {
+                Self::Unanswered { message: error.to_string(), maybe_applied: false }
+            }
+            Error::NotApplied(_) => Self::Failed(error.to_string()),
+            Error::OutcomeUnknown(cause) => {
+                let message = format!(
+                    "{error}\nThe write may have been applied, or may be later: read before you write again."
+                );
+                match is_unanswered(cause) {
+                    true => Self::Unanswered { message, maybe_applied: true },
+                    false => Self::OutcomeUnknown(message),
+                }
+            }
         }
     }
 }
@@ -137,14 +158,9 @@ fn is_malformed(cause: &Cause) -> bool {
     matches!(cause.code, Some(Code::INVALID | Code::TOO_LARGE | Code::UNSUPPORTED))
 }
 
-/// What to do, where the reason does not say.
-pub(super) fn hint(cause: &Cause) -> &'static str {
-    match cause.code {
-        None | Some(Code::DEADLINE | Code::NO_LEADER | Code::NO_QUORUM) => {
-            "\nDoes a majority of the servers run? `raftmap status` shows them."
-        }
-        _ => "",
-    }
+/// Whether no server could answer: how each of them is tells why.
+pub(super) fn is_unanswered(cause: &Cause) -> bool {
+    matches!(cause.code, None | Some(Code::DEADLINE | Code::NO_LEADER | Code::NO_QUORUM))
 }
 
 impl From<SetupError> for Failure {

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
-use super::connect::{ConnectArgs, block_on};
+use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
@@ -60,7 +60,7 @@ pub(crate) struct Freshness {
 impl Get {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let key = self.encoding.decode("KEY", &self.key)?;
-        let entry = block_on(async {
+        let entry = self.connect.block_on(async {
             let client = self.connect.client().await?;
             let get = client.get(key.clone()).min_revision(self.freshness.min_revision);
             let get = if self.freshness.stale { get.stale() } else { get };

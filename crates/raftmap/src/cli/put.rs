@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::connect::{ConnectArgs, block_on};
+use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
@@ -102,7 +102,7 @@ impl Put {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let key = self.encoding.decode("KEY", &self.key)?;
         let value = self.value.read(self.encoding)?;
-        let written = block_on(async {
+        let written = self.connect.block_on(async {
             let client = self.connect.client().await?;
             let mut put = client.put(key, value);
             if let Some(ttl_ms) = self.ttl_ms {

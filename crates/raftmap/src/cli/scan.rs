@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::Args;
 use raftmap_client::{Client, Entry, Page, Pages};
 
-use super::connect::{ConnectArgs, block_on};
+use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::get::Freshness;
@@ -75,7 +75,7 @@ impl Scan {
             start: key("--start", &self.start)?.unwrap_or_default(),
             end: key("--end", &self.end)?.unwrap_or_default(),
         };
-        block_on(async {
+        self.connect.block_on(async {
             let client = self.connect.client().await?;
             let mut pages = self.open(&client, range).await?;
             let mut out = BufWriter::new(io::stdout().lock());

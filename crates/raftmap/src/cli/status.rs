@@ -183,7 +183,33 @@ impl Row {
     }
 }
 
-fn role(status: &MemberStatus) -> &'static str {
+/// How each server is, a line each: what a request that nobody answered is to be explained by.
+pub(crate) fn explain(view: &ClusterView) -> String {
+    let mut lines = vec![match view.leader {
+        Some(leader) => format!("Now server {leader} leads in term {}:", view.term),
+        None => "No server leads; a majority of these must run and reach each other:".to_owned(),
+    }];
+    for member in &view.members {
+        let is = match &member.own {
+            Some(own) => format!("answers, {} in term {}", role(own), own.term),
+            None => member.silence.clone().unwrap_or_else(|| "was not asked".to_owned()),
+        };
+        let away = member
+            .away
+            .iter()
+            .map(|(from, ms)| format!("; server {from} has not reached it for {}", uptime(*ms)));
+        lines.push(format!(
+            "  server {} at {}: {is}{}",
+            member.id,
+            member.client_address,
+            away.collect::<String>()
+        ));
+    }
+    lines.extend(view.silent.iter().map(|(address, reason)| format!("  {address}: {reason}")));
+    lines.join("\n")
+}
+
+pub(crate) fn role(status: &MemberStatus) -> &'static str {
     match status.state.as_known() {
         Some(State::LEADER) => "leader",
         Some(State::FOLLOWER) => "follower",
@@ -202,7 +228,7 @@ fn understood(status: &MemberStatus) -> u32 {
     status.feature_level_understood.max(u32::from(LEVEL_FIRST))
 }
 
-fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
+pub(crate) fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
     let mut notes = Vec::new();
     if member.damaged() {
         notes.push(
@@ -238,7 +264,7 @@ fn notes(member: &MemberView, view: &ClusterView) -> Vec<String> {
     notes
 }
 
-fn uptime(ms: u64) -> String {
+pub(crate) fn uptime(ms: u64) -> String {
     let seconds = ms / 1000;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds}s"),
@@ -259,7 +285,7 @@ mod tests {
     }
 
     fn member(id: u64, own: Option<MemberStatus>, by_leader: Option<MemberStatus>) -> MemberView {
-        MemberView { id: NodeId(id), client_address: format!("h{id}:1"), own, silence: None, by_leader }
+        MemberView { own, by_leader, ..MemberView::unknown(NodeId(id), format!("h{id}:1")) }
     }
 
     #[test]
@@ -322,6 +348,30 @@ mod tests {
         let text = Report::new(&upgraded).text();
         assert!(text.starts_with("server 1 leads in term 7, feature level 2\n"), "{text}");
         assert!(!text.contains("older"), "{text}");
+    }
+
+    #[test]
+    fn what_keeps_a_majority_away_is_told_of_each_server() {
+        let mut gone = member(2, None, None);
+        gone.silence = Some("connection refused".to_owned());
+        gone.away.insert(NodeId(1), 123_000);
+        let view = ClusterView {
+            leader: None,
+            term: 4,
+            members: vec![member(1, Some(status(1, State::FOLLOWER, 4)), None), gone],
+            silent: vec![("old:1".to_owned(), "no such host".to_owned())],
+        };
+        let text = explain(&view);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[1..],
+            [
+                "  server 1 at h1:1: answers, follower in term 4",
+                "  server 2 at h2:1: connection refused; server 1 has not reached it for 2m03s",
+                "  old:1: no such host",
+            ]
+        );
+        assert!(lines[0].starts_with("No server leads"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a node says of its cluster.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftmap_log::{FoundingMember, RestoredFrom};
@@ -10,6 +11,7 @@ use raftmap_replica::ReplicaStatus;
 use raftmap_state::LEVEL;
 
 use super::{Node, VERSION};
+use crate::runtime::memory_bytes;
 
 impl Node {
     /// Where a member answers clients.
@@ -67,7 +69,17 @@ impl Node {
 
     fn describe_self(&self, status: &ReplicaStatus) -> v1::MemberStatus {
         let raft = &status.raft;
+        let meters = &self.shared.meters;
+        let (writes_answered, reads_answered) = meters.answered();
         v1::MemberStatus {
+            elected_by: match raft.role {
+                RoleName::Leader => meters.elected_by(raft.term).into_iter().map(|id| id.0).collect(),
+                _ => Vec::new(),
+            },
+            memory_bytes: memory_bytes().unwrap_or_default(),
+            log_write_p99_us: meters.log_write_p99_us().unwrap_or_default(),
+            writes_answered,
+            reads_answered,
             state: match raft.role {
                 RoleName::Follower => v1::member_status::State::FOLLOWER,
                 RoleName::PreCandidate => v1::member_status::State::PRE_CANDIDATE,
@@ -88,7 +100,7 @@ impl Node {
             feature_level: u32::from(status.level),
             feature_level_understood: u32::from(LEVEL),
             version: VERSION.to_owned(),
-            uptime_ms: u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            uptime_ms: millis(self.shared.began.elapsed()),
             running_digest: Bytes::copy_from_slice(&status.digest.to_be_bytes()),
             ..self.describe_address(raft.id)
         }
@@ -106,7 +118,7 @@ impl Node {
             return v1::MemberStatus { reachable: status.connected.contains(&id), ..address };
         };
         v1::MemberStatus {
-            reachable: follower.active && status.connected.contains(&id),
+            reachable: follower.heard_lately && status.connected.contains(&id),
             last_log_index: follower.matched.0,
             lag: status.raft.last.index.0.saturating_sub(follower.matched.0),
             damaged: follower.damaged,
@@ -115,13 +127,21 @@ impl Node {
         }
     }
 
+    /// Where a server is, and since when it is not connected.
     fn describe_address(&self, id: NodeId) -> v1::MemberStatus {
+        let peers = self.shared.peers.status();
+        let away_since = peers.into_iter().find(|peer| peer.id == id).and_then(|peer| peer.away_since);
         v1::MemberStatus {
             id: id.0,
+            away_ms: away_since.map_or(0, |since| millis(since.elapsed()).max(1)),
             client_address: self.client_address(id).unwrap_or_default(),
             ..v1::MemberStatus::default()
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn role(membership: &Membership, id: NodeId) -> v1::member::Role {

@@ -22,8 +22,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
 use crate::runtime::{
-    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, PeersRuntime, Scanner, ScrubThread,
-    StateDirs, StateHandle, StateSlot, StateThread,
+    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, Meters, PeersRuntime, Scanner,
+    ScrubThread, StateDirs, StateHandle, StateSlot, StateThread,
 };
 use crate::tls::config::Credentials;
 use crate::tls::identity::ClusterName;
@@ -56,6 +56,7 @@ struct Shared {
     inbox: Inbox,
     failstop: Failstop,
     began: Instant,
+    meters: Arc<Meters>,
     peers: Arc<Peers>,
     /// Dropped after [`Self::peers`].
     _peers_runtime: PeersRuntime,
@@ -159,7 +160,9 @@ impl Node {
             bytes_per_second: config.scan_bytes_per_second,
         });
         let fetch = FetchWorker { reader: log.reader(), inbox: inbox.clone() };
-        let log = LogThread { log, inbox: inbox.clone(), failstop: failstop.clone() };
+        let meters = Arc::new(Meters::new());
+        let log =
+            LogThread { log, inbox: inbox.clone(), meters: Arc::clone(&meters), failstop: failstop.clone() };
         let fetcher = SnapshotFetcher {
             peers: Arc::clone(&peers),
             runtime: peers_runtime.handle(),
@@ -194,6 +197,7 @@ impl Node {
                 locating.locate(book.of_peers());
             }),
             failstop: failstop.clone(),
+            meters: Arc::clone(&meters),
             _alive: alive,
         };
         let state_thread = StateThread {
@@ -231,6 +235,7 @@ impl Node {
             inbox,
             failstop,
             began,
+            meters,
             peers,
             _peers_runtime: peers_runtime,
             work: Mutex::new(Some(Work { replica, threads })),

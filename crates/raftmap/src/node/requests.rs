@@ -46,6 +46,9 @@ impl ReadAndWrite for Node {
             let node = Arc::clone(self);
             let callback = Callback::new(move |result| {
                 let ended = |node: &Self| Err(node.ended(FailureOutcome::Unknown));
+                if matches!(result, Some(Ok(_))) {
+                    node.shared.meters.count_write();
+                }
                 answer(result.map_or_else(|| ended(&node), |result| result.map_err(|f| node.failure(f))));
             });
             submissions.push(submission(
@@ -67,6 +70,9 @@ impl ReadAndWrite for Node {
             let state = self.shared.state.get();
             self.blocking(move || state.reader.get(&get, answer_bytes_max)).await?
         };
+        if read.is_ok() {
+            self.shared.meters.count_read();
+        }
         read.map_err(|error| match error {
             ReadError::AnswerTooLarge { limit } => {
                 Failure::not_applied(Code::TooLarge, error.to_string()).in_field("keys").over_limit(limit)
@@ -82,6 +88,7 @@ impl ReadAndWrite for Node {
         let held = Arc::clone(&state);
         let cursor = self.blocking(move || state.reader.scan(&scan)).await?;
         let cursor = cursor.map_err(|error| self.state_failed(error))?;
+        self.shared.meters.count_read();
         let page_bytes_max = u64::from(page_bytes_max);
         let pages = Pages { node: self.clone(), state: held, page_bytes_max };
         Ok(Box::pin(stream::unfold(Some((pages, cursor)), |state| async move {
@@ -169,6 +176,9 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         self.submit(kind, call, Reply::Write(reply))?;
         let answer = answer.await.map_err(|_| self.ended(FailureOutcome::Unknown))?;
+        if answer.is_ok() {
+            self.shared.meters.count_write();
+        }
         answer.map_err(|failure| self.failure(failure))
     }
 

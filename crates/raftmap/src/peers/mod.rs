@@ -45,7 +45,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raftmap_raft::{GroupId, LogIndex, NodeId};
 use raftmap_replica::PeerBatch;
@@ -176,6 +176,8 @@ pub struct PeerStatus {
     pub id: NodeId,
     /// What it said of itself, if it is connected.
     pub connected: Option<PeerInfo>,
+    /// Since when it is not, if it is not.
+    pub away_since: Option<Instant>,
     /// Bytes that wait to be sent.
     pub queued_bytes: usize,
     /// Batches that were dropped since this server began: the queue was full, or the peer not connected.

@@ -1,7 +1,7 @@
 //! What is kept of each peer, connected or not.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raftmap_raft::NodeId;
 use raftmap_replica::PeerBatch;
@@ -39,15 +39,29 @@ pub(super) enum Located {
     Again,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Where to dial it, as `host:port`; `None`: it is not dialed.
     address: Option<String>,
     /// Cancelled when it is not to be dialed any more.
     forgotten: CancellationToken,
     line: Option<Line>,
+    /// When the last line closed, or else when this server began.
+    closed_at: Instant,
     /// Cancelled when a newer connection of the peer takes over.
     newest: CancellationToken,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            address: None,
+            forgotten: CancellationToken::new(),
+            line: None,
+            closed_at: Instant::now(),
+            newest: CancellationToken::new(),
+        }
+    }
 }
 
 /// A connection that stands.
@@ -70,7 +84,7 @@ impl Peer {
             outbox_limits,
             inbox: Arc::new(Semaphore::new(limits.inbox_bytes_max as usize)),
             inbox_bytes_max: limits.inbox_bytes_max,
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             turn: tokio::sync::Mutex::new(()),
             stands: watch::Sender::new(false),
         }
@@ -157,7 +171,11 @@ impl Peer {
 
     /// The connection is no more; what waited for it is dropped.
     pub(super) fn close(&self) {
-        self.state().line = None;
+        let mut state = self.state();
+        if state.line.take().is_some() {
+            state.closed_at = Instant::now();
+        }
+        drop(state);
         self.stands.send_replace(false);
         self.meters.connected(false);
     }
@@ -194,6 +212,7 @@ impl Peer {
         PeerStatus {
             id: self.id,
             connected: state.line.as_ref().map(|line| line.info.clone()),
+            away_since: state.line.is_none().then_some(state.closed_at),
             queued_bytes: state.line.as_ref().map_or(0, |line| line.outbox.bytes()),
             dropped_batches: self.meters.dropped_batches(),
         }

@@ -12,6 +12,7 @@ use raftmap_state::{Introduction, StateError};
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
+use super::meters::{Meters, memory_bytes};
 use super::scrub::Never;
 use super::state::StateJob;
 use super::workers::FetchRequest;
@@ -44,6 +45,7 @@ pub(crate) struct DriverSettings<T> {
     /// Dropped when the driver ends; the scrub of the log ends then.
     pub(crate) _alive: Sender<Never>,
     pub(crate) failstop: Failstop,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// The driver's own.
@@ -199,7 +201,12 @@ impl<T: Transport> Driver<T> {
                     }
                 }
                 Effect::Serve(serves) => (self.settings.serve)(serves),
-                Effect::Notice(notice) => tell(&notice),
+                Effect::Notice(notice) => {
+                    if let Notice::Raft(raftmap_raft::Event::Leading { term, votes }) = &notice {
+                        self.settings.meters.elected(*term, votes);
+                    }
+                    tell(&notice);
+                }
                 Effect::Stop { reason } => return Err(NodeError::Expelled(reason)),
             }
         }
@@ -230,6 +237,9 @@ impl<T: Transport> Driver<T> {
         metrics::gauge!("raftmap_damaged").set(f64::from(u8::from(raft.damaged)));
         metrics::gauge!("raftmap_requests_waiting").set(status.requests as f64);
         metrics::gauge!("raftmap_peers_connected").set(status.connected.len() as f64);
+        if let Some(memory_bytes) = memory_bytes() {
+            metrics::gauge!("raftmap_memory_bytes").set(memory_bytes as f64);
+        }
         if let Some(free_bytes) = status.free_bytes {
             metrics::gauge!("raftmap_disk_free_bytes").set(free_bytes as f64);
         }

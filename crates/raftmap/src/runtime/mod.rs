@@ -18,6 +18,7 @@
 mod driver;
 mod failstop;
 mod inbox;
+mod meters;
 mod peers;
 mod scan;
 mod scrub;
@@ -29,6 +30,7 @@ pub(crate) use driver::{Driver, DriverSettings};
 pub(crate) use failstop::Failstop;
 pub use failstop::NodeError;
 pub(crate) use inbox::{Callback, Inbox, Reply, Submission};
+pub(crate) use meters::{Meters, memory_bytes};
 pub(crate) use peers::PeersRuntime;
 pub(crate) use scan::Scanner;
 pub(crate) use scrub::ScrubThread;

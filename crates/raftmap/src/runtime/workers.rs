@@ -1,5 +1,6 @@
 //! The threads that carry out what the replica wants of the disk.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use raftmap_replica::Event;
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::Inbox;
+use super::meters::Meters;
 
 /// The log is idle when nothing was written for this long; then the mark follows.
 const IDLE: Duration = Duration::from_millis(50);
@@ -21,6 +23,7 @@ const WRITES_MAX: usize = 1024;
 pub(crate) struct LogThread<D: Disk> {
     pub(crate) log: Log<D>,
     pub(crate) inbox: Inbox,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) failstop: Failstop,
 }
 
@@ -58,7 +61,9 @@ impl<D: Disk> LogThread<D> {
         let began = Instant::now();
         let id = self.log.write(batch)?;
         self.inbox.event(Event::Persisted(id));
-        metrics::histogram!("raftmap_log_write_seconds").record(began.elapsed());
+        let time = began.elapsed();
+        self.meters.record_log_write(time);
+        metrics::histogram!("raftmap_log_write_seconds").record(time);
         metrics::counter!("raftmap_log_writes_total").increment(1);
         if let Some(preparation) = self.log.prepare()? {
             self.failstop.spawn("prepare", move || Ok(preparation.run()?))?;
