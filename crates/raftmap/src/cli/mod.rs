@@ -5,6 +5,7 @@
 //! | `exit` | how a command ends: exit codes, and the last line on standard error |
 //! | `connect` | the options by which a command reaches a cluster |
 //! | `encoding` | keys and values as arguments and output |
+//! | `live` | what is shown on a terminal by `top` and `demo` |
 //! | the others | a command each |
 
 mod backup;
@@ -20,6 +21,7 @@ mod exit;
 mod get;
 mod import;
 mod init;
+mod live;
 mod member;
 mod output;
 mod put;
@@ -28,6 +30,7 @@ mod restore;
 mod scan;
 mod serve;
 mod status;
+mod top;
 
 use std::process::ExitCode;
 
@@ -74,6 +77,7 @@ enum Command {
     Scan(scan::Scan),
     Import(import::Import),
     Status(status::Status),
+    Top(top::Top),
     Member(member::Member),
     Backup(backup::Backup),
     Restore(restore::Restore),
@@ -105,6 +109,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Scan(scan) => scan.run(),
         Command::Import(import) => import.run(),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
         Command::Member(member) => member.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),

@@ -2,9 +2,24 @@
 
 use crate::support::{raftmap, run};
 
-const COMMANDS: [&str; 16] = [
-    "certs", "init", "serve", "get", "put", "del", "cas", "scan", "import", "status", "backup", "restore",
-    "check", "recover", "bench", "demo",
+const COMMANDS: [&str; 17] = [
+    "certs",
+    "init",
+    "serve",
+    "get",
+    "put",
+    "del",
+    "cas",
+    "scan",
+    "import",
+    "status",
+    "top",
+    "backup",
+    "restore",
+    "check",
+    "recover",
+    "bench",
+    "demo",
 ];
 
 #[test]

@@ -5,6 +5,7 @@ mod backup;
 mod demo;
 mod help;
 mod import;
+mod live;
 mod map;
 mod member;
 mod serve;

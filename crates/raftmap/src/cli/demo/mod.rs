@@ -1,6 +1,8 @@
 //! `raftmap demo`.
 
 mod input;
+mod live;
+mod load;
 mod tally;
 
 use std::cell::Cell;
@@ -21,25 +23,38 @@ use self::input::Line;
 use self::tally::Tally;
 use super::connect::block_on_all_cores;
 use super::exit::{self, Failure};
+use super::live::terminal::Terminal;
 use super::output;
 
 const EXAMPLES: &str = "\
 Examples:
     raftmap demo
+  The same story without keys, line by line, as it is told where there is no terminal:
+    raftmap demo --plain
   With lines of your own:
     raftmap demo --input /usr/share/dict/words";
 
-/// Show it: three servers on this machine, one of them killed while writes go on
+/// Show it: three servers on this machine, killed, paused and cut off while writes go on
 ///
-/// Makes certificates and data in a folder of the current directory, starts three server processes on free ports of the
-/// loopback interface, writes every line of the input, kills the leader with SIGKILL half-way, starts it again later, and
-/// reads everything back. Ends with code 1 if anything that was acknowledged is lost or wrong.
+/// Makes certificates and data in a folder of the current directory, and starts three server processes on free ports of the
+/// loopback interface. On a terminal it writes lines without an end, reads them back, and shows the servers; keys kill, pause, cut
+/// off and revive them, and add more. Without one, or with --plain, it writes every line of the input once, kills the leader with
+/// SIGKILL half-way, starts it again later, and reads everything back. Ends with code 1 if anything that was acknowledged is
+/// lost or wrong.
 #[derive(Args)]
 #[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Demo {
     /// The lines to write [default: 10,000 lines that the program carries]
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
+
+    /// Tell the story line by line, also on a terminal
+    #[arg(long)]
+    plain: bool,
+
+    /// Writes a second, on a terminal
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
 
     /// Where to keep certificates, data and logs; that of an earlier demo is replaced
     #[arg(long, value_name = "DIR", default_value = "raftmap-demo")]
@@ -78,9 +93,15 @@ impl Demo {
             let failed = |error| Failure::Failed(format!("no signals: {error}"));
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-            // What loses is dropped, and with it all servers.
+            let shown = async {
+                match !self.plain && Terminal::is_there() {
+                    true => live::run(&self, self.plan()?, lines).await,
+                    false => self.tell(&lines).await,
+                }
+            };
+            // What loses is dropped, and with it all servers, and the view on the terminal.
             tokio::select! {
-                told = self.tell(&lines) => told,
+                shown = shown => shown,
                 _ = terminate.recv() => Err(Failure::Interrupted),
                 _ = interrupt.recv() => Err(Failure::Interrupted),
             }
@@ -89,7 +110,7 @@ impl Demo {
 
     async fn tell(&self, lines: &[Line]) -> Result<(), Failure> {
         let story = Story::new();
-        let mut cluster = self.found()?;
+        let mut cluster = self.plan()?.found()?;
         let folder = self.folder.display();
         story.line(&format!("certificates and three data directories are in {folder}"))?;
         cluster.start_all().await?;
@@ -109,14 +130,15 @@ impl Demo {
         conclude(&tally)
     }
 
-    fn found(&self) -> Result<LocalCluster, Failure> {
+    /// Three servers in a folder that is empty but for the marker.
+    fn plan(&self) -> Result<LocalPlan, Failure> {
         make_folder(&self.folder)?;
         let program = std::env::current_exe()
             .map_err(|error| Failure::Failed(format!("this program does not know where it is: {error}")))?;
         let mut plan = LocalPlan::new(program, &self.folder, 3)
             .map_err(|error| Failure::Failed(format!("no ports: {error}")))?;
         plan.cluster = "demo".parse().map_err(|error| Failure::Failed(format!("{error}")))?;
-        Ok(plan.found()?)
+        Ok(plan)
     }
 
     /// Writes all lines while the plot goes on. Says which server was killed and started again.

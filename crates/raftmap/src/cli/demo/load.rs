@@ -1,0 +1,272 @@
+//! The load of a live demo: writes without an end, each read back once it is acknowledged, and again and again after that.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use raftmap_client::Client;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::super::live::history::keep;
+use super::input::Line;
+
+/// Keys of one read.
+const READ_KEYS: usize = 64;
+/// Between two reads.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+/// How many seconds of latency are kept.
+const SECONDS_MAX: usize = 120;
+
+/// Writes that go on, and what became of them.
+pub(super) struct Load {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+struct Shared {
+    client: Client,
+    lines: Vec<Line>,
+    next: AtomicU64,
+    over: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+/// What became of the writes.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// The numbers of those that were acknowledged, in that order.
+    acked: Vec<u64>,
+    /// How many of them were read back at least once.
+    pub(super) verified: usize,
+    /// Those that were not there, or were something else, when they were read back.
+    lost: BTreeSet<u64>,
+    pub(super) refused: u64,
+    last_refusal: Option<String>,
+    last_ack: Option<Instant>,
+    pub(super) longest_gap: Duration,
+    /// The longest gap since [`Load::watch_gap`].
+    gap: Duration,
+    /// Of the current second, in microseconds.
+    latency: Histogram<u64>,
+    pub(super) p50_us: u64,
+    pub(super) p99_us: u64,
+    pub(super) p99s: VecDeque<u64>,
+}
+
+impl Load {
+    /// Writes `per_second` lines a second, by so many writers.
+    pub(super) fn start(client: Client, lines: Vec<Line>, writers: u16, per_second: u32) -> Self {
+        let shared = Arc::new(Shared {
+            client,
+            lines,
+            next: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            seen: Mutex::new(Seen::new()),
+        });
+        let mut tasks = JoinSet::new();
+        let period = Duration::from_secs(1) * u32::from(writers) / per_second;
+        for _ in 0..writers {
+            tasks.spawn(Arc::clone(&shared).write(period));
+        }
+        tasks.spawn(Arc::clone(&shared).verify());
+        Self { shared, tasks }
+    }
+
+    /// What became of the writes so far.
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.shared.seen()
+    }
+
+    /// Forgets how long writes stood still before now.
+    pub(super) fn watch_gap(&self) {
+        let mut seen = self.seen();
+        seen.gap = Duration::ZERO;
+    }
+
+    /// Begins no more writes, and waits for those that are under way. What was acknowledged is read back from the beginning, all of it.
+    pub(super) async fn conclude(mut self) -> Seen {
+        self.shared.over.store(true, Ordering::Release);
+        while self.tasks.join_next().await.is_some() {}
+        let mut verified = 0;
+        while let Some(some) = self.shared.next_to_verify(verified) {
+            if !self.shared.read_back(&some).await {
+                break;
+            }
+            verified += some.len();
+        }
+        self.shared.seen().verified = verified;
+        std::mem::replace(&mut *self.shared.seen(), Seen::new())
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is written under a number.
+    fn line(&self, number: u64) -> (Bytes, Bytes) {
+        let count = self.lines.len() as u64;
+        let place = usize::try_from(number % count).expect("below a length");
+        (format!("live-{number:09}").into(), self.lines[place].value.clone())
+    }
+
+    async fn write(self: Arc<Self>, period: Duration) {
+        let mut turns = tokio::time::interval(period);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.over.load(Ordering::Acquire) {
+            turns.tick().await;
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let (key, value) = self.line(number);
+            let began = Instant::now();
+            let written = self.client.put(key, value).await;
+            let now = Instant::now();
+            match written {
+                Ok(_) => self.seen().ack(number, now, now - began),
+                Err(error) => self.seen().refuse(error.to_string()),
+            }
+        }
+    }
+
+    async fn verify(self: Arc<Self>) {
+        let mut again = 0;
+        while !self.over.load(Ordering::Acquire) {
+            let verified = self.seen().verified;
+            // What was acknowledged lately first; while there is nothing of it, what was there before must be there still.
+            if let Some(some) = self.next_to_verify(verified) {
+                if self.read_back(&some).await {
+                    self.seen().verified += some.len();
+                }
+            } else if let Some(some) = self.next_to_verify(again) {
+                self.read_back(&some).await;
+                again += some.len();
+            } else {
+                again = 0;
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
+    }
+
+    /// Some of those that were acknowledged, from a place on; `None`: there are no more.
+    fn next_to_verify(&self, from: usize) -> Option<Vec<u64>> {
+        let seen = self.seen();
+        let some: Vec<u64> = seen.acked.iter().skip(from).take(READ_KEYS).copied().collect();
+        (!some.is_empty()).then_some(some)
+    }
+
+    /// Reads some back; whether that could be done.
+    async fn read_back(&self, some: &[u64]) -> bool {
+        let Ok(found) = self.client.get_many(some.iter().map(|number| self.line(*number).0)).await else {
+            return false;
+        };
+        let mut seen = self.seen();
+        for (number, entry) in some.iter().zip(found.entries) {
+            if entry.map(|entry| entry.value).as_ref() != Some(&self.line(*number).1) {
+                seen.lost.insert(*number);
+            }
+        }
+        true
+    }
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            acked: Vec::new(),
+            verified: 0,
+            lost: BTreeSet::new(),
+            refused: 0,
+            last_refusal: None,
+            last_ack: None,
+            longest_gap: Duration::ZERO,
+            gap: Duration::ZERO,
+            latency: Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are in order"),
+            p50_us: 0,
+            p99_us: 0,
+            p99s: VecDeque::new(),
+        }
+    }
+
+    fn ack(&mut self, number: u64, at: Instant, latency: Duration) {
+        self.acked.push(number);
+        let gap = self.last_ack.map(|last| at.saturating_duration_since(last)).unwrap_or_default();
+        self.last_ack = self.last_ack.max(Some(at));
+        self.longest_gap = self.longest_gap.max(gap);
+        self.gap = self.gap.max(gap);
+        self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn refuse(&mut self, reason: String) {
+        self.refused += 1;
+        self.last_refusal = Some(reason);
+    }
+
+    /// Ends a second: what it was like is told from now on.
+    pub(super) fn turn_second(&mut self) {
+        self.p50_us = self.latency.value_at_quantile(0.5);
+        self.p99_us = self.latency.value_at_quantile(0.99);
+        keep(&mut self.p99s, SECONDS_MAX, self.p99_us);
+        self.latency.reset();
+    }
+
+    pub(super) fn acked(&self) -> usize {
+        self.acked.len()
+    }
+
+    pub(super) fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
+    /// When the last write was acknowledged, and the longest gap since [`Load::watch_gap`].
+    pub(super) fn gap(&self) -> (Option<Instant>, Duration) {
+        (self.last_ack, self.gap)
+    }
+
+    pub(super) fn last_refusal(&self) -> Option<&str> {
+        self.last_refusal.as_deref()
+    }
+
+    /// Whether everything that was acknowledged is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.lost.is_empty() && self.verified == self.acked.len()
+    }
+
+    /// The last line of the demo.
+    pub(super) fn summary(&self) -> String {
+        format!(
+            "acked {} · verified {} · lost {} · longest gap {} ms",
+            self.acked.len(),
+            self.verified,
+            self.lost.len(),
+            self.longest_gap.as_millis()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_between_acknowledgements_and_may_be_watched_anew() {
+        let (mut seen, began) = (Seen::new(), Instant::now());
+        for (number, ms) in [(0, 0), (1, 40), (2, 45)] {
+            seen.ack(number, began + Duration::from_millis(ms), Duration::from_millis(2));
+        }
+        assert_eq!((seen.longest_gap, seen.gap().1), (Duration::from_millis(40), Duration::from_millis(40)));
+        seen.gap = Duration::ZERO;
+        seen.ack(3, began + Duration::from_millis(50), Duration::from_millis(2));
+        assert_eq!((seen.longest_gap, seen.gap().1), (Duration::from_millis(40), Duration::from_millis(5)));
+        seen.turn_second();
+        assert!((1_900..2_100).contains(&seen.p50_us), "{}", seen.p50_us);
+        seen.verified = 4;
+        assert!(seen.is_whole());
+        seen.lost.insert(2);
+        assert!(!seen.is_whole());
+        assert_eq!(seen.summary(), "acked 4 · verified 4 · lost 1 · longest gap 40 ms");
+    }
+}

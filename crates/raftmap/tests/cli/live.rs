@@ -1,0 +1,209 @@
+//! What is shown on a terminal: `raftmap demo` and `raftmap top`, driven through a pseudo-terminal.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::process::Child;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use pty_process::Size;
+use pty_process::blocking::{Command, Pty};
+
+use crate::support::{OneServer, raftmap, run, wait_exit, wait_until};
+
+const ROWS: u16 = 36;
+const COLUMNS: u16 = 130;
+
+/// A program on a terminal of its own.
+struct Screen {
+    child: Child,
+    pty: Arc<Pty>,
+    terminal: Arc<Mutex<vt100::Parser>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Screen {
+    fn start(arguments: &[&str], environment: &[(&str, String)]) -> Self {
+        let (pty, pts) = pty_process::blocking::open().unwrap();
+        pty.resize(Size::new(ROWS, COLUMNS)).unwrap();
+        let mut command =
+            Command::new(env!("CARGO_BIN_EXE_raftmap")).args(arguments).env("TERM", "xterm-256color");
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAFTMAP_"))
+        {
+            command = command.env_remove(name);
+        }
+        for (name, value) in environment {
+            command = command.env(name, value);
+        }
+        let child = command.spawn(pts).unwrap();
+        let size = |lines| NonZeroU16::new(lines).unwrap();
+        let terminal = Arc::new(Mutex::new(vt100::Parser::new(size(ROWS), size(COLUMNS), 0)));
+        let pty = Arc::new(pty);
+        let (from, to) = (Arc::clone(&pty), Arc::clone(&terminal));
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // It fails once nobody has the other end any more.
+            while let Ok(count @ 1..) = (&*from).read(&mut bytes) {
+                to.lock().unwrap_or_else(PoisonError::into_inner).process(&bytes[..count]);
+            }
+        });
+        Self { child, pty, terminal, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        self.terminal.lock().unwrap_or_else(PoisonError::into_inner).screen().contents()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, part: &str) {
+        self.wait(part, |text| text.contains(part));
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        let mut text = String::new();
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_until(what, || {
+                text = self.text();
+                is_so(&text)
+            });
+        }));
+        assert!(seen.is_ok(), "{what} was not seen:\n{text}");
+    }
+
+    fn press(&self, keys: &str) {
+        (&*self.pty).write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the program has ended, and gives its exit code and what is left on the terminal.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = wait_exit(&mut self.child).code();
+        self.reader.take().unwrap().join().unwrap();
+        let terminal = self.terminal.lock().unwrap_or_else(PoisonError::into_inner);
+        let screen = terminal.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor(), "the terminal is not as it was before");
+        (code, screen.contents())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // What has ended cannot be killed.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// Whether a process has `folder` in its command line.
+fn is_used(folder: &Path) -> bool {
+    let commands = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    commands
+        .map(|command| String::from_utf8_lossy(&command).into_owned())
+        .any(|command| command.contains(&folder.display().to_string()))
+}
+
+#[test]
+fn a_live_demo_loses_nothing_whatever_is_done_to_its_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("demo").display().to_string();
+    let demo = Screen::start(&["demo", "--folder", &place], &[]);
+    demo.wait("three servers are shown", |text| {
+        text.contains("● leader") && text.matches("○ follower").count() == 2
+    });
+    demo.wait("writes are verified", |text| text.contains("LOST 0") && !text.contains("verified 0 "));
+
+    demo.press("?");
+    demo.wait_for("A majority must run");
+    // With the next key right behind it, this would be one key with Alt.
+    demo.press("\x1b");
+    demo.wait("the help is closed", |text| !text.contains("A majority must run"));
+    demo.press("k");
+    demo.wait_for(", the leader, is killed");
+    demo.wait_for("✖ killed");
+    demo.wait("another one is elected", |text| {
+        text.matches("leads in term").count() >= 3 && text.contains("with the votes of")
+    });
+    demo.wait_for("writes stood still for");
+    demo.press("r");
+    demo.wait("it follows", |text| text.matches("○ follower").count() == 2);
+
+    // The leader that the others do not reach leads no more.
+    demo.press("Lx");
+    demo.wait_for("is cut off");
+    demo.wait("the third one is elected", |text| text.matches("with the votes of").count() >= 3);
+    demo.press("r");
+    demo.press("p");
+    demo.wait_for("is paused");
+    demo.press("r");
+    demo.press("a");
+    demo.wait("a fourth server votes", |text| {
+        text.contains("server 4 is a member") && text.contains("4   ○ follower")
+    });
+    demo.press("4l");
+    demo.wait_for("log of server 4");
+    demo.wait_for("ready: this server takes requests");
+    demo.press("\x1b");
+    demo.wait("the log is closed", |text| !text.contains("log of server 4"));
+
+    assert!(is_used(folder.path()));
+    demo.press("k");
+    demo.wait_for("server 4 is killed");
+    demo.press("q");
+    let (code, left) = demo.end();
+    assert_eq!(code, Some(0), "{left}");
+    let summary = left.lines().find(|line| line.starts_with("acked ")).unwrap_or_else(|| panic!("{left}"));
+    assert!(summary.contains(" · lost 0 · longest gap "), "{left}");
+    let number =
+        |word: &str| summary.split(word).nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    assert_eq!(number("acked "), number("verified "), "{left}");
+    assert!(!is_used(folder.path()), "a server is left");
+}
+
+#[test]
+fn a_live_demo_that_is_interrupted_gives_the_terminal_back_and_leaves_no_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("demo").display().to_string();
+    let demo = Screen::start(&["demo", "--folder", &place], &[]);
+    demo.wait_for("● leader");
+    demo.press("\x03");
+    assert_eq!(demo.end().0, Some(130));
+    wait_until("no server is left", || !is_used(folder.path()));
+}
+
+#[test]
+fn the_plain_story_is_told_on_a_terminal_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input");
+    fs::write(&input, "a line\n".repeat(500)).unwrap();
+    let (place, input) = (folder.path().join("demo").display().to_string(), input.display().to_string());
+    let demo = Screen::start(&["demo", "--plain", "--input", &input, "--folder", &place], &[]);
+    demo.wait_for("acked 500 · verified 500 · lost 0");
+    assert_eq!(demo.end().0, Some(0));
+}
+
+#[test]
+fn top_shows_a_cluster_until_it_is_told_to_quit() {
+    let server = OneServer::start();
+    let (endpoint, certs) =
+        (server.cluster.endpoints().remove(0), server.cluster.certs_dir().display().to_string());
+    let environment = [("RAFTMAP_ENDPOINTS", endpoint), ("RAFTMAP_CERTS", certs)];
+    let top = Screen::start(&["top", "--every-ms", "100"], &environment);
+    top.wait("the server leads", |text| text.contains("raftmap top") && text.contains("● leader"));
+    assert_eq!(run(&mut server.command(["put", "greeting", "hello"])).code, Some(0));
+    top.wait("memory and the time of syncs are told", |text| {
+        text.contains(" MiB ") && (text.contains(" ms ") || text.contains(" µs "))
+    });
+    top.press("q");
+    assert_eq!(top.end().0, Some(0));
+}
+
+#[test]
+fn top_without_a_terminal_names_the_command_that_needs_none() {
+    let error = run(raftmap().args(["top", "--insecure", "--endpoints", "127.0.0.1:1"])).failure(2);
+    assert!(error.contains("raftmap status --json"), "{error}");
+}
