@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `exit` | how a command ends: exit codes, and the last line on standard error |
 //! | `connect` | the options by which a command reaches a cluster |
+//! | `settings` | where the settings of a server come from |
 //! | `encoding` | keys and values as arguments and output |
 //! | `live` | what is shown on a terminal by `top` and `demo` |
 //! | the others | a command each |
@@ -13,6 +14,8 @@ mod bench;
 mod cas;
 mod certs;
 mod check;
+mod completions;
+mod config;
 mod connect;
 mod del;
 mod demo;
@@ -29,12 +32,14 @@ mod recover;
 mod restore;
 mod scan;
 mod serve;
+mod settings;
 mod status;
 mod top;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Failure;
 
@@ -85,16 +90,45 @@ enum Command {
     Recover(recover::Recover),
     Bench(bench::Bench),
     Demo(demo::Demo),
+    Config(config::Config),
+    Completions(completions::Completions),
+    Man(completions::ManPages),
 }
 
 /// Runs what the arguments ask for.
 pub(crate) fn main() -> ExitCode {
     // Before anything that might speak TLS. It can only fail if it was installed already, which is as good.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match run(Arguments::parse().command) {
+    match arguments().and_then(|arguments| run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// What all arguments are, and may be.
+fn definition() -> clap::Command {
+    Arguments::command().mut_subcommand("serve", settings::with_variables)
+}
+
+/// The arguments of this process. Ends it, if they ask for help or make no sense.
+fn arguments() -> Result<Arguments, Failure> {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let mut command = definition();
+    if let Some(file) = settings::file_of(&command, &given) {
+        let mut read = Ok(());
+        command = command.mut_subcommand("serve", |serve| {
+            settings::with_file(serve.clone(), &file).map_or_else(
+                |failure| {
+                    read = Err(failure);
+                    serve
+                },
+                |(serve, _)| serve,
+            )
+        });
+        read?;
+    }
+    let matches = command.clone().get_matches_from(given);
+    Ok(Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit()))
 }
 
 fn run(command: Command) -> Result<(), Failure> {
@@ -117,23 +151,24 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Recover(recover) => recover.run(),
         Command::Bench(bench) => bench.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Config(config) => config.run(),
+        Command::Completions(completions) => completions.run(definition()),
+        Command::Man(pages) => pages.run(definition()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_of_all_arguments_is_sound() {
-        Arguments::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
     fn every_help_text_opens_with_examples() {
-        let mut raftmap = Arguments::command();
+        let mut raftmap = definition();
         raftmap.build();
         for command in std::iter::once(&raftmap).chain(raftmap.get_subcommands()) {
             let mut command = command.clone();

@@ -2,7 +2,7 @@
 
 use crate::support::{raftmap, run};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 20] = [
     "certs",
     "init",
     "serve",
@@ -20,6 +20,9 @@ const COMMANDS: [&str; 17] = [
     "recover",
     "bench",
     "demo",
+    "config",
+    "completions",
+    "man",
 ];
 
 #[test]

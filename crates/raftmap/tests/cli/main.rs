@@ -9,5 +9,6 @@ mod live;
 mod map;
 mod member;
 mod serve;
+mod settings;
 mod stopped;
 mod support;

@@ -34,6 +34,8 @@ Examples:
     raftmap serve --data data --certs certs
   With metrics and health for machines, and logs for them, too:
     raftmap serve --data data --certs certs --metrics-listen 127.0.0.1:7002 --log-format json
+  With settings from a file, and one of them otherwise:
+    raftmap serve --config raftmap.toml --log-mib 256
   Inside a container, whatever the outside calls it:
     raftmap serve --data /data --certs /certs --client-listen 0.0.0.0:7000 --peer-listen 0.0.0.0:7001";
 
@@ -47,6 +49,10 @@ pub(crate) struct Serve {
     /// The data directory, made by `raftmap init`
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+
+    /// A file of settings (TOML), which have the names of these options; what is said here or by the environment comes first
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     #[command(flatten)]
     security: SecurityArgs,
@@ -108,7 +114,25 @@ impl Serve {
         block_on_half_of_the_cores(self.serve())
     }
 
+    /// Whether it could serve, as far as that is known without a start; in words.
+    pub(crate) fn check(&self) -> Result<String, Failure> {
+        if !self.data.try_exists().unwrap_or(true) {
+            return Ok(format!(
+                "sound; {} is not there, so that certificates were not looked at",
+                self.data.display()
+            ));
+        }
+        let identity = read_identity(&self.data)?;
+        let own = own_entry(&identity)?;
+        let (files, ..) = self.security.check(&identity)?;
+        self.node_config(own, files)?;
+        Ok(format!("sound: this would be server {} of its cluster", identity.node()))
+    }
+
     async fn serve(self) -> Result<(), Failure> {
+        if let Some(file) = &self.config {
+            tracing::info!(file = %file.display(), "settings are taken from a file, too");
+        }
         let identity = read_identity(&self.data)?;
         let stop = Stop::listen(self.stop_with_stdin)?;
         let server = Server::open(&self, &identity).await?;

@@ -53,6 +53,12 @@ impl SecurityArgs {
         &self,
         identity: &Identity,
     ) -> Result<(Option<TlsFiles>, Security, Admission), Failure> {
+        if self.insecure
+            && (self.certs.is_some() || self.ca.is_some() || self.cert.is_some() || self.key.is_some())
+        {
+            let message = "--insecure and certificates exclude each other, wherever they are set";
+            return Err(Failure::Usage(message.to_owned()));
+        }
         if self.insecure {
             tracing::warn!(
                 "--insecure: no TLS; whoever reaches the ports may read and write everything, or claim to be a server"
