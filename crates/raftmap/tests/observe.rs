@@ -1,11 +1,14 @@
 //! The port for operators: metrics of a real front door, health and readiness.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use raftmap::observe::http::{Observation, Readiness};
+use raftmap::observe::metrics::{METRICS, Metric};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -64,4 +67,48 @@ async fn the_port_closes_with_its_owner() {
     })
     .await
     .expect("the port closes");
+}
+
+/// The names of metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+    let metrics = words.filter(|word| word.starts_with("raftmap_"));
+    metrics.map(|name| name.trim_end_matches("_bucket")).collect()
+}
+
+#[test]
+fn every_metric_is_described_documented_and_there_is_no_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let all: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(all.len(), METRICS.len());
+
+    let docs = read("docs/metrics.md");
+    for Metric { name, kind, labels, help } in METRICS {
+        let (kind, labels) = (
+            format!("{kind:?}").to_lowercase(),
+            labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", "),
+        );
+        let row = format!("| `{name}` | {kind} | {labels} | {help} |");
+        assert!(docs.contains(&row), "docs/metrics.md lacks this line:\n{row}");
+    }
+    assert_eq!(names(&docs), all);
+    let dashboard = read("deploy/grafana.json");
+    let unknown: Vec<_> = names(&dashboard).into_iter().filter(|name| !all.contains(name)).collect();
+    assert!(unknown.is_empty(), "the dashboard asks for {unknown:?}");
+
+    let mut used = BTreeSet::new();
+    let mut folders = vec![root.join("crates/raftmap/src"), root.join("crates/client/src")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.ends_with("observe/metrics.rs") {
+                let source = std::fs::read_to_string(path).unwrap();
+                let literals = source.split('"').filter(|literal| names(literal).contains(literal));
+                used.extend(literals.map(str::to_owned));
+            }
+        }
+    }
+    assert_eq!(used.iter().map(String::as_str).collect::<BTreeSet<_>>(), all);
 }
