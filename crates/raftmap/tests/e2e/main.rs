@@ -13,6 +13,7 @@
 //! | 9 | a disk that fails ends the server, and nothing that it alone held was acknowledged | `faults` |
 //! | 10 | whoever is no server of the cluster is refused, with a reason on both sides | `ports` |
 //!
+//! `attacks` has what somebody with a certificate can do by speaking HTTP/2 that no client speaks.
 //! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
@@ -25,6 +26,7 @@
 //! test that fails prints what its servers said last.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod attacks;
 mod backups;
 mod crashes;
 mod disks;

@@ -1,0 +1,479 @@
+//! What somebody with a valid certificate can do to a server by speaking HTTP/2 that no client speaks: nothing that others would notice.
+//!
+//! Each attack comes over several connections at once, and again when they are cut off. While it lasts another client writes, and every write is answered; the server never
+//! holds more than [`ALLOWED_MIB`] more than before; and it serves on.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use buffa::Message as _;
+use bytes::Bytes;
+use raftmap::local_cluster::CLIENT;
+use raftmap::tls::config::{ALPN_H2, Credentials, TlsFiles, provider};
+use raftmap_client::Client;
+use raftmap_proto::v1;
+use raftmap_raft::NodeId;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::support::{World, soon};
+
+const SERVER: NodeId = NodeId(1);
+
+/// What a server may hold more while it is attacked.
+const ALLOWED_MIB: u64 = 256;
+/// Connections of one attack.
+const ATTACKERS: usize = 8;
+/// An attack that is neither cut off nor taken after this is one that the server does not read.
+const BLOCKED: Duration = Duration::from_secs(3);
+
+/// An attacker who is cut off comes again, for so long.
+const LASTS: Duration = Duration::from_secs(2);
+
+// Kinds of frames, and their flags (RFC 9113, section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A literal of HPACK, without Huffman: the name is `name`, or that of the table's entry.
+fn literal(head: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        let mut bytes = vec![u8::try_from(text.len()).unwrap()];
+        assert!(text.len() < 127, "a longer length takes more bytes");
+        bytes.extend(text.as_bytes());
+        bytes
+    };
+    let mut bytes = head.to_vec();
+    if !name.is_empty() {
+        bytes.extend(text(name));
+    }
+    bytes.extend(text(value));
+    bytes
+}
+
+/// The head of a call, as HPACK has it.
+fn head(path: &str) -> Vec<u8> {
+    let mut head = vec![0x83, 0x87];
+    head.extend(literal(&[0x04], "", path));
+    head.extend(literal(&[0x01], "", "127.0.0.1"));
+    head.extend(literal(&[0x0f, 0x10], "", "application/grpc"));
+    head.extend(literal(&[0x00], "te", "trailers"));
+    head
+}
+
+const GET: &str = "/raftmap.v1.Map/Get";
+
+/// A get of one key, in the frame that gRPC puts around a message.
+fn get(key: &str) -> Vec<u8> {
+    let request =
+        v1::GetRequest { keys: vec![key.to_owned().into()], ..v1::GetRequest::default() }.encode_to_vec();
+    let mut bytes = vec![0];
+    bytes.extend(u32::try_from(request.len()).unwrap().to_be_bytes());
+    bytes.extend(request);
+    bytes
+}
+
+/// A connection whose bytes are the attacker's own.
+type Wire = TlsStream<TcpStream>;
+
+/// A connection that has said hello, and whose settings are `settings`.
+async fn dial(attack: &Attack, settings: &[u8]) -> Wire {
+    let socket = TcpStream::connect(&attack.address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut wire = TlsConnector::from(Arc::clone(&attack.tls)).connect(name, socket).await.unwrap();
+    wire.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    wire.write_all(&frame(SETTINGS, 0, 0, settings)).await.unwrap();
+    wire
+}
+
+/// What became of an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The server ended the connection.
+    CutOff,
+    /// The server reads no more of it.
+    Blocked,
+    /// All of it was taken.
+    Taken,
+}
+
+/// Sends what `more` makes, again and again, until there is no more, and reads what the server says meanwhile if the attacker `reads`.
+async fn send(wire: Wire, reads: bool, mut more: impl FnMut() -> Option<Vec<u8>>) -> End {
+    let (mut from, mut to) = tokio::io::split(wire);
+    let over = Arc::new(AtomicBool::new(false));
+    let reader = reads.then(|| {
+        let over = Arc::clone(&over);
+        tokio::spawn(async move {
+            let mut bytes = vec![0; 64 << 10];
+            while from.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+            over.store(true, Ordering::Release);
+        })
+    });
+    let mut end = End::Taken;
+    while let Some(bytes) = more() {
+        match timeout(BLOCKED, to.write_all(&bytes)).await {
+            Ok(Ok(())) if !over.load(Ordering::Acquire) => {}
+            Ok(_) => {
+                end = End::CutOff;
+                break;
+            }
+            Err(_) => {
+                end = End::Blocked;
+                break;
+            }
+        }
+    }
+    // What was sent last may be what it is cut off for.
+    if let Some(reader) = reader
+        && timeout(BLOCKED, reader).await.is_ok()
+        && end == End::Taken
+    {
+        end = End::CutOff;
+    }
+    end
+}
+
+/// A server that is attacked.
+struct Attack {
+    world: World,
+    address: String,
+    tls: Arc<rustls::ClientConfig>,
+    before_mib: u64,
+    over: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    client: tokio::task::JoinHandle<()>,
+}
+
+impl Attack {
+    async fn prepare() -> Self {
+        let mut world = World::found_of(1, |_| {}).await;
+        world.start_all().await.unwrap();
+        world.leader().await.unwrap();
+        let certs = world.certs_dir();
+        let file = |name: &str| certs.join(name);
+        let files = TlsFiles { ca: file("ca.pem"), certificate: file("client.pem"), key: file("client.key") };
+        let tls = Credentials::load(&files).unwrap().dialler().unwrap();
+        let (over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = world.client().await.unwrap();
+        client.put("large", "x".repeat(900 << 10)).await.unwrap();
+        let before_mib = memory_mib(&mut world);
+        let address = world.endpoints().remove(0);
+        let client = tokio::spawn(write_on(client, Arc::clone(&over), Arc::clone(&written)));
+        Self { world, address, tls, before_mib, over, written, client }
+    }
+
+    /// Attacks over several connections, which come again when they are cut off, and gives what became of each.
+    async fn by<A>(mut self, attacker: impl Fn(Wire) -> A, settings: &[u8]) -> Vec<End>
+    where
+        A: Future<Output = End> + Send + 'static,
+    {
+        let began = Instant::now();
+        let served_before = self.written.load(Ordering::Relaxed);
+        let mut attackers = JoinSet::new();
+        for _ in 0..ATTACKERS {
+            attackers.spawn(attacker(dial(&self, settings).await));
+        }
+        let (mut ends, mut most_mib) = (Vec::new(), 0);
+        while !attackers.is_empty() {
+            if let Ok(Some(end)) = timeout(Duration::from_millis(50), attackers.join_next()).await {
+                ends.push(end.unwrap());
+                if began.elapsed() < LASTS {
+                    attackers.spawn(attacker(dial(&self, settings).await));
+                }
+            }
+            most_mib = most_mib.max(memory_mib(&mut self.world));
+        }
+        // It goes on, too.
+        let served = self.written.load(Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.written.load(Ordering::Relaxed) < served + 10 {
+            assert!(Instant::now() < deadline, "nobody is served any more");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.over.store(true, Ordering::Release);
+        self.client.await.unwrap();
+        assert!(served > served_before, "nobody was served while it lasted");
+        let before_mib = self.before_mib;
+        assert!(most_mib <= before_mib + ALLOWED_MIB, "{before_mib} MiB became {most_mib} MiB: {ends:?}");
+        assert!(self.world.is_running(SERVER));
+        ends
+    }
+}
+
+/// Writes until it is over. No write may fail.
+async fn write_on(client: Client, over: Arc<AtomicBool>, written: Arc<AtomicU64>) {
+    while !over.load(Ordering::Acquire) {
+        client.put("served", "yes").await.unwrap();
+        written.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the server holds in memory that is not a file's, in MiB.
+fn memory_mib(world: &mut World) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", world.pid(SERVER).unwrap())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
+}
+
+fn all(ends: &[End], expected: End) {
+    assert!(ends.iter().all(|end| *end == expected), "{ends:?}");
+}
+
+/// Streams of the attacker: odd, each used once.
+fn streams() -> impl Iterator<Item = u32> + Send {
+    (1..0x7fff_ffff).step_by(2)
+}
+
+/// CVE-2023-44487.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_opened_and_reset_end_the_connection() {
+    let attacker = |wire| {
+        let mut streams = streams().take(100_000);
+        send(wire, true, move || {
+            let mut bytes = Vec::new();
+            for stream in streams.by_ref().take(100) {
+                bytes.extend(frame(HEADERS, END_HEADERS, stream, &head(GET)));
+                bytes.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+            }
+            (!bytes.is_empty()).then_some(bytes)
+        })
+    };
+    all(&Attack::prepare().await.by(attacker, &[]).await, End::CutOff);
+}
+
+/// CVE-2024-27316 and its kin: a head that never ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_never_ends_ends_the_connection() {
+    let attacker = |wire| {
+        let mut frames = 0;
+        send(wire, true, move || {
+            frames += 1;
+            let field = literal(&[0x00], "a", &"x".repeat(100)).repeat(100);
+            match frames {
+                1 => Some(frame(HEADERS, 0, 1, &head(GET))),
+                2..10_000 => Some(frame(CONTINUATION, 0, 1, &field)),
+                _ => None,
+            }
+        })
+    };
+    all(&Attack::prepare().await.by(attacker, &[]).await, End::CutOff);
+}
+
+/// A head that is small on the wire and large once it is decoded: one long field in the table of HPACK, named again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_grows_when_it_is_decoded_is_refused() {
+    let attacker = |wire| {
+        let mut streams = streams().take(200);
+        let mut first = true;
+        send(wire, true, move || {
+            let stream = streams.next()?;
+            let mut block = head(GET);
+            if first {
+                block.extend(literal(&[0x40], "bomb", &"x".repeat(120)));
+                first = false;
+            }
+            block.extend(vec![0xbe; 16_000]);
+            Some(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block))
+        })
+    };
+    let ends = Attack::prepare().await.by(attacker, &[]).await;
+    assert!(ends.iter().all(|end| *end != End::Blocked), "{ends:?}");
+}
+
+/// CVE-2019-9518: frames that carry nothing, and end nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_frames_of_data_cost_nobody_anything() {
+    let attacker = |wire| {
+        let mut rounds = 0;
+        send(wire, true, move || {
+            rounds += 1;
+            match rounds {
+                1 => Some(frame(HEADERS, END_HEADERS, 1, &head(GET))),
+                2..2_000 => Some(frame(DATA, 0, 1, &[]).repeat(500)),
+                _ => None,
+            }
+        })
+    };
+    let ends = Attack::prepare().await.by(attacker, &[]).await;
+    assert!(ends.len() >= ATTACKERS, "{ends:?}");
+}
+
+/// CVE-2019-9512 and CVE-2019-9515: what must be answered, from somebody who does not read the answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_do_not_pile_up() {
+    for (name, question) in [("pings", frame(PING, 0, 0, &[0; 8])), ("settings", frame(SETTINGS, 0, 0, &[]))]
+    {
+        let attacker = |wire| {
+            let (mut rounds, many) = (0, question.repeat(1000));
+            send(wire, false, move || {
+                rounds += 1;
+                (rounds < 5_000).then(|| many.clone())
+            })
+        };
+        let ends = Attack::prepare().await.by(attacker, &[]).await;
+        assert!(ends.iter().all(|end| *end != End::Taken), "{name}: {ends:?}");
+    }
+}
+
+/// CVE-2019-9517: large answers for somebody whose window is zero, and who reads nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_that_nobody_takes_are_bounded() {
+    let attacker = |wire| {
+        let mut streams = streams().take(5_000);
+        send(wire, false, move || {
+            let stream = streams.next()?;
+            let mut bytes = frame(HEADERS, END_HEADERS, stream, &head(GET));
+            bytes.extend(frame(DATA, END_STREAM, stream, &get("large")));
+            Some(bytes)
+        })
+    };
+    // SETTINGS_INITIAL_WINDOW_SIZE is 4.
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let ends = Attack::prepare().await.by(attacker, &no_window).await;
+    assert!(ends.len() >= ATTACKERS, "{ends:?}");
+}
+
+/// A message that says that it is 4 GiB long, one that is compressed, and ones that are cut off in the middle of a number.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_lie_are_refused_one_by_one() {
+    let lies: [Vec<u8>; 4] = [
+        [&[0, 0xff, 0xff, 0xff, 0xff][..], &[0; 64]].concat(),
+        [&[1, 0, 0, 0, 20][..], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], &[0; 10]].concat(),
+        vec![0, 0, 0, 0, 1, 0x80],
+        vec![0, 0, 0, 0, 3, 0x12, 0xff, 0xff],
+    ];
+    let attacker = move |wire| {
+        let (mut streams, lies) = (streams().take(2_000), lies.clone());
+        send(wire, true, move || {
+            let stream = streams.next()?;
+            let mut bytes = frame(HEADERS, END_HEADERS, stream, &head(GET));
+            bytes.extend(frame(DATA, END_STREAM, stream, &lies[stream as usize / 2 % lies.len()]));
+            Some(bytes)
+        })
+    };
+    let ends = Attack::prepare().await.by(attacker, &[]).await;
+    assert!(ends.len() >= ATTACKERS, "{ends:?}");
+}
+
+/// JSON that is nested deeper than any stack.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_is_nested_ten_thousand_deep_is_refused() {
+    let attack = Attack::prepare().await;
+    let mut tls = (*attack.tls).clone();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let tls = Arc::new(tls);
+    for body in ["[".repeat(10_000), format!("{{\"keys\":{}", "[".repeat(10_000)), "{\"a\":".repeat(10_000)] {
+        let socket = TcpStream::connect(&attack.address).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let mut wire = TlsConnector::from(Arc::clone(&tls)).connect(name, socket).await.unwrap();
+        let head = format!(
+            "POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        wire.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
+        let mut answer = String::new();
+        soon("an answer", wire.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    attack.by(|wire| send(wire, true, || None), &[]).await;
+}
+
+/// Connections of which nothing more comes: those of strangers in their handshake, and those of clients.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_do_not_keep_clients_out() {
+    const SILENT: usize = 3_000;
+    let attack = Attack::prepare().await;
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        // One that is turned away is no harm, and one that cannot be made any more neither.
+        if let Ok(Ok(mut socket)) = timeout(BLOCKED, TcpStream::connect(&attack.address)).await {
+            // The beginning of a handshake.
+            let _cut_off = socket.write_all(&[0x16, 3, 1, 2, 0, 1]).await;
+            silent.push(socket);
+        }
+    }
+    let newcomer = attack.world.client().await.unwrap();
+    newcomer.put("newcomer", "served").await.unwrap();
+    attack.by(|wire| send(wire, true, || None), &[]).await;
+    drop(silent);
+}
+
+/// What is older than TLS 1.3, and who does not say which protocol follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_versions_of_tls_are_refused_and_without_alpn_it_is_http_1() {
+    let attack = Attack::prepare().await;
+    let name = || ServerName::try_from("127.0.0.1").unwrap();
+    let certs = attack.world.certs_dir();
+    let roots = {
+        use rustls::pki_types::pem::PemObject as _;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls::pki_types::CertificateDer::from_pem_file(certs.join("ca.pem")).unwrap()).unwrap();
+        roots
+    };
+    // This program has no older version than 1.2 to offer.
+    let old = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12]);
+    let mut old = old.unwrap().with_root_certificates(roots).with_no_client_auth();
+    old.alpn_protocols = vec![ALPN_H2.to_vec()];
+    let socket = TcpStream::connect(&attack.address).await.unwrap();
+    let refused = TlsConnector::from(Arc::new(old)).connect(name(), socket).await.unwrap_err();
+    assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
+
+    let mut silent = (*attack.tls).clone();
+    silent.alpn_protocols.clear();
+    let socket = TcpStream::connect(&attack.address).await.unwrap();
+    let mut wire = TlsConnector::from(Arc::new(silent)).connect(name(), socket).await.unwrap();
+    wire.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("an answer", wire.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+}
+
+/// Somebody with a client's certificate who speaks to the port for servers: whatever he says, it is not heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_cannot_speak_as_a_server() {
+    let world = World::start().await;
+    let leader = world.leader().await.unwrap();
+    let certs = world.certs_dir();
+    let file = |name: &str| certs.join(name);
+    let files = TlsFiles { ca: file("ca.pem"), certificate: file("client.pem"), key: file("client.key") };
+    let tls = Credentials::load(&files).unwrap().dialler().unwrap();
+    let place = world.ids().iter().position(|id| *id == leader).unwrap();
+    let peer_address = world.plan().members[place].peer_listen;
+    let socket = TcpStream::connect(peer_address).await.unwrap();
+    let mut wire =
+        TlsConnector::from(tls).connect(ServerName::try_from("127.0.0.1").unwrap(), socket).await.unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    bytes.extend(frame(HEADERS, END_HEADERS, 1, &head("/raftmap.peer.v1.Peer/Stream")));
+    bytes.extend(frame(DATA, 0, 1, &[0; 1024]));
+    // It may be cut off before it has said all of that.
+    let _cut_off = wire.write_all(&bytes).await;
+    let mut said = Vec::new();
+    // An alert or an end, either way the server says no more.
+    let _alert = soon("the connection ends", wire.read_to_end(&mut said)).await;
+    world.says(leader, 0, "a connection to the port for servers came to nothing").await;
+    assert_eq!(world.leader().await.unwrap(), leader);
+    let client = Client::connect(world.endpoints(), world.tls(CLIENT).unwrap()).await.unwrap();
+    assert!(client.put("k", Bytes::from_static(b"v")).await.is_ok());
+}
