@@ -575,6 +575,8 @@ fn rot_is_found_on_a_real_disk() {
     let data = folder.path().join("data");
     let open = || Log::open(raftmap_log::RealDisk, &data, &tiny()).unwrap();
     Log::init(&raftmap_log::RealDisk, &data, &identity(3), &tiny()).unwrap();
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&data).unwrap());
+    assert_eq!(mode & 0o777, 0o700, "it is for the server's user alone");
     let (mut log, _) = open();
     for id in 1..=9 {
         log.write(&[Write { entries: vec![entry(id, 1, "a")], ..term(id, 1) }]).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file that is being written, under another name: FILE.partial. Dropped before it is put in place, that is removed.
@@ -47,7 +47,8 @@ impl OutFile {
         name.push(".partial");
         let partial = path.with_file_name(name);
         free(path, force)?;
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&partial);
+        // It holds the whole map.
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial);
         let file = opened.map_err(failed("create", &partial))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -158,6 +159,7 @@ mod tests {
         let mut file = OutFile::create(&path, false).unwrap();
         file.write(b"half").unwrap();
         file.sync().unwrap();
+        assert_eq!(fs::metadata(folder.path().join("b.partial")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(names(folder.path()), ["b.partial"]);
         assert!(matches!(OutFile::create(&path, true), Err(OutFileError::InUse(_))));
         drop(file);
