@@ -102,4 +102,5 @@ fn what_bounds_a_machine_is_measured_without_a_store() {
     let us = |name: &str| figures[name].as_u64().unwrap();
     assert!(us("sync_us") > 0 && us("round_trip_us") > 0, "{figures}");
     assert_eq!(us("sync_and_two_round_trips_us"), us("sync_us") + 2 * us("round_trip_us"));
+    assert!(us("standstill_percent") <= 100 && us("standstill_longest_us") < 3_000_000, "{figures}");
 }

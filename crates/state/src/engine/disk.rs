@@ -23,7 +23,7 @@ use super::{Engine, EngineError, Ingest, Row, RowChange, Snapshot};
 const LAYER_BYTES: RangeInclusive<u64> = 16 << 20..=64 << 20;
 /// Between the two it is this part of what the tables take: each layer is merged into tables that hold neighbours of all of its
 /// rows, so that the fewer layers there are, the less is merged for each row.
-const LAYER_PART: u64 = 32;
+const LAYER_PART: u64 = 16;
 
 /// What a server may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn layers_grow_with_the_tables_within_bounds() {
         assert_eq!(layer_bytes(0), 16 << 20);
-        assert_eq!(layer_bytes(1 << 30), 32 << 20);
+        assert_eq!(layer_bytes(1 << 29), 32 << 20);
         assert_eq!(layer_bytes(1 << 40), 64 << 20);
     }
 }

@@ -1,4 +1,5 @@
-//! What no store on this machine can be faster than: a write to the disk, and a round trip between two threads over loopback.
+//! What no store on this machine can be faster than: a write to the disk, and a round trip between two threads over loopback; and how
+//! long the machine itself stands still when all of it is used.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,12 +19,24 @@ const FILE_BYTES: usize = 4 << 20;
 /// What a small request takes on the wire.
 const MESSAGE_BYTES: usize = 256;
 const REPETITIONS: usize = 2_000;
+/// How long all cores and the disk are kept busy.
+const BUSY: Duration = Duration::from_secs(3);
+/// A thread that always could run, and did not for so long, was kept from it by more than another thread's turn.
+const STANDSTILL: Duration = Duration::from_millis(5);
 
 /// Medians, in microseconds.
 pub(super) struct MachineReport {
     sync: u64,
     round_trip: u64,
     put: u64,
+    stalls: Stalls,
+}
+
+/// When a busy thread did not run.
+#[derive(Clone, Copy, Default)]
+struct Stalls {
+    longest: Duration,
+    all: Duration,
 }
 
 /// Measures, on the disk of `folder`.
@@ -46,7 +59,37 @@ fn measured(folder: &std::path::Path) -> io::Result<MachineReport> {
         })?;
     }
     let median = |latencies: &Histogram<u64>| latencies.value_at_quantile(0.5);
-    Ok(MachineReport { sync: median(&sync), round_trip: median(&round_trip), put: median(&put) })
+    let (sync, round_trip, put) = (median(&sync), median(&round_trip), median(&put));
+    Ok(MachineReport { sync, round_trip, put, stalls: stalls(disk)? })
+}
+
+/// How the machine stands still while each core computes and the disk writes: virtual machines are often stopped for the rest of each tenth
+/// of a second in which they have taken more than their share. Of the core that fared worst.
+fn stalls(mut disk: Disk) -> io::Result<Stalls> {
+    let until = Instant::now() + BUSY;
+    let cores = std::thread::available_parallelism()?.get();
+    std::thread::scope(|scope| {
+        let cores: Vec<_> = (0..cores).map(|_| scope.spawn(move || watch_the_clock(until))).collect();
+        while Instant::now() < until {
+            disk.write()?;
+        }
+        let watched = cores.into_iter().map(|core| core.join().expect("reading the clock does not panic"));
+        Ok(watched.max_by_key(|stalls| stalls.all).unwrap_or_default())
+    })
+}
+
+fn watch_the_clock(until: Instant) -> Stalls {
+    let (mut stalls, mut last) = (Stalls::default(), Instant::now());
+    while last < until {
+        let now = Instant::now();
+        let gap = now - last;
+        if gap >= STANDSTILL {
+            stalls.all += gap;
+            stalls.longest = stalls.longest.max(gap);
+        }
+        last = now;
+    }
+    stalls
 }
 
 fn timed(latencies: &mut Histogram<u64>, what: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -116,6 +159,8 @@ impl MachineReport {
             "round_trip_us": self.round_trip,
             "sync_and_two_round_trips_us": self.sum(),
             "one_after_another_us": self.put,
+            "standstill_percent": self.standstill_percent(),
+            "standstill_longest_us": u64::try_from(self.stalls.longest.as_micros()).unwrap_or(u64::MAX),
         })
     }
 
@@ -125,11 +170,18 @@ impl MachineReport {
              {:>6} µs  4 KiB written and synced, in a file that is written already\n\
              {:>6} µs  a round trip over loopback, between two threads\n\
              {:>6} µs  one sync and two round trips, added up: what a put that waits for no other takes at least\n\
-             {:>6} µs  a round trip, a sync and a round trip, one after another",
+             {:>6} µs  a round trip, a sync and a round trip, one after another\n\
+             {:>6} %   of the time a core stands still for 5 ms or more, when all compute and the disk writes; {:.1} ms at the longest",
             self.sync,
             self.round_trip,
             self.sum(),
             self.put,
+            self.standstill_percent(),
+            self.stalls.longest.as_secs_f64() * 1e3,
         )
+    }
+
+    fn standstill_percent(&self) -> u64 {
+        u64::try_from(100 * self.stalls.all.as_micros() / BUSY.as_micros()).unwrap_or(u64::MAX)
     }
 }

@@ -116,7 +116,7 @@ pub(crate) struct Bench {
     #[arg(long, requires = "local", conflicts_with_all = ["event", "copy", "connections"])]
     embedded: bool,
 
-    /// Measure no store, but a sync of this machine's disk and a round trip over loopback
+    /// Measure no store, but a sync of this machine's disk, a round trip over loopback, and how long it stands still when it is busy
     #[arg(long, conflicts_with_all = ["local", "fill", "store", "mix", "rate", "plot"])]
     machine: bool,
 
