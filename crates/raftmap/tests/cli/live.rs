@@ -119,6 +119,7 @@ fn a_live_demo_loses_nothing_whatever_is_done_to_its_servers() {
 
     demo.press("?");
     demo.wait_for("A majority must run");
+    demo.wait_for("export RAFTMAP_ENDPOINTS=127.0.0.1:");
     // With the next key right behind it, this would be one key with Alt.
     demo.press("\x1b");
     demo.wait("the help is closed", |text| !text.contains("A majority must run"));

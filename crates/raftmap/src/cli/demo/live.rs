@@ -29,6 +29,9 @@ const SERVERS_MAX: usize = 7;
 /// How many lines of a log are shown.
 const LOG_LINES: usize = 500;
 
+/// What is done to a server that nothing reaches.
+const CUT_OFF: &str = "cut off";
+
 const KEYS: [(&str, &str); 9] = [
     ("↑↓", "choose"),
     ("k", "kill"),
@@ -193,7 +196,7 @@ impl Live {
         let overlay = self.above.as_ref().map(|above| match above {
             Above::Help => Overlay {
                 title: "help".to_owned(),
-                lines: HELP.lines().map(str::to_owned).collect(),
+                lines: HELP.lines().map(str::to_owned).chain(self.commands_elsewhere()).collect(),
                 up: 0,
                 hint: "esc: close",
             },
@@ -215,6 +218,23 @@ impl Live {
             keys: &KEYS,
             overlay,
         })
+    }
+
+    /// How to reach the servers from another terminal.
+    fn commands_elsewhere(&self) -> [String; 4] {
+        let (endpoints, certs) = (self.cluster.endpoints().join(","), self.cluster.certs_dir());
+        [
+            String::new(),
+            "From another terminal, as of raftmap top, status, put and get:".to_owned(),
+            format!("  export RAFTMAP_CERTS={}", certs.display()),
+            format!("  export RAFTMAP_ENDPOINTS={endpoints}"),
+        ]
+    }
+
+    /// The servers that are cut off.
+    fn isolated(&self) -> Vec<NodeId> {
+        let cut_off = self.done_to.iter().filter(|(_, done)| **done == CUT_OFF);
+        cut_off.map(|(id, _)| NodeId(*id)).collect()
     }
 
     fn key(&mut self, key: KeyCode) -> Next {
@@ -253,7 +273,7 @@ impl Live {
             }
             KeyCode::Char('x') => {
                 self.network.isolate(id);
-                self.shake(now, id, "cut off", Ok(()));
+                self.shake(now, id, CUT_OFF, Ok(()));
             }
             KeyCode::Char('r') => self.revive(now, id),
             KeyCode::Char('a') => self.add(now),
@@ -305,9 +325,7 @@ impl Live {
             self.history.note(now, Kind::Bad, format!("server {id} runs"));
             return;
         }
-        let isolated: Vec<NodeId> =
-            self.done_to.iter().filter(|(_, done)| **done == "cut off").map(|(id, _)| NodeId(*id)).collect();
-        self.network.rejoin(id, &isolated);
+        self.network.rejoin(id, &self.isolated());
         let revived = match self.cluster.is_running(id) {
             // It goes on, if it was paused.
             true => self.cluster.resume(id),
@@ -329,6 +347,8 @@ impl Live {
             Ok((id, init)) => {
                 self.history.note(now, Kind::Done, format!("server {id} is made, and is to join"));
                 self.done_to.insert(id.0, "joins");
+                // Its links to those that are cut off are new, and so open.
+                self.isolated().into_iter().for_each(|id| self.network.isolate(id));
                 let mut init = tokio::process::Command::from(init);
                 self.jobs.spawn(async move {
                     let result = match init.output().await {
