@@ -9,6 +9,7 @@ use raftmap_client::{Client, MemberStatus, Security, SetupError, StatusResponse}
 use raftmap_proto::v1::member_status::State;
 use raftmap_raft::NodeId;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 /// What the servers of a cluster say.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,14 @@ pub struct ClusterView {
     pub members: Vec<MemberView>,
     /// Addresses that did not answer and are of no known member, and why.
     pub silent: Vec<(String, String)>,
+}
+
+impl ClusterView {
+    /// The term of which the leader leads. Another server may know of a later one already; without a leader it is that.
+    pub fn leader_term(&self) -> u64 {
+        let leader = self.members.iter().find(|member| Some(member.id) == self.leader);
+        leader.and_then(|leader| leader.own.as_ref()).map_or(self.term, |own| own.term)
+    }
 }
 
 /// What is known of one member.
@@ -115,6 +124,8 @@ impl Watch {
         self.tasks.spawn(async move {
             let mut client = None;
             let mut turns = tokio::time::interval(every);
+            // One that was away is not asked all that it missed.
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 turns.tick().await;
                 let answer = ask_again(&mut client, &endpoint, &security).await;

@@ -68,9 +68,15 @@ impl ConnectArgs {
         block_on(async {
             match part.await {
                 Err(Failure::Unanswered { message, maybe_applied }) => {
-                    let view = survey::ask(self.endpoints()?, &self.security()?, EXPLAIN_TIMEOUT).await;
-                    let message = format!("{message}\n{}", status::explain(&view));
-                    Err(Failure::Unanswered { message, maybe_applied })
+                    // Whatever is wrong with these now, what happened before is what counts.
+                    let explained = match (self.endpoints(), self.security()) {
+                        (Ok(endpoints), Ok(security)) => {
+                            let view = survey::ask(endpoints, &security, EXPLAIN_TIMEOUT).await;
+                            format!("{message}\n{}", status::explain(&view))
+                        }
+                        _ => message,
+                    };
+                    Err(Failure::Unanswered { message: explained, maybe_applied })
                 }
                 result => result,
             }

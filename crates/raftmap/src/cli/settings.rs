@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, Resettable};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
@@ -14,11 +14,14 @@ use super::exit::Failure;
 /// The option that names the file. It is not a setting itself.
 pub(crate) const FILE: &str = "config";
 
+/// What clients call by the same names in the same environment, and mean another thing by: a client's own certificate, say.
+const OF_CLIENTS: [&str; 4] = ["ca", "cert", "key", "insecure"];
+
 /// Gives every option its variable, unless it has one.
 pub(crate) fn with_variables(serve: Command) -> Command {
     serve.mut_args(|arg| {
         let arg = match (arg.get_long(), arg.get_env()) {
-            (Some(long), None) => {
+            (Some(long), None) if !OF_CLIENTS.contains(&long) => {
                 let variable = format!("RAFTMAP_{}", long.to_uppercase().replace('-', "_"));
                 arg.env(for_good(variable))
             }
@@ -75,7 +78,9 @@ fn refused(serve: &Command, arg: &Arg, text: &str) -> Option<String> {
         return None;
     }
     let name = format!("--{}={text}", arg.get_long().unwrap_or_default());
-    let error = serve.clone().try_get_matches_from(["serve".to_owned(), name]).err()?;
+    // What the environment says is judged on its own.
+    let alone = serve.clone().mut_args(|arg| arg.env(Resettable::Reset));
+    let error = alone.try_get_matches_from(["serve".to_owned(), name]).err()?;
     // That others are missing is no fault of this one.
     let is_its_own = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
     let told = error.to_string();

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use raftmap::survey::Watch;
 use ratatui::crossterm::event::KeyCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use super::connect::{ConnectArgs, block_on};
 use super::exit::{self, Failure};
@@ -50,8 +52,18 @@ impl Top {
         }
         let every = Duration::from_millis(self.every_ms);
         block_on(async {
+            let failed = |error| Failure::Failed(format!("no signals: {error}"));
+            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
             let watch = Watch::start(&endpoints, security, every);
-            watch_until_quit(watch, Terminal::take()?).await
+            // What loses is dropped, and with it the view on the terminal.
+            tokio::select! {
+                quit = watch_until_quit(watch, Terminal::take()?) => quit,
+                _ = terminate.recv() => Err(Failure::Interrupted),
+                _ = interrupt.recv() => Err(Failure::Interrupted),
+                _ = hangup.recv() => Err(Failure::Interrupted),
+            }
         })
     }
 }
@@ -59,6 +71,7 @@ impl Top {
 async fn watch_until_quit(mut watch: Watch, mut terminal: Terminal) -> Result<(), Failure> {
     let (mut history, done_to) = (History::new(Instant::now()), BTreeMap::new());
     let mut frames = tokio::time::interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = frames.tick() => {}

@@ -7,6 +7,7 @@ use std::process::Command;
 use raftmap_raft::NodeId;
 
 use super::plan::{LocalMember, names_of, server_folder};
+use super::process::forget_settings;
 use super::{LocalCluster, LocalClusterError, OPERATOR, free_loopback_addresses};
 use crate::tls::certs::{Authority, LIFETIME};
 use crate::tls::identity::Role;
@@ -57,6 +58,7 @@ impl LocalCluster {
         fs::create_dir_all(&folder).map_err(LocalClusterError::io("create", &folder))?;
         let own = format!("{id}={},{}", member.peer_address, member.client_address);
         let mut init = Command::new(&self.plan.program);
+        forget_settings(&mut init);
         init.args([
             "init",
             "--cluster",

@@ -122,12 +122,21 @@ impl Drop for ServerProcess {
     }
 }
 
+/// What the environment says to a server or a client is not said to this one.
+pub(super) fn forget_settings(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("RAFTMAP_")) {
+        command.env_remove(name);
+    }
+}
+
 /// The command that serves a data directory.
 pub(super) fn serve_command<'a>(
     program: &Path,
     arguments: impl IntoIterator<Item = (&'a str, &'a OsStr)>,
 ) -> Command {
     let mut command = Command::new(program);
+    forget_settings(&mut command);
     command.arg("serve").arg("--stop-with-stdin");
     for (flag, value) in arguments {
         command.arg(flag).arg(value);

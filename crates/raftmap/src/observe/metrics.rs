@@ -179,9 +179,15 @@ pub fn init() -> Result<PrometheusHandle, MetricsError> {
 }
 
 fn describe() {
-    for Metric { name, kind, help, .. } in METRICS {
+    for Metric { name, kind, labels, help } in METRICS {
         match kind {
-            Kind::Counter => describe_counter!(name, help),
+            Kind::Counter => {
+                describe_counter!(name, help);
+                // One that appears with its first increment has no increase that anybody could be told of.
+                if labels.is_empty() {
+                    metrics::counter!(name).increment(0);
+                }
+            }
             Kind::Gauge => describe_gauge!(name, help),
             Kind::Histogram => describe_histogram!(name, Unit::Seconds, help),
         }

@@ -9,6 +9,7 @@ use raftmap_client::Client;
 use raftmap_raft::NodeId;
 use ratatui::crossterm::event::KeyCode;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::super::exit::Failure;
 use super::super::live::history::{History, Kind};
@@ -31,6 +32,8 @@ const LOG_LINES: usize = 500;
 
 /// What is done to a server that nothing reaches.
 const CUT_OFF: &str = "cut off";
+/// How a server is that has no data directory yet.
+const JOINS: &str = "joins";
 
 const KEYS: [(&str, &str); 9] = [
     ("↑↓", "choose"),
@@ -88,6 +91,8 @@ struct Live {
     jobs: JoinSet<Finished>,
     above: Option<Above>,
     next_second: Instant,
+    /// Between two acknowledgements less than this is nothing to speak of.
+    usual_gap: Duration,
 }
 
 /// Whether to go on.
@@ -98,6 +103,9 @@ enum Next {
 
 pub(super) async fn run(demo: &Demo, plan: LocalPlan, lines: Vec<super::input::Line>) -> Result<(), Failure> {
     let mut live = Live::found(demo, plan, lines).await?;
+    for line in live.commands_elsewhere() {
+        output::line(&line)?;
+    }
     live.show().await?;
     live.conclude().await
 }
@@ -131,12 +139,14 @@ impl Live {
             jobs: JoinSet::new(),
             above: None,
             next_second: now,
+            usual_gap: (FRAME * 5).max(Duration::from_secs(3) / demo.rate),
         })
     }
 
     async fn show(&mut self) -> Result<(), Failure> {
         let mut terminal = Terminal::take()?;
         let mut frames = tokio::time::interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = frames.tick() => {}
@@ -165,7 +175,7 @@ impl Live {
             self.next_second = now + Duration::from_secs(1);
         }
         let (last_ack, gap) = self.load.seen().gap();
-        let goes_on = last_ack.is_some_and(|at| now.saturating_duration_since(at) < FRAME * 5);
+        let goes_on = last_ack.is_some_and(|at| now.saturating_duration_since(at) < self.usual_gap);
         if self.shaken.is_some_and(|at| now >= at + SETTLED && goes_on) {
             self.shaken = None;
             let text = format!("writes stood still for {} ms at most", gap.as_millis());
@@ -223,6 +233,7 @@ impl Live {
     /// How to reach the servers from another terminal.
     fn commands_elsewhere(&self) -> [String; 4] {
         let (endpoints, certs) = (self.cluster.endpoints().join(","), self.cluster.certs_dir());
+        let certs = std::path::absolute(&certs).unwrap_or(certs);
         [
             String::new(),
             "From another terminal, as of raftmap top, status, put and get:".to_owned(),
@@ -243,7 +254,11 @@ impl Live {
             return Next::GoOn;
         }
         let (now, id) = (Instant::now(), NodeId(self.selected));
+        let joins = self.done_to.get(&id.0) == Some(&JOINS);
         match key {
+            KeyCode::Char('k' | 'p' | 'x' | 'r') if joins => {
+                self.history.note(now, Kind::Bad, format!("server {id} is not there yet"));
+            }
             KeyCode::Char('q') => return Next::Quit,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.above = Some(Above::Help),
             KeyCode::Char('l') => {
@@ -346,7 +361,7 @@ impl Live {
         match self.cluster.prepare_join(|member| network.add(member)) {
             Ok((id, init)) => {
                 self.history.note(now, Kind::Done, format!("server {id} is made, and is to join"));
-                self.done_to.insert(id.0, "joins");
+                self.done_to.insert(id.0, JOINS);
                 // Its links to those that are cut off are new, and so open.
                 self.isolated().into_iter().for_each(|id| self.network.isolate(id));
                 let mut init = tokio::process::Command::from(init);
@@ -422,8 +437,8 @@ impl Live {
         for id in self.cluster.ids() {
             match self.cluster.is_running(id) {
                 true => self.cluster.resume(id)?,
-                // One that was never made has nothing to start with.
-                false if !self.cluster.data_dir(id).exists() => {}
+                // One that is not made yet has nothing to start with.
+                false if self.done_to.get(&id.0) == Some(&JOINS) => {}
                 false => self.cluster.start(id).await?,
             }
         }
@@ -434,6 +449,9 @@ impl Live {
                 "{} writes were not acknowledged; the last: {reason}",
                 grouped(seen.refused)
             ))?;
+        }
+        if let Some(reason) = seen.unread() {
+            output::line(&format!("not everything could be read back: {reason}"))?;
         }
         output::line(&seen.summary())?;
         match seen.is_whole() {

@@ -1,7 +1,7 @@
 //! The load of a live demo: writes without an end, each read back once it is acknowledged, and again and again after that.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,16 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use raftmap_client::Client;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
 
 use super::super::live::history::keep;
 use super::input::Line;
 
 /// Keys of one read.
 const READ_KEYS: usize = 64;
+/// Values of one read, in bytes, if there is more than one.
+const READ_BYTES: usize = 1 << 20;
 /// Between two reads.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 /// How many seconds of latency are kept.
@@ -31,7 +34,7 @@ struct Shared {
     client: Client,
     lines: Vec<Line>,
     next: AtomicU64,
-    over: AtomicBool,
+    over: CancellationToken,
     seen: Mutex<Seen>,
 }
 
@@ -45,6 +48,8 @@ pub(super) struct Seen {
     /// Those that were not there, or were something else, when they were read back.
     lost: BTreeSet<u64>,
     pub(super) refused: u64,
+    /// Why the last reading back did not come to its end, if it did not.
+    unread: Option<String>,
     last_refusal: Option<String>,
     last_ack: Option<Instant>,
     pub(super) longest_gap: Duration,
@@ -64,13 +69,16 @@ impl Load {
             client,
             lines,
             next: AtomicU64::new(0),
-            over: AtomicBool::new(false),
+            over: CancellationToken::new(),
             seen: Mutex::new(Seen::new()),
         });
         let mut tasks = JoinSet::new();
         let period = Duration::from_secs(1) * u32::from(writers) / per_second;
-        for _ in 0..writers {
-            tasks.spawn(Arc::clone(&shared).write(period));
+        let now = tokio::time::Instant::now();
+        for writer in 0..writers {
+            // Evenly, and not all at once: what stands still between two writes is to be no more than it must.
+            let first = now + period * u32::from(writer) / u32::from(writers);
+            tasks.spawn(Arc::clone(&shared).write(first, period));
         }
         tasks.spawn(Arc::clone(&shared).verify());
         Self { shared, tasks }
@@ -89,11 +97,12 @@ impl Load {
 
     /// Begins no more writes, and waits for those that are under way. What was acknowledged is read back from the beginning, all of it.
     pub(super) async fn conclude(mut self) -> Seen {
-        self.shared.over.store(true, Ordering::Release);
+        self.shared.over.cancel();
         while self.tasks.join_next().await.is_some() {}
         let mut verified = 0;
         while let Some(some) = self.shared.next_to_verify(verified) {
-            if !self.shared.read_back(&some).await {
+            if let Err(reason) = self.shared.read_back(&some).await {
+                self.shared.seen().unread = Some(reason);
                 break;
             }
             verified += some.len();
@@ -115,11 +124,10 @@ impl Shared {
         (format!("live-{number:09}").into(), self.lines[place].value.clone())
     }
 
-    async fn write(self: Arc<Self>, period: Duration) {
-        let mut turns = tokio::time::interval(period);
+    async fn write(self: Arc<Self>, first: tokio::time::Instant, period: Duration) {
+        let mut turns = interval_at(first, period);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.over.load(Ordering::Acquire) {
-            turns.tick().await;
+        while self.over.run_until_cancelled(turns.tick()).await.is_some() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let (key, value) = self.line(number);
             let began = Instant::now();
@@ -134,16 +142,17 @@ impl Shared {
 
     async fn verify(self: Arc<Self>) {
         let mut again = 0;
-        while !self.over.load(Ordering::Acquire) {
+        while !self.over.is_cancelled() {
             let verified = self.seen().verified;
             // What was acknowledged lately first; while there is nothing of it, what was there before must be there still.
             if let Some(some) = self.next_to_verify(verified) {
-                if self.read_back(&some).await {
+                if self.read_back(&some).await.is_ok() {
                     self.seen().verified += some.len();
                 }
             } else if let Some(some) = self.next_to_verify(again) {
-                self.read_back(&some).await;
-                again += some.len();
+                if self.read_back(&some).await.is_ok() {
+                    again += some.len();
+                }
             } else {
                 again = 0;
             }
@@ -154,22 +163,27 @@ impl Shared {
     /// Some of those that were acknowledged, from a place on; `None`: there are no more.
     fn next_to_verify(&self, from: usize) -> Option<Vec<u64>> {
         let seen = self.seen();
-        let some: Vec<u64> = seen.acked.iter().skip(from).take(READ_KEYS).copied().collect();
-        (!some.is_empty()).then_some(some)
+        let mut bytes = 0;
+        let mut fits = |number: &u64| {
+            bytes += self.line(*number).1.len();
+            bytes <= READ_BYTES
+        };
+        let next: Vec<u64> = seen.acked.iter().skip(from).take(READ_KEYS).copied().collect();
+        let count = next.iter().take_while(|number| fits(number)).count().max(1).min(next.len());
+        (count > 0).then(|| next[..count].to_vec())
     }
 
-    /// Reads some back; whether that could be done.
-    async fn read_back(&self, some: &[u64]) -> bool {
-        let Ok(found) = self.client.get_many(some.iter().map(|number| self.line(*number).0)).await else {
-            return false;
-        };
+    /// Reads some back, and notes those that are not as they were written; or says why that could not be done.
+    async fn read_back(&self, some: &[u64]) -> Result<(), String> {
+        let found = self.client.get_many(some.iter().map(|number| self.line(*number).0)).await;
+        let found = found.map_err(|error| error.to_string())?;
         let mut seen = self.seen();
         for (number, entry) in some.iter().zip(found.entries) {
             if entry.map(|entry| entry.value).as_ref() != Some(&self.line(*number).1) {
                 seen.lost.insert(*number);
             }
         }
-        true
+        Ok(())
     }
 }
 
@@ -180,6 +194,7 @@ impl Seen {
             verified: 0,
             lost: BTreeSet::new(),
             refused: 0,
+            unread: None,
             last_refusal: None,
             last_ack: None,
             longest_gap: Duration::ZERO,
@@ -228,6 +243,11 @@ impl Seen {
 
     pub(super) fn last_refusal(&self) -> Option<&str> {
         self.last_refusal.as_deref()
+    }
+
+    /// Why not everything could be read back, if that is so.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// Whether everything that was acknowledged is there.

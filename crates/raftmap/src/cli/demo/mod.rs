@@ -93,6 +93,7 @@ impl Demo {
             let failed = |error| Failure::Failed(format!("no signals: {error}"));
             let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
             let shown = async {
                 match !self.plain && Terminal::is_there() {
                     true => live::run(&self, self.plan()?, lines).await,
@@ -104,6 +105,7 @@ impl Demo {
                 shown = shown => shown,
                 _ = terminate.recv() => Err(Failure::Interrupted),
                 _ = interrupt.recv() => Err(Failure::Interrupted),
+                _ = hangup.recv() => Err(Failure::Interrupted),
             }
         })
     }

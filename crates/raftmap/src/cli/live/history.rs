@@ -146,7 +146,7 @@ impl History {
     }
 
     fn compare_leader(&mut self, now: Instant, view: &ClusterView) {
-        let leader = view.leader.map(|leader| (leader.0, view.term));
+        let leader = view.leader.map(|leader| (leader.0, view.leader_term()));
         if leader == self.last_leader {
             return;
         }

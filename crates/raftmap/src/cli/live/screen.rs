@@ -84,7 +84,7 @@ impl Screen<'_> {
     fn draw_head(&self, frame: &mut Frame, area: Rect) {
         let view = self.history.view();
         let leads = match view.leader {
-            Some(leader) => format!("server {leader} leads in term {}", view.term),
+            Some(leader) => format!("server {leader} leads in term {}", view.leader_term()),
             None => "no server leads".to_owned(),
         };
         let age = status::uptime(u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX));
@@ -214,8 +214,9 @@ impl Overlay<'_> {
         let longest = self.lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
         let width =
             u16::try_from(longest + 4).unwrap_or(u16::MAX).clamp(40, whole.width.saturating_sub(4).max(40));
-        let height =
-            u16::try_from(self.lines.len() + 2).unwrap_or(u16::MAX).min(whole.height.saturating_sub(2));
+        let inner = usize::from(width.saturating_sub(2)).max(1);
+        let rows: usize = self.lines.iter().map(|line| (line.chars().count() + 1).div_ceil(inner)).sum();
+        let height = u16::try_from(rows + 2).unwrap_or(u16::MAX).min(whole.height.saturating_sub(2));
         let area = whole.centered(Constraint::Length(width), Constraint::Length(height));
         let block = framed(format!(" {} ", self.title))
             .title_bottom(Line::from(format!(" {} ", self.hint)).right_aligned());

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::execute;
@@ -49,12 +49,16 @@ impl Terminal {
     pub(crate) fn take() -> Result<Self, Failure> {
         let failed =
             |error: io::Error| Failure::Failed(format!("this terminal cannot show a live view: {error}"));
-        let screen = ratatui::try_init().map_err(failed)?;
-        // Not every terminal has a second screen that is empty.
-        execute!(io::stdout(), Clear(ClearType::All)).map_err(failed)?;
+        let screen = ratatui::try_init().map_err(|error| {
+            // A part of it may have worked.
+            let _gone = ratatui::try_restore();
+            failed(error)
+        })?;
         let (tell, inputs) = unbounded_channel();
         let over = Arc::new(AtomicBool::new(false));
         let mut this = Self { screen, inputs, over: Arc::clone(&over), reader: None };
+        // Not every terminal has a second screen that is empty.
+        execute!(io::stdout(), Clear(ClearType::All)).map_err(failed)?;
         let read = move || {
             while !over.load(Ordering::Acquire) {
                 // Without a terminal there is nothing to read, and whoever waits for keys sees the channel closed.
@@ -87,9 +91,10 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
-        if let Some(reader) = self.reader.take() {
-            // It ends within a moment, and takes no key from whoever reads the terminal next.
-            let _panicked = reader.join();
+        // It ends within a moment, and takes no key from whoever reads the terminal next. At a terminal that is gone it may not.
+        let deadline = Instant::now() + 3 * POLL;
+        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(POLL / 20);
         }
         // A terminal that is gone needs no restoring.
         let _gone = ratatui::try_restore();
