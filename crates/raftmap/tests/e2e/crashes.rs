@@ -113,6 +113,19 @@ async fn without_a_majority_requests_end_with_a_clear_error_until_one_returns() 
     let stale = client.get("k").stale().await.unwrap().expect("it was put");
     assert_eq!(stale.value, "two are enough");
 
+    // On the command line it is told of each server why.
+    let mut put = Command::new(env!("CARGO_BIN_EXE_raftmap"));
+    put.args(["put", "alone/told", "x", "--timeout-ms", "1000", "--endpoints", &world.endpoints().join(",")]);
+    let ended = put.arg("--certs").arg(world.certs_dir()).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(matches!(ended.status.code(), Some(1 | 3)), "{told}");
+    assert!(told.contains(&format!("server {leader} at ")) && told.contains(": answers, "), "{told}");
+    for gone in &followers {
+        let line = told.lines().find(|line| line.contains(&format!("server {gone} at "))).unwrap_or_default();
+        assert!(line.contains(&format!("server {leader} has not reached it for ")), "{told}");
+        assert!(line.contains("refused"), "{told}");
+    }
+
     world.start(followers[0]).await.unwrap();
     must_put(&client, "k", "two again").await;
     assert_eq!(must_get(&client, "k").await.as_deref(), Some("two again"));
