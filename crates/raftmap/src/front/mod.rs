@@ -137,7 +137,7 @@ impl Default for FrontDoorConfig {
             drain_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             request_timeout_max: Duration::from_secs(60),
-            held_bytes_max: 512 << 20,
+            held_bytes_max: 160 << 20,
             scans_max: 64,
             scan_page_bytes: 256 << 10,
             scan_stall_timeout: Duration::from_secs(30),

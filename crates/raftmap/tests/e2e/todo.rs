@@ -96,12 +96,12 @@ async fn every_confirmed_item_is_there_whatever_happened_to_the_servers() {
     goes_on("killed").await;
     world.start(first).await.unwrap();
 
-    let second = world.agree(&world.ids()).await;
+    let second = world.leader().await.unwrap();
     network.isolate(second);
     goes_on("cut-off").await;
     network.heal();
 
-    let third = world.agree(&world.ids()).await;
+    let third = world.leader().await.unwrap();
     let follower = world.others(&[third])[0];
     world.pause(follower).unwrap();
     goes_on("paused").await;
