@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raftmap_log::{Disk, Log, LogReader};
@@ -33,6 +34,7 @@ impl<D: Disk> LogThread<D> {
     /// # Errors
     /// If the log fails: the node ends.
     pub(crate) fn run(mut self, writes: &Receiver<Write>) -> Result<(), NodeError> {
+        let mut helpers = Vec::new();
         let mut marked = true;
         let mut space_at = Instant::now();
         loop {
@@ -44,7 +46,7 @@ impl<D: Disk> LogThread<D> {
                 Ok(first) => {
                     let batch: Vec<_> =
                         std::iter::once(first).chain(writes.try_iter().take(WRITES_MAX - 1)).collect();
-                    self.write(&batch)?;
+                    self.write(&batch, &mut helpers)?;
                     marked = false;
                 }
                 Err(RecvTimeoutError::Timeout) if marked => {}
@@ -52,12 +54,18 @@ impl<D: Disk> LogThread<D> {
                     self.log.mark()?;
                     marked = true;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        // They hold the lock of the directory, which the next start of it wants.
+        for helper in helpers {
+            // One that panicked has told so.
+            let _panicked = helper.join();
+        }
+        Ok(())
     }
 
-    fn write(&mut self, batch: &[Write]) -> Result<(), NodeError> {
+    fn write(&mut self, batch: &[Write], helpers: &mut Vec<JoinHandle<()>>) -> Result<(), NodeError> {
         let began = Instant::now();
         let id = self.log.write(batch)?;
         self.inbox.event(Event::Persisted(id));
@@ -66,11 +74,12 @@ impl<D: Disk> LogThread<D> {
         metrics::histogram!("raftmap_log_write_seconds").record(time);
         metrics::counter!("raftmap_log_writes_total").increment(1);
         if let Some(preparation) = self.log.prepare()? {
-            self.failstop.spawn("prepare", move || Ok(preparation.run()?))?;
+            helpers.push(self.failstop.spawn("prepare", move || Ok(preparation.run()?))?);
         }
         if let Some(cut) = self.log.cut()? {
-            self.failstop.spawn("cut", move || Ok(cut.run()?))?;
+            helpers.push(self.failstop.spawn("cut", move || Ok(cut.run()?))?);
         }
+        helpers.retain(|helper| !helper.is_finished());
         Ok(())
     }
 }
