@@ -67,7 +67,7 @@ impl Cluster {
         let mut links: Vec<Arc<Link>> = Vec::new();
         for seed in &config.seeds {
             if links.iter().all(|link| link.server() != seed.as_str()) {
-                links.push(Link::start(seed.clone(), config.tls.clone(), Arc::clone(&stale)));
+                links.push(Link::start(seed.clone(), config.secured.clone(), Arc::clone(&stale)));
             }
         }
         let servers = Servers {
@@ -131,7 +131,7 @@ impl Cluster {
             return None;
         }
         let endpoint = Endpoint::parse(server).ok()?;
-        Some(Link::start(endpoint, self.config.tls.clone(), Arc::clone(&self.stale)))
+        Some(Link::start(endpoint, self.config.secured.clone(), Arc::clone(&self.stale)))
     }
 
     /// Takes in what a server says of the members. What is older than what is known changes nothing.
@@ -270,7 +270,7 @@ mod tests {
     fn cluster(seeds: &[&str], discover: bool) -> Cluster {
         let seeds = seeds.iter().map(|seed| Endpoint::parse(seed).unwrap()).collect();
         let timeout = Duration::from_secs(1);
-        Cluster::new(Config { seeds, tls: None, timeout, attempt_timeout: timeout, discover })
+        Cluster::new(Config { seeds, secured: None, timeout, attempt_timeout: timeout, discover })
     }
 
     fn members(term: u64, index: u64, addresses: &[&str], leader: Option<&str>) -> MembersResponse {

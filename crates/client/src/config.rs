@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::AUTHORIZATION;
+use hyper::http::{HeaderMap, HeaderValue};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,6 +26,8 @@ pub struct Tls {
     pub ca: Vec<u8>,
     /// The client's certificate chain and key; `None` only for servers that ask for no certificate.
     pub identity: Option<Identity>,
+    /// The client's token, as `raftmap token` prints it, for servers that have users. It is sent over TLS alone.
+    pub token: Option<String>,
 }
 
 /// A client's certificate chain, its own certificate first, and the key of that, in PEM.
@@ -39,7 +43,29 @@ impl Tls {
     /// From the contents of `ca.pem`, `client.pem` and `client.key`, as `raftmap certs` writes them.
     pub fn new(ca: impl Into<Vec<u8>>, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         let identity = Identity { certificate: certificate.into(), key: key.into() };
-        Self { ca: ca.into(), identity: Some(identity) }
+        Self { ca: ca.into(), identity: Some(identity), token: None }
+    }
+
+    /// From the contents of `ca.pem`, and a token, as `raftmap token` prints it.
+    pub fn with_token(ca: impl Into<Vec<u8>>, token: impl Into<String>) -> Self {
+        Self { ca: ca.into(), identity: None, token: Some(token.into()) }
+    }
+
+    fn secured(&self) -> Result<Secured, SetupError> {
+        Ok(Secured { tls: Arc::new(self.client_config()?), headers: self.headers()? })
+    }
+
+    fn headers(&self) -> Result<HeaderMap, SetupError> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.token {
+            // What it looks like stays out of the reason: it is a secret.
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+                .map_err(|_| SetupError::Tls("the token has characters that no token has".to_owned()))?;
+            // Not to be shown, and not to be kept in HTTP/2's tables.
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(headers)
     }
 
     /// TLS 1.3 and HTTP/2 only: what every server offers.
@@ -92,6 +118,12 @@ impl From<Tls> for Security {
     }
 }
 
+/// How connections are secured, and what goes with each request.
+pub(crate) struct Secured {
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    pub(crate) headers: HeaderMap,
+}
+
 /// Sets up a [`Client`]; from [`Client::builder`].
 #[derive(Clone)]
 pub struct Builder {
@@ -105,7 +137,8 @@ pub struct Builder {
 /// What stays of the builder while the client lives.
 pub(crate) struct Config {
     pub(crate) seeds: Vec<Endpoint>,
-    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    /// `None`: not at all.
+    pub(crate) secured: Option<Arc<Secured>>,
     pub(crate) timeout: Duration,
     pub(crate) attempt_timeout: Duration,
     pub(crate) discover: bool,
@@ -156,13 +189,13 @@ impl Builder {
             return Err(SetupError::NoEndpoint);
         }
         let seeds: Result<Vec<_>, _> = self.endpoints.iter().map(|text| Endpoint::parse(text)).collect();
-        let tls = match &self.security {
-            Security::Tls(tls) => Some(Arc::new(tls.client_config()?)),
+        let secured = match &self.security {
+            Security::Tls(tls) => Some(Arc::new(tls.secured()?)),
             Security::Insecure => None,
         };
         Client::start(Config {
             seeds: seeds?,
-            tls,
+            secured,
             timeout: self.timeout,
             attempt_timeout: self.attempt_timeout,
             discover: self.discover,

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use crate::config::Secured;
 use crate::endpoint::Endpoint;
 
 /// How long name, TCP, TLS and HTTP/2 may take together.
@@ -82,15 +83,14 @@ pub(crate) enum DialError {
 }
 
 /// Connects to `endpoint`.
-pub(crate) async fn dial(
-    endpoint: &Endpoint,
-    tls: Option<&Arc<rustls::ClientConfig>>,
-) -> Result<Calls, DialError> {
-    let transport = tokio::time::timeout(CONNECT_TIMEOUT, connect(endpoint, tls))
+pub(crate) async fn dial(endpoint: &Endpoint, secured: Option<&Secured>) -> Result<Calls, DialError> {
+    let transport = tokio::time::timeout(CONNECT_TIMEOUT, connect(endpoint, secured.map(|it| &it.tls)))
         .await
         .map_err(|_| DialError::TimedOut)??;
-    let config = ClientConfig::new(endpoint.uri(tls.is_some()))
+    let headers = secured.map(|it| it.headers.clone()).unwrap_or_default();
+    let config = ClientConfig::new(endpoint.uri(secured.is_some()))
         .with_protocol(Protocol::Grpc)
+        .with_default_headers(headers)
         .with_default_max_message_size(MESSAGE_BYTES_MAX);
     Ok(Calls {
         map: MapClient::new(transport.clone(), config.clone()),

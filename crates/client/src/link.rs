@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::config::Secured;
 use crate::dial::{Calls, DialError, dial};
 use crate::endpoint::Endpoint;
 use crate::pipeline;
@@ -49,13 +50,9 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link to `endpoint`. Nothing is connected until the first call. It asks for a look at the members by `stale`.
-    pub(crate) fn start(
-        endpoint: Endpoint,
-        tls: Option<Arc<rustls::ClientConfig>>,
-        stale: Arc<Notify>,
-    ) -> Arc<Self> {
+    pub(crate) fn start(endpoint: Endpoint, secured: Option<Arc<Secured>>, stale: Arc<Notify>) -> Arc<Self> {
         let (state, succeeded) = (tokio::sync::Mutex::default(), watch::Sender::new(false));
-        let connection = Arc::new(Connection { endpoint, tls, state, succeeded, stale });
+        let connection = Arc::new(Connection { endpoint, secured, state, succeeded, stale });
         let (queue, calls) = mpsc::channel(QUEUE_CALLS_MAX);
         tokio::spawn(pipeline::run(Arc::clone(&connection), calls));
         Arc::new(Self { connection, queue, aside_until: Mutex::new(None) })
@@ -121,7 +118,7 @@ impl Link {
 /// The connection to one server, made when it is needed and again when it was lost.
 pub(crate) struct Connection {
     endpoint: Endpoint,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    secured: Option<Arc<Secured>>,
     state: tokio::sync::Mutex<State>,
     /// Whether it led, and another server does since.
     succeeded: watch::Sender<bool>,
@@ -154,7 +151,7 @@ impl Connection {
         {
             return Err(Failed::not_connected(self.server(), error));
         }
-        match dial(&self.endpoint, self.tls.as_ref()).await {
+        match dial(&self.endpoint, self.secured.as_deref()).await {
             Ok(calls) => {
                 let calls = Arc::new(calls);
                 state.calls = Some(Arc::clone(&calls));

@@ -8,10 +8,12 @@ pub mod local_cluster;
 pub mod node;
 pub mod observe;
 pub mod peers;
+pub mod renewed;
 mod runtime;
 pub mod stopped;
 pub mod survey;
 pub mod tls;
+pub mod users;
 
 pub use api::ReadAndWrite;
 pub use node::{Node, NodeConfig};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use raftmap::survey;
+use raftmap::users::{Token, TokenError};
 use raftmap_client::{Client, Identity, Security, Tls};
 
 use super::exit::Failure;
@@ -46,6 +47,10 @@ pub(crate) struct ConnectArgs {
     // Under another id, as commands have a KEY of their own.
     #[arg(id = "tls_key", long = "key", env = "RAFTMAP_KEY", value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+
+    /// File with the token to send, as `raftmap token` writes it, instead of a certificate; RAFTMAP_TOKEN holds one itself
+    #[arg(long, env = "RAFTMAP_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
 
     /// Speak without TLS, to servers that were started so
     #[arg(long, env = "RAFTMAP_INSECURE", value_parser = BoolishValueParser::new())]
@@ -99,13 +104,20 @@ impl ConnectArgs {
 
     /// What to show and to trust.
     pub(crate) fn security(&self) -> Result<Security, Failure> {
+        let token = self.token()?;
         if self.insecure {
+            if token.is_some() {
+                let message = "--insecure would send the token in the clear: it is sent over TLS alone";
+                return Err(Failure::Usage(message.to_owned()));
+            }
             return Ok(Security::Insecure);
         }
         let in_folder = |name: &str| self.certs.as_ref().map(|folder| folder.join(name));
         let ca = self.ca.clone().or_else(|| in_folder("ca.pem"));
-        let certificate = self.cert.clone().or_else(|| in_folder(&format!("{}.pem", self.name)));
-        let key = self.key.clone().or_else(|| in_folder(&format!("{}.key", self.name)));
+        // Who has a token shows a certificate beside it only if it is named.
+        let own = |name: String| in_folder(&name).filter(|_| token.is_none());
+        let certificate = self.cert.clone().or_else(|| own(format!("{}.pem", self.name)));
+        let key = self.key.clone().or_else(|| own(format!("{}.key", self.name)));
         let Some(ca) = ca else {
             return Err(Failure::Usage(
                 "which certificates? --certs DIR --as NAME, or --ca, --cert and --key, or the variables of the \
@@ -119,7 +131,22 @@ impl ConnectArgs {
             }
             _ => None,
         };
-        Ok(Security::Tls(Tls { ca: self.read(&ca)?, identity }))
+        Ok(Security::Tls(Tls { ca: self.read(&ca)?, identity, token }))
+    }
+
+    /// The token, if there is one. No option takes it itself: command lines are for everyone to see.
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let text = match (&self.token_file, std::env::var("RAFTMAP_TOKEN")) {
+            (Some(path), _) => fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?,
+            (None, Ok(text)) => text,
+            (None, Err(_)) => return Ok(None),
+        };
+        let token: Token = text.trim().parse().map_err(|error: TokenError| {
+            let place =
+                self.token_file.as_ref().map_or("RAFTMAP_TOKEN".into(), |path| path.to_string_lossy());
+            Failure::Usage(format!("{place}: {error}"))
+        })?;
+        Ok(Some(token.secret_text().to_owned()))
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {

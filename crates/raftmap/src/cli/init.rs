@@ -184,6 +184,7 @@ impl Init {
         Ok(Security::Tls(Tls {
             ca: read("ca.pem".to_owned())?,
             identity: Some(Identity { certificate, key }),
+            token: None,
         }))
     }
 }

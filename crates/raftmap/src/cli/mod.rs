@@ -34,6 +34,7 @@ mod scan;
 mod serve;
 mod settings;
 mod status;
+mod token;
 mod top;
 
 use std::ffi::OsString;
@@ -73,6 +74,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Certs(certs::Certs),
+    Token(token::Token),
     Init(init::Init),
     Serve(Box<serve::Serve>),
     Get(get::Get),
@@ -134,6 +136,7 @@ fn arguments() -> Result<Arguments, Failure> {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Certs(certs) => certs.run(),
+        Command::Token(token) => token.run(),
         Command::Init(init) => init.run(),
         Command::Serve(serve) => serve.run(),
         Command::Get(get) => get.run(),

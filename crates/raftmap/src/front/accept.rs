@@ -7,7 +7,6 @@ use std::time::Duration;
 use connectrpc::Dispatcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,9 @@ use super::access::{Admission, Caller};
 use super::connection::{self, Version};
 use super::gate::Gate;
 use super::meters::{Held, Meters};
+use super::places::{Place, Places};
 use super::{FrontDoorConfig, Security};
+use crate::tls::renewal::{ServerTls, Trust};
 
 /// The process is out of file descriptors, or the like: each further try would fail at once, too.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
@@ -31,8 +32,8 @@ pub(super) struct Door<D> {
     meters: Arc<Meters>,
     stop: CancellationToken,
     gate: Arc<Gate<D>>,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    connections: Arc<Places>,
+    handshakes: Arc<Places>,
 }
 
 impl<D: Dispatcher> Door<D> {
@@ -44,8 +45,10 @@ impl<D: Dispatcher> Door<D> {
         stop: CancellationToken,
         gate: Arc<Gate<D>>,
     ) -> Self {
-        let connections = Arc::new(Semaphore::new(config.connections_max));
-        let handshakes = Arc::new(Semaphore::new(config.handshakes_max));
+        let each = config.connections_per_address_max;
+        let connections = Places::new(config.connections_max, each);
+        // Who takes all that one address may have, and finishes no handshake, leaves half of them to others.
+        let handshakes = Places::new(config.handshakes_max, each.min(config.handshakes_max.div_ceil(2)));
         Self { security, admission, config, meters, stop, gate, connections, handshakes }
     }
 
@@ -69,10 +72,7 @@ impl<D: Dispatcher> Door<D> {
     }
 
     async fn take(self: Arc<Self>, socket: TcpStream, address: SocketAddr) {
-        let Some(_place) = self.place(&self.connections, address, "connections", self.config.connections_max)
-        else {
-            return;
-        };
+        let Some(_place) = self.place(&self.connections, address, "connections") else { return };
         // Small answers leave at once: batching is done above, where it is known what is ready.
         if let Err(error) = socket.set_nodelay(true) {
             debug!(%address, %error, "the connection broke at once");
@@ -82,20 +82,16 @@ impl<D: Dispatcher> Door<D> {
         match &self.security {
             Security::Plaintext => {
                 let caller = Caller::new(address, &self.admission, None);
-                self.serve(socket, Version::FromFirstBytes, caller).await;
+                self.serve(socket, Version::FromFirstBytes, caller, Trust::in_nothing()).await;
             }
-            Security::Tls(tls) => {
-                let acceptor = TlsAcceptor::from(Arc::clone(tls));
-                self.secure(socket, address, &acceptor).await;
-            }
+            Security::Tls(tls) => self.secure(socket, address, tls).await,
         }
     }
 
-    async fn secure(&self, socket: TcpStream, address: SocketAddr, acceptor: &TlsAcceptor) {
-        let Some(place) = self.place(&self.handshakes, address, "handshakes", self.config.handshakes_max)
-        else {
-            return;
-        };
+    async fn secure(&self, socket: TcpStream, address: SocketAddr, security: &ServerTls) {
+        let Some(place) = self.place(&self.handshakes, address, "handshakes") else { return };
+        let (settings, changes) = security.begin();
+        let acceptor = TlsAcceptor::from(settings.config);
         let handshake = timeout(self.config.handshake_timeout, acceptor.accept(socket));
         let stream = tokio::select! {
             handshake = handshake => match handshake {
@@ -120,10 +116,11 @@ impl<D: Dispatcher> Door<D> {
         if let Some(reason) = caller.refusal() {
             info!(%address, %reason, "the certificate is of no use here: all requests are refused");
         }
-        self.serve(stream, version, caller).await;
+        let trust = changes.trust(tls.peer_certificates());
+        self.serve(stream, version, caller, trust).await;
     }
 
-    async fn serve<I>(&self, io: I, version: Version, caller: Caller)
+    async fn serve<I>(&self, io: I, version: Version, caller: Caller, mut trust: Trust)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -135,24 +132,27 @@ impl<D: Dispatcher> Door<D> {
                 async move { gate.answer(caller, request).await }
             }
         };
-        match connection::serve(io, version, &self.config, &self.stop, answer).await {
+        let unwanted = async {
+            tokio::select! {
+                reason = trust.lost() => {
+                    caller.distrust();
+                    reason
+                }
+                () = caller.guesses_too_much() => "it has shown too many tokens that are nobody's".to_owned(),
+            }
+        };
+        match connection::serve(io, version, &self.config, &self.stop, unwanted, answer).await {
             Ok(()) => debug!(%caller, "disconnected"),
             Err(error) => debug!(%caller, %error, "disconnected"),
         }
     }
 
-    fn place(
-        &self,
-        places: &Arc<Semaphore>,
-        address: SocketAddr,
-        what: &'static str,
-        limit: usize,
-    ) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(places).try_acquire_owned().ok();
-        if place.is_none() {
+    fn place(&self, places: &Arc<Places>, address: SocketAddr, what: &'static str) -> Option<Place> {
+        let place = places.take(address.ip());
+        if let Err(full) = &place {
             self.meters.connections_refused.increment(1);
-            info!(%address, what, limit, "a connection was closed unanswered: the limit is reached");
+            info!(%address, what, limit = %full, "a connection was closed unanswered: the limit is reached");
         }
-        place
+        place.ok()
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 use super::calls::Calls;
 use super::{FrontDoorConfig, convert, status};
 use crate::api::{Backup, Code, Failure, ReadAndWrite};
+use crate::users::Rights;
 
 /// The largest message, in bytes: callers take messages of a limited size, and a row may be larger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -25,6 +26,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Begins a backup; its parts follow as a stream.
 pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
+    rights: &Rights,
     request: v1::BackupRequest,
     deadline: Instant,
 ) -> Result<ServiceStream<v1::BackupResponse>, Failure> {
@@ -33,7 +35,7 @@ pub(super) async fn open<N: ReadAndWrite>(
         let reason = "another backup of this server is under way; ask another server, or later";
         Failure::not_applied(Code::Overloaded, reason).over_limit(1)
     })?;
-    let backup = calls.node.backup(call).await?;
+    let backup = calls.node.on_behalf(rights).backup(call).await?;
     let bytes_expected = backup.bytes_expected;
     let (sender, receiver) = mpsc::channel(1);
     let config = Arc::clone(&calls.config);

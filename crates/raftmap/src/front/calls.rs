@@ -12,16 +12,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
+use super::behalf::Guarded;
 use super::budget::Share;
 use super::gate::Deadline;
 use super::meters::{Kind, Meters};
 use super::sizes::Counted;
 use super::{FrontDoorConfig, backup, convert, pipeline, scan, status};
 use crate::api::{Code, Failure, FailureOutcome, MembersChange, ReadAndWrite};
+use crate::users::Rights;
 
 /// What all calls share.
 pub(super) struct Calls<N> {
-    pub(super) node: Arc<N>,
+    pub(super) node: Guarded<N>,
     pub(super) config: Arc<FrontDoorConfig>,
     pub(super) meters: Arc<Meters>,
     /// Scans that hold a snapshot.
@@ -35,53 +37,58 @@ pub(super) struct Calls<N> {
 impl<N: ReadAndWrite> Calls<N> {
     pub(super) async fn get(
         &self,
+        rights: &Rights,
         request: v1::GetRequest,
         deadline: Instant,
     ) -> Result<v1::GetResponse, Failure> {
         let input = convert::get(request, deadline)?;
         let request_id = input.call.request_id.clone();
-        Ok(convert::get_response(request_id, self.node.get_value(input).await?))
+        Ok(convert::get_response(request_id, self.node.on_behalf(rights).get_value(input).await?))
     }
 
     pub(super) async fn put(
         &self,
+        rights: &Rights,
         request: v1::PutRequest,
         deadline: Instant,
     ) -> Result<v1::PutResponse, Failure> {
         let input = convert::put(request, deadline)?;
         let request_id = input.call.request_id.clone();
-        Ok(convert::put_response(request_id, self.node.propose_value(input).await?))
+        Ok(convert::put_response(request_id, self.node.on_behalf(rights).propose_value(input).await?))
     }
 
     pub(super) async fn delete(
         &self,
+        rights: &Rights,
         request: v1::DeleteRequest,
         deadline: Instant,
     ) -> Result<v1::DeleteResponse, Failure> {
         let input = convert::delete(request, deadline)?;
         let request_id = input.call.request_id.clone();
-        Ok(convert::delete_response(request_id, self.node.delete_value(input).await?))
+        Ok(convert::delete_response(request_id, self.node.on_behalf(rights).delete_value(input).await?))
     }
 
     pub(super) async fn txn(
         &self,
+        rights: &Rights,
         request: v1::TxnRequest,
         deadline: Instant,
     ) -> Result<v1::TxnResponse, Failure> {
         let input = convert::txn(request, deadline)?;
         let request_id = input.call.request_id.clone();
-        Ok(convert::txn_response(request_id, self.node.transact(input).await?))
+        Ok(convert::txn_response(request_id, self.node.on_behalf(rights).transact(input).await?))
     }
 
     /// One page, as large as an answer may be. Its snapshot is gone when this returns.
     async fn scan_page(
         &self,
+        rights: &Rights,
         request: v1::ScanRequest,
         deadline: Instant,
     ) -> Result<v1::ScanResponse, Failure> {
         let input = convert::scan(request, self.node.limits().answer_bytes_max, deadline)?;
         let request_id = input.call.request_id.clone();
-        let mut pages = self.node.scan(input).await?;
+        let mut pages = self.node.on_behalf(rights).scan(input).await?;
         match pages.next().await {
             Some(page) => Ok(convert::scan_response(request_id, page?)),
             None => Err(Failure::not_applied(Code::Unspecified, "the scan ended without a page")),
@@ -90,54 +97,59 @@ impl<N: ReadAndWrite> Calls<N> {
 
     async fn open_session(
         &self,
+        rights: &Rights,
         request: v1::OpenSessionRequest,
         deadline: Instant,
     ) -> Result<v1::OpenSessionResponse, Failure> {
         let call = convert::call(request.request_id, &request.map, deadline)?;
         let request_id = call.request_id.clone();
-        Ok(convert::open_session_response(request_id, &self.node.open_session(call).await?))
+        Ok(convert::open_session_response(request_id, &self.node.on_behalf(rights).open_session(call).await?))
     }
 
     async fn members(
         &self,
+        rights: &Rights,
         request: v1::MembersRequest,
         deadline: Instant,
     ) -> Result<v1::MembersResponse, Failure> {
         let call = convert::cluster_call(request.request_id, deadline)?;
         let request_id = call.request_id.clone();
-        Ok(v1::MembersResponse { request_id, ..self.node.members(call).await? })
+        Ok(v1::MembersResponse { request_id, ..self.node.on_behalf(rights).members(call).await? })
     }
 
     async fn status(
         &self,
+        rights: &Rights,
         request: v1::StatusRequest,
         deadline: Instant,
     ) -> Result<v1::StatusResponse, Failure> {
         let call = convert::cluster_call(request.request_id, deadline)?;
         let request_id = call.request_id.clone();
-        Ok(v1::StatusResponse { request_id, ..self.node.status(call).await? })
+        Ok(v1::StatusResponse { request_id, ..self.node.on_behalf(rights).status(call).await? })
     }
 
     async fn add_member(
         &self,
+        rights: &Rights,
         request: v1::AddMemberRequest,
         deadline: Instant,
     ) -> Result<v1::AddMemberResponse, Failure> {
         let call = convert::cluster_call(request.request_id.clone(), deadline)?;
         let change = MembersChange::Add(convert::introduction(request)?);
         let request_id = call.request_id.clone();
-        self.node.change_members(change, call).await?;
+        self.node.on_behalf(rights).change_members(change, call).await?;
         Ok(v1::AddMemberResponse { request_id })
     }
 
     async fn remove_member(
         &self,
+        rights: &Rights,
         request: v1::RemoveMemberRequest,
         deadline: Instant,
     ) -> Result<v1::RemoveMemberResponse, Failure> {
         let call = convert::cluster_call(request.request_id, deadline)?;
         let request_id = call.request_id.clone();
-        self.node.change_members(MembersChange::Remove(NodeId(request.id)), call).await?;
+        self.node.on_behalf(rights).change_members(MembersChange::Remove(NodeId(request.id)), call).await?;
         Ok(v1::RemoveMemberResponse { request_id })
     }
 
@@ -200,6 +212,12 @@ fn caller(ctx: &RequestContext) -> &Caller {
     ctx.extensions().get().expect("the gate puts the caller into every request")
 }
 
+/// What who made a request may do.
+fn rights(ctx: &RequestContext) -> &Rights {
+    let rights: &Arc<Rights> = ctx.extensions().get().expect("the gate puts rights into every request");
+    rights
+}
+
 /// What the request and its answer hold of the budget.
 fn share(ctx: &RequestContext) -> &Arc<Share> {
     ctx.extensions().get().expect("the gate puts a share into every request")
@@ -226,7 +244,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::GetRequest>,
     ) -> ServiceResult<v1::GetResponse> {
-        let call = self.0.get(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.get(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Get, &ctx, request.request_id, call).await
     }
 
@@ -235,7 +253,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::PutRequest>,
     ) -> ServiceResult<v1::PutResponse> {
-        let call = self.0.put(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.put(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Put, &ctx, request.request_id, call).await
     }
 
@@ -244,7 +262,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::DeleteRequest>,
     ) -> ServiceResult<v1::DeleteResponse> {
-        let call = self.0.delete(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.delete(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Delete, &ctx, request.request_id, call).await
     }
 
@@ -253,7 +271,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::TxnRequest>,
     ) -> ServiceResult<v1::TxnResponse> {
-        let call = self.0.txn(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.txn(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Txn, &ctx, request.request_id, call).await
     }
 
@@ -262,7 +280,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<ServiceStream<v1::ScanResponse>> {
-        let call = scan::open(&self.0, request.to_owned_message(), deadline(&ctx));
+        let call = scan::open(&self.0, rights(&ctx), request.to_owned_message(), deadline(&ctx));
         let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, call).await;
         pages.map(Response::new).map_err(|failure| status::error(&failure))
     }
@@ -272,7 +290,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<v1::ScanResponse> {
-        let call = self.0.scan_page(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.scan_page(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::ScanPage, &ctx, request.request_id, call).await
     }
 
@@ -281,7 +299,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::OpenSessionRequest>,
     ) -> ServiceResult<v1::OpenSessionResponse> {
-        let call = self.0.open_session(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.open_session(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::OpenSession, &ctx, request.request_id, call).await
     }
 
@@ -301,7 +319,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::MembersRequest>,
     ) -> ServiceResult<v1::MembersResponse> {
-        let call = self.0.members(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.members(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Members, &ctx, request.request_id, call).await
     }
 
@@ -310,7 +328,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::StatusRequest>,
     ) -> ServiceResult<v1::StatusResponse> {
-        let call = self.0.status(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.status(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::Status, &ctx, request.request_id, call).await
     }
     async fn add_member(
@@ -318,7 +336,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::AddMemberRequest>,
     ) -> ServiceResult<v1::AddMemberResponse> {
-        let call = self.0.add_member(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.add_member(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::AddMember, &ctx, request.request_id, call).await
     }
 
@@ -327,7 +345,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::RemoveMemberRequest>,
     ) -> ServiceResult<v1::RemoveMemberResponse> {
-        let call = self.0.remove_member(request.to_owned_message(), deadline(&ctx));
+        let call = self.0.remove_member(rights(&ctx), request.to_owned_message(), deadline(&ctx));
         self.0.unary(Kind::RemoveMember, &ctx, request.request_id, call).await
     }
 
@@ -336,7 +354,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::BackupRequest>,
     ) -> ServiceResult<ServiceStream<v1::BackupResponse>> {
-        let call = backup::open(&self.0, request.to_owned_message(), deadline(&ctx));
+        let call = backup::open(&self.0, rights(&ctx), request.to_owned_message(), deadline(&ctx));
         let parts = self.0.observed(Kind::Backup, caller(&ctx), request.request_id, call).await;
         parts.map(Response::new).map_err(|failure| status::error(&failure))
     }

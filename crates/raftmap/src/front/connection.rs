@@ -1,5 +1,6 @@
 //! One connection: HTTP/2 or HTTP/1.1 until it ends, idles, or the server stops.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::FrontDoorConfig;
 use crate::tls::config::ALPN_H2;
@@ -55,8 +56,8 @@ impl Version {
     }
 }
 
-/// Answers requests on `io` with `answer` until the connection ends. When it idles, or `stop` comes, requests under way
-/// may end within the drain timeout.
+/// Answers requests on `io` with `answer` until the connection ends. When it idles, `stop` comes, or it is `unwanted` for a reason,
+/// requests under way may end within the drain timeout.
 ///
 /// # Errors
 /// If the connection broke, or did not end in time.
@@ -65,6 +66,7 @@ pub(super) async fn serve<I, A, F, B>(
     version: Version,
     config: &FrontDoorConfig,
     stop: &CancellationToken,
+    unwanted: impl Future<Output = String>,
     answer: A,
 ) -> Result<(), ConnectionError>
 where
@@ -90,21 +92,26 @@ where
     // last look is idle, which it is told after one to two times the idle timeout.
     let mut look = pin!(sleep(config.head_timeout));
     let mut started_before = 0;
+    let mut unwanted = pin!(unwanted);
     let why = loop {
         tokio::select! {
             result = connection.as_mut() => return result.map_err(ConnectionError::Broken),
-            () = stop.cancelled() => break "the server stops",
+            () = stop.cancelled() => break Cow::Borrowed("the server stops"),
+            reason = unwanted.as_mut() => {
+                info!(reason, "a connection is closed by this server");
+                break Cow::Owned(reason);
+            }
             () = look.as_mut() => {
                 let started = requests.started.load(Ordering::Relaxed);
                 if started == started_before && requests.count() == 0 {
-                    break if started == 0 { "no request came in time" } else { "it was idle" };
+                    break Cow::Borrowed(if started == 0 { "no request came in time" } else { "it was idle" });
                 }
                 started_before = started;
                 look.as_mut().reset(Instant::now() + config.idle_timeout);
             }
         }
     };
-    debug!(why, "connection is being closed");
+    debug!(%why, "connection is being closed");
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         result = connection => result.map_err(ConnectionError::Broken),

@@ -22,8 +22,9 @@ use super::answer::AnswerBody;
 use super::budget::{Budget, Share};
 use super::convert::excerpt;
 use super::meters::Meters;
-use super::{FrontDoorConfig, PIPELINE_ENVELOPE_BYTES, body, status, timeouts};
+use super::{FrontDoorConfig, PIPELINE_ENVELOPE_BYTES, body, console, status, timeouts};
 use crate::api::{Code, Failure, FailureOutcome, by_deadline};
+use crate::users::Rights;
 
 /// When the caller of a request stops waiting; among the extensions of a request.
 #[derive(Clone, Copy, Debug)]
@@ -62,36 +63,49 @@ impl<D: Dispatcher> Gate<D> {
     /// Answers one request.
     pub(super) async fn answer(&self, caller: Caller, request: Request<Incoming>) -> Response<AnswerBody> {
         let (mut parts, body) = request.into_parts();
+        if let Some(page) = console::answer(&parts) {
+            return page.map(|body| AnswerBody::new(ConnectRpcBody::Full(body), self.budget.share()));
+        }
         let timeout = timeouts::take(&mut parts.headers).unwrap_or(self.config.request_timeout);
         let deadline = Instant::now() + timeout.min(self.config.request_timeout_max);
         let share = self.budget.share();
+        let caller = match caller.of_request(&parts.headers) {
+            Ok(caller) => caller,
+            Err(failure) => {
+                let refusal = self.refuse(&parts, &caller, &failure);
+                return status_in_trailers(refusal).map(|body| AnswerBody::new(body, share));
+            }
+        };
         let admitted =
             by_deadline(deadline, FailureOutcome::NotApplied, self.admit(&parts, &caller, body, &share));
         let response = match admitted.await {
-            Ok(body) => {
+            Ok((body, rights)) => {
                 parts.extensions.insert(caller);
+                parts.extensions.insert(rights);
                 parts.extensions.insert(Deadline(deadline));
                 parts.extensions.insert(Arc::clone(&share));
                 let headers = content_type(&parts.headers);
                 let answered = self.service.clone().call(Request::from_parts(parts, body)).await;
                 complete(answered.unwrap_or_else(|never| match never {}), &headers)
             }
-            Err(failure) => {
-                self.meters.refused(parts.uri.path(), &caller, &failure);
-                status::error(&failure).into_http_response(&parts.headers)
-            }
+            Err(failure) => self.refuse(&parts, &caller, &failure),
         };
         status_in_trailers(response).map(|body| AnswerBody::new(body, share))
     }
 
-    /// What of a request is passed on, if it is.
+    fn refuse(&self, parts: &Parts, caller: &Caller, failure: &Failure) -> Response<ConnectRpcBody> {
+        self.meters.refused(parts.uri.path(), caller, failure);
+        status::error(failure).into_http_response(&parts.headers)
+    }
+
+    /// What of a request is passed on, and what its caller may do, if it is.
     async fn admit(
         &self,
         parts: &Parts,
         caller: &Caller,
         body: Incoming,
         share: &Share,
-    ) -> Result<RequestBody, Failure> {
+    ) -> Result<(RequestBody, Arc<Rights>), Failure> {
         let path = parts.uri.path();
         let path = path.strip_prefix('/').unwrap_or(path);
         let unsupported = |reason: String| Err(Failure::not_applied(Code::Unsupported, reason));
@@ -99,7 +113,8 @@ impl<D: Dispatcher> Gate<D> {
             caller.check(path, true)?;
             return unsupported(format!("there is no call {}", excerpt(path)));
         };
-        caller.check(path, has_side_effects(&method))?;
+        console::check_site(parts)?;
+        let rights = caller.check(path, has_side_effects(&method))?;
         for name in ENCODINGS {
             if parts.headers.get(name).is_some_and(|encoding| encoding != "identity") {
                 return unsupported(format!("compressed requests are not taken ({name})"));
@@ -109,13 +124,13 @@ impl<D: Dispatcher> Gate<D> {
         let framed = protocol.is_some_and(|protocol| protocol.is_streaming && !protocol.is_text_mode);
         if method.kind != MethodKind::BidiStreaming {
             let taken = body::take(body, framed, self.message_bytes_max, share).await?;
-            return Ok(Full::new(taken).map_err(|never| match never {}).boxed_unsync());
+            return Ok((Full::new(taken).map_err(|never| match never {}).boxed_unsync(), rights));
         }
         // Whatever else `connectrpc` refuses only after it has taken the whole body, without a deadline.
         if !framed || parts.method != Method::POST {
             return unsupported(format!("{path} is a stream: use gRPC, or a stream of Connect"));
         }
-        Ok(body.boxed_unsync())
+        Ok((body.boxed_unsync(), rights))
     }
 }
 

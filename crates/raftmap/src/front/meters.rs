@@ -8,6 +8,7 @@ use tracing::{debug, info};
 use super::access::Caller;
 use super::convert::{REQUEST_ID_BYTES_MAX, excerpt};
 use crate::api::{Code, Failure};
+use crate::observe::audit::{Audit, Record};
 
 /// The calls, as metrics and logs name them. Requests inside a `Pipeline` count as what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,11 @@ impl Kind {
             | Self::AddMember
             | Self::RemoveMember => false,
         }
+    }
+
+    /// Whether it concerns the whole cluster, or gives all of the map away.
+    fn is_admin(self) -> bool {
+        matches!(self, Self::Backup | Self::AddMember | Self::RemoveMember)
     }
 
     const ALL: [Self; 12] = [
@@ -80,13 +86,15 @@ pub(super) struct Meters {
     pub(super) handshakes_refused: Counter,
     pub(super) requests_refused: Counter,
     pub(super) pipelines: Gauge,
+    audit: Audit,
     answered: [Counter; Kind::ALL.len()],
     seconds: [Histogram; Kind::ALL.len()],
 }
 
 impl Meters {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(audit: Audit) -> Self {
         Self {
+            audit,
             connections: gauge!("raftmap_front_connections"),
             connections_refused: counter!("raftmap_front_connections_refused_total"),
             handshakes_refused: counter!("raftmap_front_handshakes_refused_total"),
@@ -104,6 +112,9 @@ impl Meters {
         self.answered[kind as usize].increment(1);
         self.seconds[kind as usize].record(took);
         debug!(call = kind.name(), request_id = loggable(request_id), %caller, ?took, "answered");
+        if kind.is_admin() {
+            self.audited(kind.name(), caller, loggable(request_id), None);
+        }
     }
 
     /// A request failed.
@@ -111,13 +122,37 @@ impl Meters {
         counter!("raftmap_requests_failed_total", "call" => kind.name(), "code" => failure.code.name())
             .increment(1);
         log_failure(kind.name(), caller, loggable(request_id), failure);
+        if kind.is_admin() || is_refusal(failure) {
+            self.audited(kind.name(), caller, loggable(request_id), Some(failure));
+        }
     }
 
     /// What arrived did not become a request.
     pub(super) fn refused(&self, path: &str, caller: &Caller, failure: &Failure) {
         self.requests_refused.increment(1);
         log_failure(&excerpt(path), caller, "", failure);
+        if is_refusal(failure) {
+            self.audited(&excerpt(path), caller, "", Some(failure));
+        }
     }
+
+    fn audited(&self, call: &str, caller: &Caller, request_id: &str, failure: Option<&Failure>) {
+        let record = Record {
+            caller: &caller.to_string(),
+            call,
+            request_id,
+            failure: failure.map(|failure| (failure.code.name(), failure.reason.as_str())),
+        };
+        match failure {
+            Some(failure) if is_refusal(failure) => self.audit.refused(record),
+            _ => self.audit.admin(record),
+        }
+    }
+}
+
+/// Whether somebody wanted what is not for them.
+fn is_refusal(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Unauthenticated | Code::Denied)
 }
 
 /// Under load, when a server refuses what it cannot take, its log does not grow with what it refuses.

@@ -5,11 +5,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `accept` | takes connections up to a cap, and gives each a deadline for its handshake |
+//! | `accept`, `places` | takes connections up to a cap, in all and from one address, and gives each a deadline for its handshake |
 //! | `connection` | speaks HTTP on one connection, ends it when it idles or the server stops |
-//! | `access` | who the connection is by its certificate, and which calls that may make |
+//! | `access` | who asks, by certificate or token, and which calls that may make |
+//! | `behalf` | the node, as the caller may use it: with which keys |
 //! | `gate` | takes one request's body within limits and deadline, and hands it to `connectrpc` |
 //! | `answer` | what of an answer is not sent yet |
+//! | `console` | the web page for people |
 //! | `calls` | the calls: from messages to the vocabulary of [`crate::api`] and back (`convert`) |
 //! | `scan` | pages of one snapshot, sent as the client takes them |
 //! | `backup` | the parts of a backup file, sent as the caller takes them |
@@ -25,14 +27,17 @@ mod accept;
 mod access;
 mod answer;
 mod backup;
+mod behalf;
 mod body;
 mod budget;
 mod calls;
 mod connection;
+mod console;
 mod convert;
 mod gate;
 mod meters;
 mod pipeline;
+mod places;
 mod scan;
 mod sizes;
 mod status;
@@ -45,18 +50,20 @@ use std::time::Duration;
 
 use connectrpc::Chain;
 use raftmap_proto::v1;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::Door;
+use self::behalf::Guarded;
 use self::budget::Budget;
 use self::calls::{Calls, Service};
 use self::gate::Gate;
 use self::meters::Meters;
 use crate::api::ReadAndWrite;
+use crate::observe::audit::Audit;
+use crate::tls::renewal::ServerTls;
 
 pub use self::access::Admission;
 #[doc(hidden)]
@@ -67,6 +74,8 @@ pub use self::convert::fuzz_request;
 pub struct FrontDoorConfig {
     /// Connections at once; one more is closed unanswered.
     pub connections_max: usize,
+    /// Of these, and of those whose handshake is not finished, from one address (of IPv6: one network of 64 bits).
+    pub connections_per_address_max: usize,
     /// Connections whose handshake is not finished, at once. Fewer than [`Self::connections_max`], so that strangers
     /// who never finish do not take the place of clients.
     pub handshakes_max: usize,
@@ -103,6 +112,8 @@ pub struct FrontDoorConfig {
     pub backup_stall_timeout: Duration,
     /// The limits of each stream of requests.
     pub pipeline: PipelineLimits,
+    /// Where it is told who was refused, and who changed the cluster.
+    pub audit: Audit,
 }
 
 /// The limits of one `Pipeline` stream.
@@ -127,6 +138,7 @@ impl Default for FrontDoorConfig {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connections_per_address_max: 512,
             handshakes_max: 256,
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
@@ -144,6 +156,7 @@ impl Default for FrontDoorConfig {
             backup_time_max: Duration::from_secs(3600),
             backup_stall_timeout: Duration::from_secs(30),
             pipeline: PipelineLimits::default(),
+            audit: Audit::none(),
         }
     }
 }
@@ -151,8 +164,8 @@ impl Default for FrontDoorConfig {
 /// How connections are secured.
 #[derive(Clone)]
 pub enum Security {
-    /// TLS, with settings from [`crate::tls::config::Credentials::front_door`].
-    Tls(Arc<ServerConfig>),
+    /// TLS, with settings from [`crate::tls::config::Credentials::front_door`], or with those of files, which may change.
+    Tls(ServerTls),
     /// None: for tests on one machine, by the explicit flag `--insecure`.
     Plaintext,
 }
@@ -186,10 +199,10 @@ impl FrontDoor {
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
         let config = Arc::new(config);
-        let meters = Arc::new(Meters::new());
+        let meters = Arc::new(Meters::new(config.audit.clone()));
         let request_bytes_max = node.limits().request_bytes_max;
         let calls = Service(Arc::new(Calls {
-            node,
+            node: Guarded::new(node),
             config: Arc::clone(&config),
             meters: Arc::clone(&meters),
             scans: Arc::new(Semaphore::new(config.scans_max)),

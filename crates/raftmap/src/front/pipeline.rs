@@ -27,12 +27,14 @@ use raftmap_state::validate::InvalidRequest;
 use tokio::sync::mpsc;
 
 use super::access::Caller;
+use super::behalf::Allowed;
 use super::budget::Share;
 use super::calls::{Calls, unsent};
 use super::meters::{Held, Kind};
 use super::sizes::Counted;
 use super::{PipelineLimits, convert, status};
-use crate::api::{Checked, Code, Failure, ReadAndWrite, WriteInput};
+use crate::api::{Code, Failure, ReadAndWrite};
+use crate::users::Rights;
 
 /// Whoever is refused because a stream is full asks again when some of it may be done.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
@@ -47,7 +49,7 @@ pub(super) fn open<N: ReadAndWrite>(
     let (sender, receiver) = mpsc::unbounded_channel();
     let unread = Arc::new(Unread::default());
     let message_bytes_max = calls.node.limits().answer_bytes_max as usize;
-    let (caller, share, node) = (caller.clone(), Arc::clone(share), Arc::clone(&calls.node));
+    let (caller, share) = (caller.clone(), Arc::clone(share));
     let answers = Answers {
         receiver,
         unread: Arc::clone(&unread),
@@ -55,7 +57,7 @@ pub(super) fn open<N: ReadAndWrite>(
         held_back: None,
         bytes_on_their_way: 0,
         message_bytes_max,
-        members_index: Box::new(move || node.members_index()),
+        members_index: Box::new(calls.node.members_index()),
         told_members_index: 0,
     };
     let (written, answers_to_writes) = mpsc::unbounded_channel();
@@ -132,7 +134,7 @@ type Written = (Writing, Result<WriteAnswer, Failure>);
 /// A request that was taken in.
 enum Begun {
     Get(Admitted, v1::GetRequest),
-    Write(Writing, Result<Checked<WriteInput>, Failure>),
+    Write(Writing, Result<Allowed, Failure>),
 }
 
 impl<N: ReadAndWrite> Driver<N> {
@@ -155,9 +157,11 @@ impl<N: ReadAndWrite> Driver<N> {
                 }
                 message = requests.next(), if open => match message {
                     Some(Ok(message)) => {
-                        let gets = self.take_in(message.to_owned_message(), reads.len());
+                        // Anew for each message: a stream may last longer than what its caller may do.
+                        let rights = self.caller.rights();
+                        let gets = self.take_in(message.to_owned_message(), reads.len(), &rights);
                         reads.extend(gets.into_iter().map(|(admitted, get)| {
-                            read(Arc::clone(&self.calls), self.caller.clone(), admitted, get)
+                            read(Arc::clone(&self.calls), self.caller.clone(), rights.clone(), admitted, get)
                         }));
                     }
                     Some(Err(broken)) => (open, error) = (false, Some(broken)),
@@ -178,11 +182,16 @@ impl<N: ReadAndWrite> Driver<N> {
     }
 
     /// Has the writes of a message begin, and gives its gets, which are to be.
-    fn take_in(&mut self, message: v1::PipelineRequest, reading: usize) -> Vec<(Admitted, v1::GetRequest)> {
+    fn take_in(
+        &mut self,
+        message: v1::PipelineRequest,
+        reading: usize,
+        rights: &Result<Arc<Rights>, Failure>,
+    ) -> Vec<(Admitted, v1::GetRequest)> {
         let (mut gets, mut writes) = (Vec::new(), Vec::new());
         for tagged in message.requests {
             match self.admit(tagged, reading + gets.len() + self.writes_in_flight) {
-                Ok((admitted, request)) => match self.begin(admitted, request) {
+                Ok((admitted, request)) => match self.begin(admitted, request, rights) {
                     Begun::Get(admitted, get) => gets.push((admitted, get)),
                     Begun::Write(writing, Ok(write)) => {
                         let written = self.written.clone();
@@ -203,7 +212,12 @@ impl<N: ReadAndWrite> Driver<N> {
         gets
     }
 
-    fn begin(&mut self, admitted: Admitted, request: Request) -> Begun {
+    fn begin(
+        &mut self,
+        admitted: Admitted,
+        request: Request,
+        rights: &Result<Arc<Rights>, Failure>,
+    ) -> Begun {
         let Admitted { tag, bytes, deadline } = admitted;
         let (kind, request_id, input) = match request {
             Request::Get(get) => return Begun::Get(admitted, get),
@@ -215,7 +229,11 @@ impl<N: ReadAndWrite> Driver<N> {
         };
         self.writes_in_flight += 1;
         let writing = Writing { tag, kind, bytes, request_id, since: Instant::now() };
-        Begun::Write(writing, input.and_then(|input| self.calls.node.check_write(input)))
+        let allowed = input.and_then(|input| {
+            let rights = rights.as_ref().map_err(Clone::clone)?;
+            self.calls.node.on_behalf(rights).check_write(input)
+        });
+        Begun::Write(writing, allowed)
     }
 
     fn finish_write(&mut self, (writing, result): Written) {
@@ -316,12 +334,14 @@ impl<N: ReadAndWrite> Driver<N> {
 async fn read<N: ReadAndWrite>(
     calls: Arc<Calls<N>>,
     caller: Caller,
+    rights: Result<Arc<Rights>, Failure>,
     admitted: Admitted,
     get: v1::GetRequest,
 ) -> Done {
     let Admitted { tag, bytes, deadline } = admitted;
     let id = get.request_id.clone();
-    let result = calls.observed(Kind::Get, &caller, &id, calls.get(get, deadline)).await;
+    let read = async { calls.get(&*rights?, get, deadline).await };
+    let result = calls.observed(Kind::Get, &caller, &id, read).await;
     Done { tag, kind: Kind::Get, bytes, result: result.map(Response::Get) }
 }
 

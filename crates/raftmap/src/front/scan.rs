@@ -16,10 +16,12 @@ use tokio::time::timeout;
 use super::calls::Calls;
 use super::{convert, status};
 use crate::api::{Code, Failure, ReadAndWrite, ScanPage, ScanPages};
+use crate::users::Rights;
 
 /// Opens a scan; the pages follow as a stream.
 pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
+    rights: &Rights,
     request: v1::ScanRequest,
     deadline: Instant,
 ) -> Result<ServiceStream<v1::ScanResponse>, Failure> {
@@ -31,7 +33,7 @@ pub(super) async fn open<N: ReadAndWrite>(
             .over_limit(config.scans_max as u64)
     })?;
     let request_id = input.call.request_id.clone();
-    let pages = calls.node.scan(input).await?;
+    let pages = calls.node.on_behalf(rights).scan(input).await?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(feed(pages, sender, config.scan_stall_timeout, place));
     Ok(Box::pin(Pages { receiver, request_id, ended: false }))

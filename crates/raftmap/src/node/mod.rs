@@ -308,12 +308,11 @@ fn peers_config(
     let security = match &config.tls {
         None => Security::insecure(),
         Some(files) => {
-            let credentials = Credentials::load(files)?;
-            let certified = credentials.identity()?.cluster;
+            let certified = Credentials::load(files)?.identity()?.cluster;
             if cluster_id(&certified) != identity.cluster() {
                 return Err(StartFailure::OtherCluster { certified: certified.to_string() });
             }
-            Security::tls(&credentials, own)?
+            Security::tls_of_files(files, own)?
         }
     };
     Ok(PeersConfig {

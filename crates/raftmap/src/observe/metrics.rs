@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 /// All metrics.
-pub const METRICS: [Metric; 49] = [
+pub const METRICS: [Metric; 52] = [
     gauge(
         "raftmap_front_connections",
         &[],
@@ -47,6 +47,17 @@ pub const METRICS: [Metric; 49] = [
     ),
     counter("raftmap_front_handshakes_refused_total", &[], "TLS handshakes that failed or took too long"),
     counter("raftmap_front_requests_refused_total", &[], "What arrived and did not become a request"),
+    counter(
+        "raftmap_files_renewed_total",
+        &["what"],
+        "Times that changed files, of certificates or users, took effect",
+    ),
+    counter(
+        "raftmap_files_refused_total",
+        &["what"],
+        "Times that changed files were of no use, and what there was stayed in force",
+    ),
+    counter("raftmap_audit_lost_total", &[], "Lines that are missing in the audit log"),
     gauge("raftmap_front_pipelines", &[], "Open streams of clients that send many requests over one"),
     counter("raftmap_requests_answered_total", &["call"], "Requests that were answered"),
     counter("raftmap_requests_failed_total", &["call", "code"], "Requests that failed"),

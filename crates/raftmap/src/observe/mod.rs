@@ -1,5 +1,6 @@
-//! What operators see of a node from outside: metrics, health, logs.
+//! What operators see of a node from outside: metrics, health, logs, the audit log.
 
+pub mod audit;
 pub mod http;
 pub mod logs;
 pub mod metrics;

@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::grpc::{self, FrameReader, FrameWriter, Rpc, StreamError};
 use super::hello::{Direction, Proof, Unwelcome};
 use super::peer::Peer;
+use super::security::Secured;
 use super::session::{FirstWord, Greeted, Unmet, attend};
 use super::{Net, PeerEvent, PeerSink, Refusal};
 
@@ -83,12 +84,12 @@ pub(super) async fn dial(net: &Net, peer: &Peer, rpc: Rpc) -> Result<Greeted, Un
     socket.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
     let host = dialed.rsplit_once(':').map_or(&*dialed, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let (io, proof) = net.security.connect(socket, host).await.map_err(broken)?;
+    let Secured { io, proof, trust } = net.security.connect(socket, host).await.map_err(broken)?;
     let (connection, requests) = Connection::of_dialed(io, &net.limits)
         .await
         .map_err(|error| broken(format!("{error}{}", net.security.hint())))?;
     match call(net, peer, (rpc, &dialed), requests, proof).await {
-        Ok((hello, reader, writer)) => Ok(Greeted { rpc, hello, address, connection, reader, writer }),
+        Ok((hello, reader, writer)) => Ok(Greeted { rpc, hello, address, connection, reader, writer, trust }),
         Err(Failed::Unwelcome(writer, reason)) => Err(net.turn_away(connection, *writer, reason).await),
         Err(Failed::RefusedBy(refusal)) => Err(Unmet::RefusedBy { by: Some(peer.id), refusal }),
         Err(Failed::Broken(error)) => {

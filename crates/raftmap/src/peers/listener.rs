@@ -12,9 +12,11 @@ use super::connection::{Call, Connection, LINGER};
 use super::grpc::{self, FrameReader, Rpc};
 use super::hello::{Proof, Unwelcome};
 use super::meters;
+use super::security::Secured;
 use super::session::{FirstWord, Greeted, Unmet, attend};
 use super::snapshots;
 use super::{Net, PeerEvent, PeerSink};
+use crate::tls::renewal::Trust;
 
 /// The process is out of file descriptors, or the like: each further try would fail at once, too.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
@@ -75,12 +77,12 @@ async fn take<S: PeerSink>(net: Arc<Net>, sink: Arc<S>, socket: TcpStream, addre
 async fn meet(net: &Net, socket: TcpStream, address: SocketAddr) -> Result<Greeted, Unmet> {
     // What leaves together was gathered above: nothing is to wait for more.
     socket.set_nodelay(true).map_err(|error| Unmet::Broken(error.to_string()))?;
-    let (io, proof) = net.security.accept(socket).await.map_err(Unmet::Broken)?;
+    let Secured { io, proof, trust } = net.security.accept(socket).await.map_err(Unmet::Broken)?;
     let hinted = |reason: String| Unmet::Broken(format!("{reason}{}", net.security.hint()));
     let (connection, mut calls) =
         Connection::of_accepted(io, &net.limits).await.map_err(|lost| hinted(lost.to_string()))?;
     match calls.recv().await {
-        Some(call) => answer(net, address, connection, call, proof).await,
+        Some(call) => answer(net, address, connection, call, (proof, trust)).await,
         None => {
             let lost = connection.lost().await;
             Err(hinted(lost.map_or_else(|| "closed without a call".to_owned(), |lost| lost.to_string())))
@@ -93,7 +95,7 @@ async fn answer(
     address: SocketAddr,
     connection: Connection,
     (request, mut respond): Call,
-    proof: Result<Proof, Unwelcome>,
+    (proof, trust): (Result<Proof, Unwelcome>, Trust),
 ) -> Result<Greeted, Unmet> {
     let Some(rpc) = Rpc::of(&request) else {
         let reason = format!("there is no call {} {}", request.method(), request.uri().path());
@@ -113,7 +115,7 @@ async fn answer(
         Ok(FirstWord::Hello(hello)) => match net.check_caller(&hello, proof, rpc) {
             Ok(()) => {
                 net.greet(hello.member.node_id, &mut writer).await.map_err(broken)?;
-                return Ok(Greeted { rpc, hello, address, connection, reader, writer });
+                return Ok(Greeted { rpc, hello, address, connection, reader, writer, trust });
             }
             Err(unwelcome) => unwelcome.to_string(),
         },

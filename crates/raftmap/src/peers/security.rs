@@ -1,11 +1,9 @@
 //! How connections between servers are secured, and what the other end proves by it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use raftmap_raft::NodeId;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,8 +13,9 @@ use tokio_util::either::Either;
 use super::connection::LINGER;
 use super::hello::{Proof, Unwelcome};
 use super::watched::explain;
-use crate::tls::config::{Credentials, TlsError};
-use crate::tls::identity::{ClusterName, Role};
+use crate::tls::config::{Credentials, TlsError, TlsFiles};
+use crate::tls::identity::{ClusterName, Identity, Role};
+use crate::tls::renewal::{PeerTls, Trust};
 
 /// A connection, encrypted or not.
 pub(super) type Io = Either<TcpStream, TlsStream<TcpStream>>;
@@ -27,7 +26,7 @@ pub struct Security(Mode);
 
 #[derive(Clone, Debug)]
 enum Mode {
-    Tls { cluster: ClusterName, server: Arc<ServerConfig>, client: Arc<ClientConfig> },
+    Tls { cluster: ClusterName, tls: PeerTls },
     Plaintext,
 }
 
@@ -53,12 +52,17 @@ impl Security {
     /// # Errors
     /// If the credentials do not work, or are not those of `node`.
     pub fn tls(credentials: &Credentials, node: NodeId) -> Result<Self, SecurityError> {
-        let identity = credentials.identity()?;
-        if identity.role != Role::Node(node) {
-            return Err(SecurityError::NotOurs { role: identity.role, node });
-        }
-        let (server, client) = (credentials.peer_listener()?, credentials.dialler()?);
-        Ok(Self(Mode::Tls { cluster: identity.cluster, server, client }))
+        let cluster = cluster_of(credentials.identity()?, node)?;
+        Ok(Self(Mode::Tls { cluster, tls: PeerTls::fixed(credentials)? }))
+    }
+
+    /// As [`Self::tls`], with the credentials in `files`, which are followed when they change. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If what the files hold now does not work, or is not that of `node`.
+    pub fn tls_of_files(files: &TlsFiles, node: NodeId) -> Result<Self, SecurityError> {
+        let cluster = cluster_of(Credentials::load(files)?.identity()?, node)?;
+        Ok(Self(Mode::Tls { cluster, tls: PeerTls::of_files(files)? }))
     }
 
     /// None at all: whoever reaches the port may claim to be a server. For tests and benchmarks on one machine; the caller
@@ -83,15 +87,15 @@ impl Security {
         }
     }
 
-    /// Secures a connection that came in. What the other end proved comes apart: it is to be told why it is unwelcome.
-    pub(super) async fn accept(&self, socket: TcpStream) -> Result<(Io, Result<Proof, Unwelcome>), String> {
-        let Mode::Tls { cluster, server, .. } = &self.0 else {
-            return Ok((Either::Left(socket), Ok(Proof::Nothing)));
-        };
-        match TlsAcceptor::from(Arc::clone(server)).accept(socket).into_fallible().await {
+    /// Secures a connection that came in.
+    pub(super) async fn accept(&self, socket: TcpStream) -> Result<Secured, String> {
+        let Mode::Tls { cluster, tls } = &self.0 else { return Ok(Secured::plaintext(socket)) };
+        let (settings, changes) = tls.begin();
+        match TlsAcceptor::from(settings.listener.config).accept(socket).into_fallible().await {
             Ok(stream) => {
-                let proof = Proof::of_peer(stream.get_ref().1.peer_certificates(), cluster);
-                Ok((Either::Right(stream.into()), proof))
+                let chain = stream.get_ref().1.peer_certificates();
+                let (proof, trust) = (Proof::of_peer(chain, cluster), changes.trust(chain));
+                Ok(Secured { io: Either::Right(stream.into()), proof, trust })
             }
             Err((error, socket)) => {
                 linger(socket, LINGER).await;
@@ -101,19 +105,39 @@ impl Security {
     }
 
     /// Secures a connection to `host` that this server made.
-    pub(super) async fn connect(
-        &self,
-        socket: TcpStream,
-        host: &str,
-    ) -> Result<(Io, Result<Proof, Unwelcome>), String> {
-        let Mode::Tls { cluster, client, .. } = &self.0 else {
-            return Ok((Either::Left(socket), Ok(Proof::Nothing)));
-        };
+    pub(super) async fn connect(&self, socket: TcpStream, host: &str) -> Result<Secured, String> {
+        let Mode::Tls { cluster, tls } = &self.0 else { return Ok(Secured::plaintext(socket)) };
+        let (settings, changes) = tls.begin();
         let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host:?}: {error}"))?;
-        let connected = TlsConnector::from(Arc::clone(client)).connect(name, socket).await;
+        let connected = TlsConnector::from(settings.dialler).connect(name, socket).await;
         let stream = connected.map_err(|error| explain(&error))?;
-        let proof = Proof::of_peer(stream.get_ref().1.peer_certificates(), cluster);
-        Ok((Either::Right(stream.into()), proof))
+        let chain = stream.get_ref().1.peer_certificates();
+        let (proof, trust) = (Proof::of_peer(chain, cluster), changes.trust(chain));
+        Ok(Secured { io: Either::Right(stream.into()), proof, trust })
+    }
+}
+
+/// The cluster of a certificate, which is to be that of server `node`.
+fn cluster_of(identity: Identity, node: NodeId) -> Result<ClusterName, SecurityError> {
+    if identity.role == Role::Node(node) {
+        Ok(identity.cluster)
+    } else {
+        Err(SecurityError::NotOurs { role: identity.role, node })
+    }
+}
+
+/// A connection that is secured as this server wants it.
+pub(super) struct Secured {
+    pub(super) io: Io,
+    /// What the other end proved. It comes apart: it is to be told why it is unwelcome.
+    pub(super) proof: Result<Proof, Unwelcome>,
+    /// Whether that is still worth something.
+    pub(super) trust: Trust,
+}
+
+impl Secured {
+    fn plaintext(socket: TcpStream) -> Self {
+        Self { io: Either::Left(socket), proof: Ok(Proof::Nothing), trust: Trust::in_nothing() }
     }
 }
 

@@ -17,6 +17,7 @@ use super::outbox::{Outbox, Outgoing};
 use super::peer::Peer;
 use super::wire::Frame;
 use super::{Net, PeerEvent, PeerInfo, PeerSink, Refusal};
+use crate::tls::renewal::Trust;
 
 /// Messages that wait together leave in frames of about this size.
 const FRAME_BYTES: usize = 1 << 20;
@@ -30,6 +31,8 @@ pub(super) struct Greeted {
     pub(super) connection: Connection,
     pub(super) reader: FrameReader,
     pub(super) writer: FrameWriter,
+    /// Whether who the other end is, is still proven.
+    pub(super) trust: Trust,
 }
 
 /// Why a connection came to nothing.
@@ -140,13 +143,15 @@ enum Ended {
     #[error("refused by the peer: {0}")]
     RefusedBy(Refusal),
     #[error("{0}")]
+    Distrusted(String),
+    #[error("{0}")]
     Broken(String),
 }
 
 /// Carries batches over the connection until it ends, or until a newer one takes its place. One connection at a time
 /// speaks for a peer, and its events come in order. Says whether one side refused the other.
 pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted: Greeted) -> bool {
-    let Greeted { rpc: _, hello, address, connection, mut reader, mut writer } = greeted;
+    let Greeted { rpc: _, hello, address, connection, mut reader, mut writer, mut trust } = greeted;
     let replaced = peer.take_over();
     let turn = tokio::select! {
         biased;
@@ -169,7 +174,10 @@ pub(super) async fn attend(net: &Net, sink: &impl PeerSink, peer: &Peer, greeted
     info!(peer = %peer.id, %address, version = info.version, level, damaged, "connected");
 
     let session = Session { net, sink, peer, outbox: &outbox };
-    let ended = session.run(&mut reader, &mut writer, &replaced).await;
+    let ended = tokio::select! {
+        ended = session.run(&mut reader, &mut writer, &replaced) => ended,
+        reason = trust.lost() => Ended::Distrusted(reason),
+    };
     peer.close();
     // The sink may be gone; then nobody needs to know.
     let _ = net.deliver(sink, PeerEvent::Lost(peer.id)).await;
@@ -190,6 +198,7 @@ async fn part(net: &Net, peer: &Peer, address: SocketAddr, connection: Connectio
             warn!(%peer, %address, reason, "the peer is refused");
             connection.finish(LINGER).await;
         }
+        Ended::Distrusted(reason) => warn!(%peer, %address, reason, "the connection is closed"),
         Ended::RefusedBy(Refusal { reason, .. }) => {
             warn!(%peer, %address, reason, "the peer refuses this server")
         }

@@ -10,6 +10,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::identity::{Identity, IdentityError};
+use super::renewal::{ServerSettings, ServerTls};
 
 /// The ALPN name of HTTP/2 (RFC 9113, section 3.1).
 pub const ALPN_H2: &[u8] = b"h2";
@@ -40,7 +41,9 @@ pub enum ClientAuth {
     /// A client without a certificate of the cluster's authority is refused in the handshake.
     #[default]
     Required,
-    /// Whoever reaches the port may read and write the map.
+    /// A client may show a certificate; who shows none says otherwise who it is, by a token.
+    Optional,
+    /// Nobody is asked for one.
     None,
 }
 
@@ -79,6 +82,23 @@ pub enum TlsError {
     /// The own certificate carries no identity.
     #[error("the own certificate is of no use: {0}")]
     Identity(#[from] IdentityError),
+    /// A certificate that took the place of another one is somebody else's.
+    #[error(
+        "the certificate is that of {is} now, and was that of {was}: a server's identity stays for as long as it runs"
+    )]
+    OtherIdentity {
+        /// Whose it is.
+        is: Box<Identity>,
+        /// Whose it was.
+        was: Box<Identity>,
+    },
+}
+
+impl TlsFiles {
+    /// All of them.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        vec![self.ca.clone(), self.certificate.clone(), self.key.clone()]
+    }
 }
 
 impl Credentials {
@@ -109,7 +129,11 @@ impl Credentials {
     ///
     /// # Errors
     /// If certificate and key do not work together.
-    pub fn front_door(&self, client_auth: ClientAuth) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn front_door(&self, client_auth: ClientAuth) -> Result<ServerTls, TlsError> {
+        Ok(ServerTls::fixed(self.front_door_settings(client_auth)?))
+    }
+
+    pub(super) fn front_door_settings(&self, client_auth: ClientAuth) -> Result<ServerSettings, TlsError> {
         self.server(client_auth, &[ALPN_H2, ALPN_HTTP1])
     }
 
@@ -119,7 +143,7 @@ impl Credentials {
     ///
     /// # Errors
     /// If certificate and key do not work together.
-    pub fn peer_listener(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn peer_listener(&self) -> Result<ServerSettings, TlsError> {
         self.server(ClientAuth::Required, &[ALPN_H2])
     }
 
@@ -137,22 +161,22 @@ impl Credentials {
         Ok(Arc::new(config))
     }
 
-    fn server(&self, client_auth: ClientAuth, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+    fn server(&self, client_auth: ClientAuth, alpn: &[&[u8]]) -> Result<ServerSettings, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider());
         let verifier = match client_auth {
-            ClientAuth::Required => {
-                WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider()).build()?
-            }
+            ClientAuth::Required => builder.build()?,
+            ClientAuth::Optional => builder.allow_unauthenticated().build()?,
             ClientAuth::None => WebPkiClientVerifier::no_client_auth(),
         };
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(&verifier))
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         // A resumed session would carry over a certificate that has expired, or was taken off the list, since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Arc::new(config))
+        Ok(ServerSettings { config: Arc::new(config), verifier })
     }
 }
 

@@ -158,7 +158,7 @@ fn parse_node(digits: &str) -> Option<NodeId> {
 }
 
 /// `name`, if it keeps the rules of [`ClusterName`], which those of clients and operators follow, too.
-pub(super) fn check_name(name: &str) -> Result<String, NameError> {
+pub(crate) fn check_name(name: &str) -> Result<String, NameError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let well_formed = name.len() <= NAME_BYTES_MAX
         && name.bytes().all(allowed)

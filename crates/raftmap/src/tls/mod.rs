@@ -10,8 +10,9 @@
 //! | `raftmap://CLUSTER/operator/NAME` | an operator: a client that may also change the cluster |
 //!
 //! Connections are TLS 1.3 alone, with aws-lc-rs, without resumption: each handshake shows and checks the certificates
-//! anew.
+//! anew. While a server runs, its certificates may be replaced: [`renewal`].
 
 pub mod certs;
 pub mod config;
 pub mod identity;
+pub mod renewal;

@@ -12,3 +12,4 @@ mod serve;
 mod settings;
 mod stopped;
 mod support;
+mod token;

@@ -4,25 +4,30 @@
 //! holds more than [`ALLOWED_MIB`] more than before; and it serves on.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use buffa::Message as _;
 use bytes::Bytes;
 use raftmap::local_cluster::CLIENT;
 use raftmap::tls::config::{ALPN_H2, Credentials, TlsFiles, provider};
 use raftmap_client::Client;
-use raftmap_proto::v1;
 use raftmap_raft::NodeId;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, PING, RST_STREAM, SETTINGS, frame, get, head,
+    literal,
+};
 use crate::support::{PATIENCE, World, soon};
 
 const SERVER: NodeId = NodeId(1);
@@ -38,62 +43,6 @@ const CUT_OFF_WITHIN: Duration = Duration::from_secs(60);
 
 /// An attacker who is cut off comes again, for so long.
 const LASTS: Duration = Duration::from_secs(2);
-
-// Kinds of frames, and their flags (RFC 9113, section 6).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A literal of HPACK, without Huffman: the name is `name`, or that of the table's entry.
-fn literal(head: &[u8], name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| {
-        let mut bytes = vec![u8::try_from(text.len()).unwrap()];
-        assert!(text.len() < 127, "a longer length takes more bytes");
-        bytes.extend(text.as_bytes());
-        bytes
-    };
-    let mut bytes = head.to_vec();
-    if !name.is_empty() {
-        bytes.extend(text(name));
-    }
-    bytes.extend(text(value));
-    bytes
-}
-
-/// The head of a call, as HPACK has it.
-fn head(path: &str) -> Vec<u8> {
-    let mut head = vec![0x83, 0x87];
-    head.extend(literal(&[0x04], "", path));
-    head.extend(literal(&[0x01], "", "127.0.0.1"));
-    head.extend(literal(&[0x0f, 0x10], "", "application/grpc"));
-    head.extend(literal(&[0x00], "te", "trailers"));
-    head
-}
-
-const GET: &str = "/raftmap.v1.Map/Get";
-
-/// A get of one key, in the frame that gRPC puts around a message.
-fn get(key: &str) -> Vec<u8> {
-    let request =
-        v1::GetRequest { keys: vec![key.to_owned().into()], ..v1::GetRequest::default() }.encode_to_vec();
-    let mut bytes = vec![0];
-    bytes.extend(u32::try_from(request.len()).unwrap().to_be_bytes());
-    bytes.extend(request);
-    bytes
-}
 
 /// A connection whose bytes are the attacker's own.
 type Wire = TlsStream<TcpStream>;
@@ -447,6 +396,82 @@ async fn connections_that_say_nothing_do_not_keep_clients_out() {
     newcomer.put("newcomer", "served").await.unwrap();
     attack.by(|wire| send(wire, Attacker::Reads, || None), &[]).await;
     drop(silent);
+}
+
+/// Connections of one process of [`ten_thousand_connections_from_elsewhere_keep_nobody_out_who_is_in`], if it may have as many.
+const FROM_EACH: u64 = 1000;
+const PROCESSES: u8 = 10;
+
+/// Not a test, but what each of those processes does: this program again, told by its environment where to connect, and from where.
+/// It says how many connections it has made, and keeps them until its standard input ends.
+#[test]
+#[ignore = "the other side of another test"]
+fn the_process_that_keeps_connections() {
+    let (Ok(to), Ok(from)) = (std::env::var(ATTACK_TO), std::env::var(ATTACK_FROM)) else { return };
+    let (to, from): (SocketAddr, SocketAddr) = (to.parse().unwrap(), from.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let kept = runtime.block_on(async {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mut kept = Vec::new();
+        for number in 0..FROM_EACH.min(files.saturating_sub(64)) {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(from).unwrap();
+            // Whom the system turns away, since too many wait to be accepted, is no harm.
+            let Ok(Ok(mut socket)) = timeout(BLOCKED, socket.connect(to)).await else { continue };
+            // Every other one begins a handshake.
+            if number % 2 == 0 {
+                let _cut_off = socket.write_all(&[0x16, 3, 1, 2, 0, 1]).await;
+            }
+            kept.push(socket);
+        }
+        kept
+    });
+    println!("\nkept {}", kept.len());
+    let _ended = std::io::stdin().read_to_string(&mut String::new());
+}
+
+const ATTACK_TO: &str = "RAFTMAP_TEST_ATTACK_TO";
+const ATTACK_FROM: &str = "RAFTMAP_TEST_ATTACK_FROM";
+
+/// Ten thousand connections from ten addresses, of which nothing comes: more than the server has places.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_from_elsewhere_keep_nobody_out_who_is_in() {
+    let attack = Attack::prepare().await;
+    let mut processes: Vec<Child> = (2..2 + PROCESSES)
+        .map(|host| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "attacks::the_process_that_keeps_connections", "--ignored", "--nocapture"])
+                .env(ATTACK_TO, &attack.address)
+                .env(ATTACK_FROM, format!("127.0.0.{host}:0"))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let outputs: Vec<_> = processes.iter_mut().map(|process| process.stdout.take().unwrap()).collect();
+    let counts = outputs.into_iter().map(|output| {
+        tokio::task::spawn_blocking(move || {
+            let lines = BufReader::new(output).lines().map(Result::unwrap);
+            let mut counts = lines.filter_map(|line| line.strip_prefix("kept ")?.parse::<u64>().ok());
+            counts.next().expect("it says how many it has")
+        })
+    });
+    let kept: u64 = soon("all connections", futures::future::join_all(counts))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .sum();
+    println!("{kept} connections of {PROCESSES} processes");
+    // Whoever is new comes in when those are closed that have not finished their handshake in time.
+    let newcomer = patient(&attack.world).await;
+    newcomer.put("newcomer", "served").await.unwrap();
+    attack.by(|wire| send(wire, Attacker::Reads, || None), &[]).await;
+    for process in &mut processes {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert!(kept >= u64::from(PROCESSES) * FROM_EACH * 9 / 10 || kept >= 1024, "{kept}");
 }
 
 /// What is older than TLS 1.3, and who does not say which protocol follows.

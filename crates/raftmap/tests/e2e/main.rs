@@ -13,10 +13,12 @@
 //! | 9 | a disk that fails ends the server, and nothing that it alone held was acknowledged | `faults` |
 //! | 10 | whoever is no server of the cluster is refused, with a reason on both sides | `ports` |
 //!
+//! `access` has users, roles and tokens.
 //! `attacks` has what somebody with a certificate can do by speaking HTTP/2 that no client speaks.
 //! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
 //! `members` has servers that come and go.
+//! `renewals` has certificates and authorities that are replaced while servers run.
 //! `scans` has servers that read and compare all their rows, and their logs.
 //! `slow` has servers that stand still, and what that costs the others.
 //! `todo` has the website of the example, used while servers come and go.
@@ -27,15 +29,18 @@
 //! test that fails prints what its servers said last.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod access;
 mod attacks;
 mod backups;
 mod crashes;
 mod disks;
 mod faults;
+mod http2;
 mod lives;
 mod members;
 mod partitions;
 mod ports;
+mod renewals;
 mod retries;
 mod scans;
 mod slow;

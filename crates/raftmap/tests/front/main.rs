@@ -4,6 +4,7 @@
 mod backups;
 mod calls;
 mod connections;
+mod console;
 mod pipeline;
 mod refusals;
 mod support;

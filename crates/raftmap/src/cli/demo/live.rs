@@ -58,8 +58,7 @@ all the time, and each is read back once it is acknowledged.
   r        revive it: start it, let it go on, or connect it again
   a        add a server to the cluster, up to seven
   l        its log; ↑ ↓ and page keys scroll
-  q        quit: all servers run once more, all lines are read back, and then
-           all processes are ended
+  q        quit: all lines are read back, then all processes are ended
 
 A majority must run and reach each other: with three servers you may lose
 one, and lose nothing. With two gone writes wait, and none is lost either.";
@@ -195,8 +194,11 @@ impl Live {
 
     fn screen<T>(&self, now: Instant, draw: impl FnOnce(Screen<'_>) -> T) -> T {
         let seen = self.load.seen();
-        let promise =
-            Promise { acked: seen.acked() as u64, verified: seen.verified as u64, lost: seen.lost() as u64 };
+        let promise = Promise {
+            acked: seen.acked() as u64,
+            verified: seen.verified() as u64,
+            lost: seen.lost() as u64,
+        };
         let latency = Latency {
             p50_us: seen.p50_us,
             p99_us: seen.p99_us,

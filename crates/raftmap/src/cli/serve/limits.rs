@@ -36,6 +36,10 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     pub(super) connections_max: usize,
 
+    /// Of these, from one address (of IPv6: one network of 64 bits)
+    #[arg(long, value_name = "COUNT", default_value_t = 512)]
+    pub(super) connections_per_address_max: usize,
+
     /// Puts are refused while less than this is free on the disk, in MiB; deletes and reads go on
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub(super) space_reserve_mib: u64,

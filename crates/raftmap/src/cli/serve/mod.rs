@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use raftmap::front::{FrontDoor, FrontDoorConfig};
 use raftmap::node::{Node, NodeConfig, NodeError};
+use raftmap::observe::audit::Audit;
 use raftmap::observe::http::{Observation, Readiness};
 use raftmap::observe::logs::{self, LogFormat};
 use raftmap::observe::metrics;
@@ -36,6 +37,8 @@ Examples:
     raftmap serve --data data --certs certs --metrics-listen 127.0.0.1:7002 --log-format json
   With settings from a file, and one of them otherwise:
     raftmap serve --config raftmap.toml --log-mib 256
+  With users that may read and write some keys each, by token or certificate, and a log of who was refused:
+    raftmap serve --data data --certs certs --users users.toml --client-auth optional --audit-log audit.log
   Inside a container, whatever the outside calls it:
     raftmap serve --data /data --certs /certs --client-listen 0.0.0.0:7000 --peer-listen 0.0.0.0:7001";
 
@@ -124,8 +127,8 @@ impl Serve {
         }
         let identity = read_identity(&self.data)?;
         let own = own_entry(&identity)?;
-        let (files, ..) = self.security.check(&identity)?;
-        self.node_config(own, files)?;
+        let checked = self.security.check(&identity)?;
+        self.node_config(own, checked.files)?;
         Ok(format!("sound: this would be server {} of its cluster", identity.node()))
     }
 
@@ -196,16 +199,18 @@ impl Serve {
         Ok(config)
     }
 
-    fn front_door_config(&self) -> FrontDoorConfig {
+    fn front_door_config(&self, audit: Audit) -> FrontDoorConfig {
         let request_timeout = Duration::from_millis(self.timing.request_timeout_ms);
         let defaults = FrontDoorConfig::default();
         FrontDoorConfig {
             connections_max: self.limits.connections_max,
+            connections_per_address_max: self.limits.connections_per_address_max,
             handshakes_max: defaults.handshakes_max.min(self.limits.connections_max),
             backup_time_max: Duration::from_secs(60 * self.timing.backup_minutes_max),
             drain_timeout: self.timing.shutdown_timeout(),
             request_timeout,
             request_timeout_max: defaults.request_timeout_max.max(request_timeout),
+            audit,
             ..defaults
         }
     }
@@ -233,7 +238,7 @@ struct Server {
 impl Server {
     async fn open(serve: &Serve, identity: &Identity) -> Result<Self, Failure> {
         let own = own_entry(identity)?;
-        let (files, door_security, admission) = serve.security.check(identity)?;
+        let checked = serve.security.check(identity)?;
         let recorder = metrics::init().map_err(|error| Failure::Failed(error.to_string()))?;
         // The ports first: what is in their way is known before the data is touched.
         let client_listen = listen_address(serve.client_listen, &own.client_address)?;
@@ -242,11 +247,13 @@ impl Server {
             Some(address) => Some(bind(address, "--metrics-listen").await?),
             None => None,
         };
-        let config = serve.node_config(own, files)?;
+        let (door_security, admission) = checked.front_door()?;
+        let audit = serve.security.audit()?;
+        let config = serve.node_config(own, checked.files)?;
         let peer_address = config.peer_listen;
         let node = Node::start(config).await?;
         let unusable = |error: io::Error| Failure::Failed(format!("a port cannot be used: {error}"));
-        let config = serve.front_door_config();
+        let config = serve.front_door_config(audit);
         let door = FrontDoor::open(door_listener, door_security, admission, config, Arc::new(node.clone()))
             .map_err(unusable)?;
         let observation = match metrics_listener {

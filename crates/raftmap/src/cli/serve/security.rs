@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use raftmap::front::{Admission, Security};
 use raftmap::node::{StartFailure, cluster_id};
+use raftmap::observe::audit::Audit;
 use raftmap::tls::config::{ClientAuth, Credentials, TlsError, TlsFiles};
-use raftmap::tls::identity::Role;
+use raftmap::tls::identity::{ClusterName, Role};
+use raftmap::tls::renewal::ServerTls;
+use raftmap::users::{Users, UsersError};
 use raftmap_log::Identity;
 
 use super::super::exit::Failure;
@@ -34,6 +37,15 @@ pub(super) struct SecurityArgs {
     #[arg(long, value_name = "WHETHER", default_value = "required")]
     client_auth: ClientCertificates,
 
+    /// File of users and roles (TOML): who may read and write which keys, and whose tokens are good; it is read anew when it
+    /// changes, as certificates are
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+
+    /// Append to this file, as lines of JSON, who was refused, and who changed the cluster or took a backup [default: nowhere]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
+
     /// No TLS at all, neither to clients nor between servers: for tests on one machine
     #[arg(long, conflicts_with_all = ["certs", "ca", "cert", "key"])]
     insecure: bool,
@@ -43,27 +55,41 @@ pub(super) struct SecurityArgs {
 enum ClientCertificates {
     /// Whoever shows none is refused
     Required,
-    /// Whoever reaches the port may read and write the map
+    /// Who shows none sends a token: takes --users
+    Optional,
+    /// Nobody is asked for one: whoever reaches the port may read and write the map, or with --users, who sends a token
     None,
 }
 
+/// What a server shows and asks for, once it is known to be sound.
+pub(super) struct Checked {
+    /// The certificates between servers. `None`: no TLS.
+    pub(super) files: Option<TlsFiles>,
+    client_auth: ClientAuth,
+    /// Whose certificates count at the front door. `None`: nobody is asked for one.
+    cluster: Option<ClusterName>,
+    users: Option<PathBuf>,
+}
+
 impl SecurityArgs {
-    /// The certificates between servers, and how the front door is secured and whom it lets in.
-    pub(super) fn check(
-        &self,
-        identity: &Identity,
-    ) -> Result<(Option<TlsFiles>, Security, Admission), Failure> {
+    /// Reads all that it names.
+    pub(super) fn check(&self, identity: &Identity) -> Result<Checked, Failure> {
         if self.insecure
             && (self.certs.is_some() || self.ca.is_some() || self.cert.is_some() || self.key.is_some())
         {
             let message = "--insecure and certificates exclude each other, wherever they are set";
             return Err(Failure::Usage(message.to_owned()));
         }
+        if self.client_auth == ClientCertificates::Optional && self.users.is_none() {
+            let message = "--client-auth optional takes --users FILE: who shows no certificate sends a token";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        if let Some(path) = &self.users {
+            Users::load(path).map_err(unusable_users)?;
+        }
         if self.insecure {
-            tracing::warn!(
-                "--insecure: no TLS; whoever reaches the ports may read and write everything, or claim to be a server"
-            );
-            return Ok((None, Security::Plaintext, Admission::Everyone));
+            let (client_auth, users) = (ClientAuth::None, self.users.clone());
+            return Ok(Checked { files: None, client_auth, cluster: None, users });
         }
         let files = self.files(identity)?;
         let failed = |error: TlsError| Failure::from(StartFailure::Tls(error));
@@ -83,17 +109,19 @@ impl SecurityArgs {
                 files.certificate.display(),
             )));
         }
-        let (auth, admission) = match self.client_auth {
-            ClientCertificates::Required => (ClientAuth::Required, Admission::Certificates(own.cluster)),
-            ClientCertificates::None => {
-                tracing::warn!(
-                    "--client-auth none: whoever reaches the port for clients may read and write the map"
-                );
-                (ClientAuth::None, Admission::Everyone)
-            }
+        let (client_auth, cluster) = match self.client_auth {
+            ClientCertificates::Required => (ClientAuth::Required, Some(own.cluster)),
+            ClientCertificates::Optional => (ClientAuth::Optional, Some(own.cluster)),
+            ClientCertificates::None => (ClientAuth::None, None),
         };
-        let tls = credentials.front_door(auth).map_err(failed)?;
-        Ok((Some(files), Security::Tls(tls), admission))
+        credentials.front_door(client_auth).map_err(failed)?;
+        Ok(Checked { files: Some(files), client_auth, cluster, users: self.users.clone() })
+    }
+
+    /// Where refusals and changes of the cluster are told.
+    pub(super) fn audit(&self) -> Result<Audit, Failure> {
+        let Some(path) = &self.audit_log else { return Ok(Audit::none()) };
+        Audit::to_file(path).map_err(|error| Failure::io("open", path, &error))
     }
 
     fn files(&self, identity: &Identity) -> Result<TlsFiles, Failure> {
@@ -113,4 +141,44 @@ impl SecurityArgs {
             key: file(&self.key, format!("{stem}.key"))?,
         })
     }
+}
+
+impl Checked {
+    /// How the front door is secured, and whom it lets in. Both follow their files from now on.
+    pub(super) fn front_door(&self) -> Result<(Security, Admission), Failure> {
+        let security = match &self.files {
+            Some(files) => Security::Tls(
+                ServerTls::of_front_door(files, self.client_auth)
+                    .map_err(|error| Failure::from(StartFailure::Tls(error)))?,
+            ),
+            None => Security::Plaintext,
+        };
+        let admission = match (&self.users, &self.cluster) {
+            (Some(path), cluster) => {
+                let users = Users::of_file(path).map_err(unusable_users)?;
+                tracing::info!(file = %path.display(), count = users.borrow().count(), "users are those of a file");
+                Admission::Users { cluster: cluster.clone(), users }
+            }
+            (None, Some(cluster)) => Admission::Certificates(cluster.clone()),
+            (None, None) => Admission::Everyone,
+        };
+        self.warn();
+        Ok((security, admission))
+    }
+
+    fn warn(&self) {
+        match (&self.files, &self.users, &self.cluster) {
+            (None, ..) => tracing::warn!(
+                "--insecure: no TLS; whoever reaches the ports may read and write everything, or claim to be a server"
+            ),
+            (Some(_), None, None) => tracing::warn!(
+                "--client-auth none: whoever reaches the port for clients may read and write the map"
+            ),
+            _ => {}
+        }
+    }
+}
+
+fn unusable_users(error: UsersError) -> Failure {
+    Failure::Failed(error.to_string())
 }

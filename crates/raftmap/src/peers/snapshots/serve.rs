@@ -64,7 +64,7 @@ impl From<h2::Error> for Unsent {
 }
 
 async fn attend(net: &Net, peer: &Peer, greeted: Greeted) {
-    let Greeted { rpc: _, hello, address, connection, mut reader, mut writer } = greeted;
+    let Greeted { hello, address, connection, mut reader, mut writer, .. } = greeted;
     let request = match ask(net, &mut reader).await {
         Ok(request) => request,
         Err(unsent) => {

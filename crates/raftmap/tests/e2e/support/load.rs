@@ -101,7 +101,11 @@ impl Load {
     /// Begins to write, with `writers` at once.
     pub(crate) async fn start(world: &World, writers: usize) -> Self {
         let client = Client::builder(world.endpoints(), world.tls("client").unwrap());
-        let client = client.timeout(CALL_TIMEOUT).connect().await.unwrap();
+        Self::start_by(client.timeout(CALL_TIMEOUT).connect().await.unwrap(), writers)
+    }
+
+    /// The same, by this client.
+    pub(crate) fn start_by(client: Client, writers: usize) -> Self {
         let shared = Arc::new(Shared {
             client,
             stop: AtomicBool::new(false),
