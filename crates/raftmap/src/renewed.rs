@@ -128,9 +128,9 @@ mod tests {
 
         // As deployments do it: another file in its place.
         let other = folder.path().join("other");
-        fs::write(&other, "three").unwrap();
+        fs::write(&other, "sound!").unwrap();
         fs::rename(&other, &path).unwrap();
-        until(&mut receiver, "three").await;
+        until(&mut receiver, "sound!").await;
     }
 
     #[tokio::test]
