@@ -24,7 +24,7 @@ pub struct Tls {
     /// The certificates of the authorities that sign servers. A server's certificate must name the host or address of
     /// the endpoint.
     pub ca: Vec<u8>,
-    /// The client's certificate chain and key; `None` only for servers that ask for no certificate.
+    /// The client's certificate chain and key; `None` for who shows a token instead, and for servers that ask for neither.
     pub identity: Option<Identity>,
     /// The client's token, as `raftmap token` prints it, for servers that have users. It is sent over TLS alone.
     pub token: Option<String>,

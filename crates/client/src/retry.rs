@@ -185,7 +185,8 @@ fn next(code: Option<Code>) -> Next {
             | Code::SHUTTING_DOWN
             | Code::BEHIND,
         ) => Next::Elsewhere,
-        Some(Code::SESSION_UNKNOWN) => Next::NewSession,
+        // The session is gone, or somebody else uses it up.
+        Some(Code::SESSION_UNKNOWN | Code::SEQUENCE_FORGOTTEN | Code::SEQUENCE_REUSED) => Next::NewSession,
         _ => Next::End,
     }
 }
@@ -288,8 +289,8 @@ mod tests {
             (Code::DISK_FULL, Next::End),
             (Code::UNAUTHENTICATED, Next::End),
             (Code::DENIED, Next::End),
-            (Code::SEQUENCE_FORGOTTEN, Next::End),
-            (Code::SEQUENCE_REUSED, Next::End),
+            (Code::SEQUENCE_FORGOTTEN, Next::NewSession),
+            (Code::SEQUENCE_REUSED, Next::NewSession),
             (Code::SCAN_LOST, Next::End),
             (Code::UNSUPPORTED, Next::End),
         ] {

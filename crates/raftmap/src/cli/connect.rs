@@ -1,5 +1,6 @@
 //! How a command reaches a cluster.
 
+use std::env::VarError;
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
@@ -31,9 +32,9 @@ pub(crate) struct ConnectArgs {
     #[arg(long, env = "RAFTMAP_CERTS", value_name = "DIR")]
     pub(crate) certs: Option<PathBuf>,
 
-    /// Whose certificate of the folder to show
-    #[arg(long = "as", env = "RAFTMAP_AS", value_name = "NAME", default_value = "client")]
-    name: String,
+    /// Whose certificate of the folder to show [default: client]
+    #[arg(long = "as", env = "RAFTMAP_AS", value_name = "NAME")]
+    name: Option<String>,
 
     /// Certificate of the cluster's authority, instead of DIR/ca.pem
     #[arg(long, env = "RAFTMAP_CA", value_name = "FILE")]
@@ -114,10 +115,14 @@ impl ConnectArgs {
         }
         let in_folder = |name: &str| self.certs.as_ref().map(|folder| folder.join(name));
         let ca = self.ca.clone().or_else(|| in_folder("ca.pem"));
-        // Who has a token shows a certificate beside it only if it is named.
+        if token.is_some() && self.name.is_some() {
+            let message = "who asks? There is a token, and a certificate is named by --as or RAFTMAP_AS: choose one of them";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let name = self.name.as_deref().unwrap_or("client");
         let own = |name: String| in_folder(&name).filter(|_| token.is_none());
-        let certificate = self.cert.clone().or_else(|| own(format!("{}.pem", self.name)));
-        let key = self.key.clone().or_else(|| own(format!("{}.key", self.name)));
+        let certificate = self.cert.clone().or_else(|| own(format!("{name}.pem")));
+        let key = self.key.clone().or_else(|| own(format!("{name}.key")));
         let Some(ca) = ca else {
             return Err(Failure::Usage(
                 "which certificates? --certs DIR --as NAME, or --ca, --cert and --key, or the variables of the \
@@ -139,7 +144,10 @@ impl ConnectArgs {
         let text = match (&self.token_file, std::env::var("RAFTMAP_TOKEN")) {
             (Some(path), _) => fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?,
             (None, Ok(text)) => text,
-            (None, Err(_)) => return Ok(None),
+            (None, Err(VarError::NotPresent)) => return Ok(None),
+            (None, Err(VarError::NotUnicode(_))) => {
+                return Err(Failure::Usage(format!("RAFTMAP_TOKEN: {}", TokenError::Form)));
+            }
         };
         let token: Token = text.trim().parse().map_err(|error: TokenError| {
             let place =

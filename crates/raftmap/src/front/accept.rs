@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::access::{Admission, Caller};
-use super::connection::{self, Version};
+use super::connection::{self, Unwanted, Version};
 use super::gate::Gate;
 use super::meters::{Held, Meters};
 use super::places::{Place, Places};
@@ -136,9 +136,12 @@ impl<D: Dispatcher> Door<D> {
             tokio::select! {
                 reason = trust.lost() => {
                     caller.distrust();
-                    reason
+                    Unwanted { reason, within: self.config.drain_timeout }
                 }
-                () = caller.guesses_too_much() => "it has shown too many tokens that are nobody's".to_owned(),
+                () = caller.guesses_too_much() => {
+                    let reason = "it has shown too many tokens that are nobody's".to_owned();
+                    Unwanted { reason, within: Duration::ZERO }
+                }
             }
         };
         match connection::serve(io, version, &self.config, &self.stop, unwanted, answer).await {

@@ -111,15 +111,22 @@ impl Caller {
     /// # Errors
     /// If what stands there is no token, or nobody's.
     pub(super) fn of_request(&self, headers: &HeaderMap) -> Result<Self, Failure> {
-        let (Some(users), Some(value)) = (&self.0.users, headers.get(header::AUTHORIZATION)) else {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(users), Some(value)) = (&self.0.users, values.next()) else {
             return Ok(self.clone());
         };
+        if self.0.connection.too_many.is_cancelled() {
+            let reason = "this connection has shown too many tokens that are nobody's";
+            return Err(Failure::not_applied(Code::Unauthenticated, reason));
+        }
         let refused = |reason: String| {
             self.0.connection.count_wrong_token();
             Err(Failure::not_applied(Code::Unauthenticated, reason))
         };
-        let Some(text) = value.to_str().ok().and_then(bearer) else {
-            return refused("the header authorization is not `Bearer TOKEN`".to_owned());
+        // One that a proxy has added, say, is not to be taken for the caller's own.
+        let only = Some(value).filter(|_| values.next().is_none());
+        let Some(text) = only.and_then(|value| value.to_str().ok()).and_then(bearer) else {
+            return refused("there is to be one header authorization, `Bearer TOKEN`".to_owned());
         };
         let token: Token = match text.parse() {
             Ok(token) => token,
@@ -127,7 +134,7 @@ impl Caller {
         };
         let (name, hash) = (token.name().to_owned(), token.hash());
         if users.borrow().rights_of_token(&name, &hash).is_none() {
-            return refused(WRONG_TOKEN.to_owned());
+            return refused(wrong_token(&name));
         }
         Ok(Self(Arc::new(Inner {
             address: self.0.address,
@@ -185,7 +192,7 @@ impl Caller {
             },
             (Standing::Token { name, hash }, Some(users)) => match users.rights_of_token(name, hash) {
                 Some(rights) => Ok(Arc::clone(rights)),
-                None => unauthenticated(WRONG_TOKEN.to_owned()),
+                None => unauthenticated(wrong_token(name)),
             },
             (Standing::Anyone, Some(_)) | (Standing::Token { .. }, None) => {
                 unreachable!("whoever there are users for says who it is, and tokens are theirs")
@@ -203,16 +210,30 @@ impl Caller {
         if !side_effects || !path.starts_with(CLUSTER_SERVICE) || rights.admin() {
             return Ok(rights);
         }
-        let but = match &self.0.standing {
-            Standing::Known(role) => format!(", not that of {role}"),
-            Standing::Token { name, .. } => format!(" or the right `admin`, which {name} does not have"),
+        let but = match (&self.0.standing, &self.0.users) {
+            (Standing::Known(role), None) => format!(", not that of {role}"),
+            (Standing::Known(role), Some(_)) => format!(" or the right `admin`, which {role} does not have"),
+            (Standing::Token { name, .. }, _) => format!(" or the right `admin`, which {name} does not have"),
             _ => ", and this server asks for none".to_owned(),
         };
         Err(Failure::not_applied(Code::Denied, format!("{path} needs an operator's certificate{but}")))
     }
+
+    /// Whether it may still have what only an operator may.
+    ///
+    /// # Errors
+    /// The failure to answer with.
+    pub(super) fn check_admin(&self) -> Result<(), Failure> {
+        if self.rights()?.admin() {
+            return Ok(());
+        }
+        Err(Failure::not_applied(Code::Denied, "this caller is no operator any more"))
+    }
 }
 
-const WRONG_TOKEN: &str = "this token is not that of a user of this server";
+fn wrong_token(name: &str) -> String {
+    format!("this token is not one of {name}'s, as far as this server knows")
+}
 
 /// The token in the header `authorization` (RFC 6750, section 2.1).
 fn bearer(value: &str) -> Option<&str> {
@@ -357,6 +378,9 @@ mod tests {
             assert!(!failure.reason.contains(guess), "{failure}");
         }
         connection.guesses_too_much().await;
+        let right = with_token(&format!("Bearer {}", Token::generate("ann").unwrap().secret_text()));
+        let failure = connection.of_request(&right).unwrap_err();
+        assert!(failure.reason.contains("too many tokens"), "{failure}");
     }
 
     #[test]

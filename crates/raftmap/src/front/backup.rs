@@ -15,10 +15,10 @@ use raftmap_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
+use super::access::Caller;
 use super::calls::Calls;
 use super::{FrontDoorConfig, convert, status};
 use crate::api::{Backup, Code, Failure, ReadAndWrite};
-use crate::users::Rights;
 
 /// The largest message, in bytes: callers take messages of a limited size, and a row may be larger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -26,7 +26,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Begins a backup; its parts follow as a stream.
 pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
-    rights: &Rights,
+    caller: &Caller,
     request: v1::BackupRequest,
     deadline: Instant,
 ) -> Result<ServiceStream<v1::BackupResponse>, Failure> {
@@ -35,14 +35,15 @@ pub(super) async fn open<N: ReadAndWrite>(
         let reason = "another backup of this server is under way; ask another server, or later";
         Failure::not_applied(Code::Overloaded, reason).over_limit(1)
     })?;
-    let backup = calls.node.on_behalf(rights).backup(call).await?;
+    let backup = calls.node.on_behalf(&*caller.rights()?).backup(call).await?;
     let bytes_expected = backup.bytes_expected;
     let (sender, receiver) = mpsc::channel(1);
     let config = Arc::clone(&calls.config);
+    let caller = caller.clone();
     tokio::spawn(async move {
         let until = TokioInstant::now() + config.backup_time_max;
         // Whoever reads learns of a feed that was ended by its end before the last part.
-        let _ended = timeout_at(until, feed(backup, sender, &config, place)).await;
+        let _ended = timeout_at(until, feed(backup, &caller, sender, &config, place)).await;
     });
     Ok(Box::pin(Parts { receiver, bytes_expected, ended: false }))
 }
@@ -50,16 +51,18 @@ pub(super) async fn open<N: ReadAndWrite>(
 /// What is to be sent next; `None`: that was all.
 type Next = Option<Result<Bytes, Failure>>;
 
-/// Hands on parts, as long as the node gives and the caller takes each in time.
+/// Hands on parts, as long as the node gives and the caller takes each in time, and may still have it.
 async fn feed(
     mut backup: Backup,
+    caller: &Caller,
     sender: mpsc::Sender<Next>,
     config: &FrontDoorConfig,
     _place: OwnedSemaphorePermit,
 ) {
     let stall_timeout = config.backup_stall_timeout;
     while let Ok(next) = timeout(stall_timeout, backup.parts.next()).await {
-        let mut part = match next {
+        let mut part = match caller.check_admin().map(|()| next).unwrap_or_else(|failure| Some(Err(failure)))
+        {
             Some(Ok(part)) => part,
             last => {
                 let _caller_gone = timeout(stall_timeout, sender.send(last)).await;

@@ -89,11 +89,12 @@ impl<N: ReadAndWrite> OnBehalf<'_, N> {
         self.node.scan(input).await
     }
 
-    // Who may make the calls that concern no keys was decided before: `super::access::Caller::check`.
-
     pub(super) async fn open_session(&self, call: Call) -> Result<SessionOpened, Failure> {
+        self.rights.check_any_write()?;
         self.node.open_session(call).await
     }
+
+    // Who may make the calls of the cluster was decided before: `super::access::Caller::check`.
 
     pub(super) async fn backup(&self, call: Call) -> Result<Backup, Failure> {
         self.node.backup(call).await

@@ -182,6 +182,20 @@ impl<N: ReadAndWrite> Calls<N> {
         }
     }
 
+    /// Runs a request that only an operator may make, and puts it into the audit log.
+    async fn audited<T>(
+        &self,
+        kind: Kind,
+        ctx: &RequestContext,
+        request_id: &str,
+        about: String,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let result = request.await;
+        self.meters.admin(kind, caller(ctx), request_id, &about, result.as_ref().err());
+        result
+    }
+
     /// [`Self::observed`], as a call of its own. Its answer is held until it is sent.
     async fn unary<T: Counted>(
         &self,
@@ -198,6 +212,15 @@ impl<N: ReadAndWrite> Calls<N> {
         let result = self.observed(kind, caller(ctx), request_id, held).await;
         result.map(Response::new).map_err(|failure| status::error(&failure))
     }
+}
+
+/// Which server is to be taken in, for the audit log.
+fn added(request: &v1::AddMemberRequest) -> String {
+    let Some(member) = request.member.as_option() else { return String::new() };
+    let replaced =
+        if request.replaces > 0 { format!(" in place of {}", request.replaces) } else { String::new() };
+    let (peers, clients) = (convert::excerpt(&member.peer_address), convert::excerpt(&member.client_address));
+    format!("server {} at {peers}, {clients}{replaced}", member.id)
 }
 
 /// `failure`, because of which the answer to a request that ran is dropped. It can be asked again; a write with its
@@ -280,7 +303,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<ServiceStream<v1::ScanResponse>> {
-        let call = scan::open(&self.0, rights(&ctx), request.to_owned_message(), deadline(&ctx));
+        let call = scan::open(&self.0, caller(&ctx), request.to_owned_message(), deadline(&ctx));
         let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, call).await;
         pages.map(Response::new).map_err(|failure| status::error(&failure))
     }
@@ -336,7 +359,10 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::AddMemberRequest>,
     ) -> ServiceResult<v1::AddMemberResponse> {
-        let call = self.0.add_member(rights(&ctx), request.to_owned_message(), deadline(&ctx));
+        let request_message = request.to_owned_message();
+        let about = added(&request_message);
+        let call = self.0.add_member(rights(&ctx), request_message, deadline(&ctx));
+        let call = self.0.audited(Kind::AddMember, &ctx, request.request_id, about, call);
         self.0.unary(Kind::AddMember, &ctx, request.request_id, call).await
     }
 
@@ -346,6 +372,8 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         request: ServiceRequest<'_, v1::RemoveMemberRequest>,
     ) -> ServiceResult<v1::RemoveMemberResponse> {
         let call = self.0.remove_member(rights(&ctx), request.to_owned_message(), deadline(&ctx));
+        let about = format!("server {}", request.id);
+        let call = self.0.audited(Kind::RemoveMember, &ctx, request.request_id, about, call);
         self.0.unary(Kind::RemoveMember, &ctx, request.request_id, call).await
     }
 
@@ -354,7 +382,8 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::BackupRequest>,
     ) -> ServiceResult<ServiceStream<v1::BackupResponse>> {
-        let call = backup::open(&self.0, rights(&ctx), request.to_owned_message(), deadline(&ctx));
+        let call = backup::open(&self.0, caller(&ctx), request.to_owned_message(), deadline(&ctx));
+        let call = self.0.audited(Kind::Backup, &ctx, request.request_id, String::new(), call);
         let parts = self.0.observed(Kind::Backup, caller(&ctx), request.request_id, call).await;
         parts.map(Response::new).map_err(|failure| status::error(&failure))
     }

@@ -56,8 +56,14 @@ impl Version {
     }
 }
 
-/// Answers requests on `io` with `answer` until the connection ends. When it idles, `stop` comes, or it is `unwanted` for a reason,
-/// requests under way may end within the drain timeout.
+/// Why a connection is to end, and how long its requests may take to.
+pub(super) struct Unwanted {
+    pub(super) reason: String,
+    pub(super) within: Duration,
+}
+
+/// Answers requests on `io` with `answer` until the connection ends. When it idles, `stop` comes, or it is `unwanted`, requests under
+/// way may end within a while.
 ///
 /// # Errors
 /// If the connection broke, or did not end in time.
@@ -66,7 +72,7 @@ pub(super) async fn serve<I, A, F, B>(
     version: Version,
     config: &FrontDoorConfig,
     stop: &CancellationToken,
-    unwanted: impl Future<Output = String>,
+    unwanted: impl Future<Output = Unwanted>,
     answer: A,
 ) -> Result<(), ConnectionError>
 where
@@ -93,12 +99,14 @@ where
     let mut look = pin!(sleep(config.head_timeout));
     let mut started_before = 0;
     let mut unwanted = pin!(unwanted);
+    let mut within = config.drain_timeout;
     let why = loop {
         tokio::select! {
             result = connection.as_mut() => return result.map_err(ConnectionError::Broken),
             () = stop.cancelled() => break Cow::Borrowed("the server stops"),
-            reason = unwanted.as_mut() => {
+            Unwanted { reason, within: patience } = unwanted.as_mut() => {
                 info!(reason, "a connection is closed by this server");
+                within = patience;
                 break Cow::Owned(reason);
             }
             () = look.as_mut() => {
@@ -116,7 +124,7 @@ where
     tokio::select! {
         result = connection => result.map_err(ConnectionError::Broken),
         () = requests.ended() => Ok(()),
-        () = sleep(config.drain_timeout) => Err(ConnectionError::NotDrained(requests.count())),
+        () = sleep(within) => Err(ConnectionError::NotDrained(requests.count())),
     }
 }
 

@@ -41,11 +41,6 @@ impl Kind {
         }
     }
 
-    /// Whether it concerns the whole cluster, or gives all of the map away.
-    fn is_admin(self) -> bool {
-        matches!(self, Self::Backup | Self::AddMember | Self::RemoveMember)
-    }
-
     const ALL: [Self; 12] = [
         Self::Get,
         Self::Put,
@@ -112,9 +107,6 @@ impl Meters {
         self.answered[kind as usize].increment(1);
         self.seconds[kind as usize].record(took);
         debug!(call = kind.name(), request_id = loggable(request_id), %caller, ?took, "answered");
-        if kind.is_admin() {
-            self.audited(kind.name(), caller, loggable(request_id), None);
-        }
     }
 
     /// A request failed.
@@ -122,8 +114,8 @@ impl Meters {
         counter!("raftmap_requests_failed_total", "call" => kind.name(), "code" => failure.code.name())
             .increment(1);
         log_failure(kind.name(), caller, loggable(request_id), failure);
-        if kind.is_admin() || is_refusal(failure) {
-            self.audited(kind.name(), caller, loggable(request_id), Some(failure));
+        if is_refusal(failure) {
+            self.audit_refusal(kind.name(), caller, loggable(request_id), failure);
         }
     }
 
@@ -132,21 +124,29 @@ impl Meters {
         self.requests_refused.increment(1);
         log_failure(&excerpt(path), caller, "", failure);
         if is_refusal(failure) {
-            self.audited(&excerpt(path), caller, "", Some(failure));
+            let call = path.rsplit('/').next().unwrap_or(path);
+            let known = Kind::ALL.iter().any(|kind| kind.name() == call);
+            self.audit_refusal(if known { call } else { "" }, caller, "", failure);
         }
     }
 
-    fn audited(&self, call: &str, caller: &Caller, request_id: &str, failure: Option<&Failure>) {
-        let record = Record {
-            caller: &caller.to_string(),
-            call,
-            request_id,
-            failure: failure.map(|failure| (failure.code.name(), failure.reason.as_str())),
-        };
-        match failure {
-            Some(failure) if is_refusal(failure) => self.audit.refused(record),
-            _ => self.audit.admin(record),
-        }
+    /// Somebody who may has asked to change the cluster, or for all of the map: `about` says which server.
+    pub(super) fn admin(
+        &self,
+        kind: Kind,
+        caller: &Caller,
+        request_id: &str,
+        about: &str,
+        failure: Option<&Failure>,
+    ) {
+        let failure = failure.map(|failure| (failure.code.name(), failure.reason.as_str()));
+        let (caller, call, request_id) = (&caller.to_string(), kind.name(), loggable(request_id));
+        self.audit.admin(Record { caller, call, request_id, about, failure });
+    }
+
+    fn audit_refusal(&self, call: &str, caller: &Caller, request_id: &str, failure: &Failure) {
+        let failure = Some((failure.code.name(), failure.reason.as_str()));
+        self.audit.refused(Record { caller: &caller.to_string(), call, request_id, about: "", failure });
     }
 }
 

@@ -13,15 +13,15 @@ use raftmap_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
+use super::access::Caller;
 use super::calls::Calls;
 use super::{convert, status};
 use crate::api::{Code, Failure, ReadAndWrite, ScanPage, ScanPages};
-use crate::users::Rights;
 
 /// Opens a scan; the pages follow as a stream.
 pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
-    rights: &Rights,
+    caller: &Caller,
     request: v1::ScanRequest,
     deadline: Instant,
 ) -> Result<ServiceStream<v1::ScanResponse>, Failure> {
@@ -33,20 +33,25 @@ pub(super) async fn open<N: ReadAndWrite>(
             .over_limit(config.scans_max as u64)
     })?;
     let request_id = input.call.request_id.clone();
-    let pages = calls.node.on_behalf(rights).scan(input).await?;
+    let range = input.scan.clone();
+    let pages = calls.node.on_behalf(&*caller.rights()?).scan(input).await?;
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(feed(pages, sender, config.scan_stall_timeout, place));
+    let caller = caller.clone();
+    let allowed = move || caller.rights()?.check_scan(&range);
+    tokio::spawn(feed(pages, allowed, sender, config.scan_stall_timeout, place));
     Ok(Box::pin(Pages { receiver, request_id, ended: false }))
 }
 
-/// Hands on pages, as long as the node gives and the client takes each in time.
+/// Hands on pages, as long as the node gives and the client takes each in time, and may still have it.
 async fn feed(
     mut pages: ScanPages,
+    allowed: impl Fn() -> Result<(), Failure>,
     sender: mpsc::Sender<Result<ScanPage, Failure>>,
     stall_timeout: Duration,
     _place: OwnedSemaphorePermit,
 ) {
     while let Ok(Some(page)) = timeout(stall_timeout, pages.next()).await {
+        let page = allowed().and(page);
         if !matches!(timeout(stall_timeout, sender.send(page)).await, Ok(Ok(()))) {
             return;
         }

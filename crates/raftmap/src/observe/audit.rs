@@ -3,22 +3,24 @@
 //! | field | what it says |
 //! |---|---|
 //! | `time` | when, in UTC (RFC 3339) |
-//! | `event` | `refused`: somebody may not do, or be, what was asked or shown; `admin`: the cluster was to be changed, or a backup taken; `lost`: lines before this one are missing |
+//! | `event` | `refused`: somebody may not do, or be, what a request asked for or showed; `admin`: the cluster was to be changed, or a backup taken; `lost`: lines around this one are missing |
 //! | `caller` | who, by certificate or token, and from where |
 //! | `call`, `request_id` | what was asked, and how its caller names it |
+//! | `about` | `admin` only: which server |
 //! | `code`, `reason` | of a failure |
 //! | `done` | `admin` only: whether it was done; of a backup: begun |
 //! | `count` | `lost` only: how many |
 //!
 //! It never holds up a server: lines wait for a thread that writes them, and if too many wait, or the disk takes none, they are
-//! counted as lost. A file that was moved away is made anew, so that programs that rotate logs need tell nobody.
+//! counted as lost; refusals first, so that nobody hides behind them what he does as an admin. What waits when a server ends at once is
+//! lost without a count. A file that was moved away is made anew, so that programs that rotate logs need tell nobody.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -31,6 +33,9 @@ use tracing::error;
 /// Lines that may wait.
 const LINES_MAX: usize = 1024;
 
+/// Of these, refusals.
+const REFUSALS_MAX: usize = 768;
+
 /// Where it is written to, if anywhere.
 #[derive(Clone, Debug, Default)]
 pub struct Audit(Option<Arc<Lines>>);
@@ -38,6 +43,8 @@ pub struct Audit(Option<Arc<Lines>>);
 #[derive(Debug)]
 struct Lines {
     sender: SyncSender<String>,
+    /// How many wait.
+    waiting: Arc<AtomicUsize>,
     lost: Arc<Lost>,
 }
 
@@ -57,6 +64,8 @@ pub struct Record<'a> {
     pub call: &'a str,
     /// How the caller names it; empty: not at all.
     pub request_id: &'a str,
+    /// What it concerns; empty: the call says it.
+    pub about: &'a str,
     /// The code of the failure and its reason; `None`: it was done.
     pub failure: Option<(&'a str, &'a str)>,
 }
@@ -76,9 +85,16 @@ impl Audit {
         let (sender, lines) = sync_channel(LINES_MAX);
         let counter = metrics::counter!("raftmap_audit_lost_total");
         let lost = Arc::new(Lost { count: AtomicU64::new(0), counter });
-        let writer = Writer { path: path.to_owned(), file, lost: Arc::clone(&lost), failing: false };
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            path: path.to_owned(),
+            file,
+            waiting: Arc::clone(&waiting),
+            lost: Arc::clone(&lost),
+            failing: false,
+        };
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&lines))?;
-        Ok(Self(Some(Arc::new(Lines { sender, lost }))))
+        Ok(Self(Some(Arc::new(Lines { sender, waiting, lost }))))
     }
 
     /// Somebody may not do what was asked.
@@ -93,18 +109,31 @@ impl Audit {
 
     fn record(&self, event: &str, record: Record<'_>, done: Option<bool>) {
         let Some(lines) = &self.0 else { return };
-        let Record { caller, call, request_id, failure } = record;
+        let Record { caller, call, request_id, about, failure } = record;
         let mut line = json!({ "time": now(), "event": event, "caller": caller, "call": call, "request_id": request_id });
         if let Some(done) = done {
             line["done"] = json!(done);
+        }
+        if !about.is_empty() {
+            line["about"] = json!(about);
         }
         if let Some((code, reason)) = failure {
             line["code"] = json!(code);
             line["reason"] = json!(reason);
         }
-        if lines.sender.try_send(format!("{line}\n")).is_err() {
+        let limit = if done.is_some() { LINES_MAX } else { REFUSALS_MAX };
+        if !lines.send(format!("{line}\n"), limit) {
             lines.lost.add();
         }
+    }
+}
+
+impl Lines {
+    /// Whether there was room for a line, if so many may wait.
+    fn send(&self, line: String, limit: usize) -> bool {
+        let counted = |waiting| (waiting < limit).then_some(waiting + 1);
+        let room = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_ok();
+        room && self.sender.try_send(line).is_ok()
     }
 }
 
@@ -118,7 +147,9 @@ impl Lost {
 struct Writer {
     path: PathBuf,
     file: File,
+    waiting: Arc<AtomicUsize>,
     lost: Arc<Lost>,
+    /// The last line was not written, or not whole.
     failing: bool,
 }
 
@@ -126,6 +157,7 @@ impl Writer {
     /// Writes what comes until nobody can send any more.
     fn run(mut self, lines: &Receiver<String>) {
         while let Ok(line) = lines.recv() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             let written = self.write(&line);
             if written.is_err() {
                 self.lost.add();
@@ -143,6 +175,11 @@ impl Writer {
     fn write(&mut self, line: &str) -> io::Result<()> {
         if self.was_moved() {
             self.file = open(&self.path)?;
+            self.failing = false;
+        }
+        if self.failing {
+            // Behind a part of a line, if there is one.
+            self.file.write_all(b"\n")?;
         }
         let lost = self.lost.count.load(Ordering::Relaxed);
         if lost > 0 {
@@ -188,8 +225,13 @@ mod tests {
         }
     }
 
-    const RECORD: Record<'_> =
-        Record { caller: "user/ann at 1.2.3.4:5", call: "Backup", request_id: "r\n1", failure: None };
+    const RECORD: Record<'_> = Record {
+        caller: "user/ann at 1.2.3.4:5",
+        call: "Backup",
+        request_id: "r\n1",
+        about: "",
+        failure: None,
+    };
 
     #[test]
     fn each_line_says_who_wanted_what_and_whether_it_was_done() {

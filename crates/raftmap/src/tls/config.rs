@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -73,9 +73,12 @@ pub enum TlsError {
         /// What the library says.
         error: rustls::Error,
     },
-    /// The own certificate is not of the authority, has expired, does not belong to the key, or is unusable otherwise.
+    /// The own certificate does not belong to the key, or is unusable otherwise.
     #[error("the certificate and key do not work: {0}")]
     Unusable(#[from] rustls::Error),
+    /// Who trusts the same authorities would refuse the own certificate.
+    #[error("the certificate is none of the authorities beside it, or out of date: {0}")]
+    Untrusted(rustls::Error),
     /// The check of client certificates cannot be set up.
     #[error("client certificates cannot be checked: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -123,6 +126,18 @@ impl Credentials {
     pub fn identity(&self) -> Result<Identity, TlsError> {
         let leaf = self.chain.first().ok_or(IdentityError::NoCertificate)?;
         Ok(Identity::of_certificate(leaf)?)
+    }
+
+    /// Whether the own certificate would be taken by who trusts the same authorities: it is one of theirs, and not out of date.
+    ///
+    /// # Errors
+    /// If it would not.
+    pub fn check(&self) -> Result<(), TlsError> {
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider()).build()?;
+        let (leaf, others) = self.chain.split_first().ok_or(IdentityError::NoCertificate)?;
+        let verified = verifier.verify_client_cert(leaf, others, UnixTime::now());
+        verified.map(drop).map_err(TlsError::Untrusted)
     }
 
     /// How the front door answers: HTTP/2 and HTTP/1.1, with or without client certificates.

@@ -105,6 +105,7 @@ fn follow<T: Send + Sync + 'static>(
     let (paths, files) = (files.paths(), files.clone());
     let load = move || {
         let credentials = Credentials::load(&files)?;
+        credentials.check()?;
         let is = credentials.identity()?;
         if is != was {
             return Err(TlsError::OtherIdentity { is: Box::new(is), was: Box::new(was.clone()) });

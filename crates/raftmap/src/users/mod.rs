@@ -92,6 +92,14 @@ pub enum UsersError {
 /// What is wrong in a file of users.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
+    /// It holds a token itself. What stands there is not repeated.
+    #[error(
+        "line {line} holds a token: put its hash there, as `raftmap token` prints it, and give the token to its user alone"
+    )]
+    TokenItself {
+        /// Which line, from 1.
+        line: usize,
+    },
     /// It is no TOML, or names something that is not there to be set.
     #[error("{0}")]
     Syntax(String),
@@ -202,6 +210,9 @@ impl Users {
     /// # Errors
     /// If it is not what the module describes.
     pub fn parse(text: &str) -> Result<Self, Fault> {
+        if let Some(place) = text.lines().position(|line| line.contains(token::BEGINNING)) {
+            return Err(Fault::TokenItself { line: place + 1 });
+        }
         let file: File =
             toml::from_str(text).map_err(|error| Fault::Syntax(error.to_string().trim_end().to_owned()))?;
         let mut roles = BTreeMap::new();
@@ -311,6 +322,13 @@ mod tests {
         assert!(fault("[users.a]\nroles = []\ntokens = [\"secret\"]").contains("sha256:"));
         let many = vec!["\"x\""; 17].join(",");
         assert!(fault(&format!("[users.a]\nroles = []\ntokens = [{many}]")).contains("has 17 tokens"));
+    }
+
+    #[test]
+    fn a_token_that_stands_there_itself_is_not_repeated() {
+        let token = Token::generate("a").unwrap();
+        let told = fault(&format!("[users.a]\nroles = []\ntokens = \"{}\"", token.secret_text()));
+        assert!(told.contains("line 3") && !told.contains(token.secret_text()), "{told}");
     }
 
     #[test]

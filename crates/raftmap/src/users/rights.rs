@@ -88,6 +88,18 @@ impl Rights {
         Err(Failure::not_applied(Code::Denied, reason))
     }
 
+    /// Whether anything may be written at all: what goes into the log, a session or a transaction that only reads, is a write to
+    /// all servers.
+    ///
+    /// # Errors
+    /// The failure to answer with.
+    pub fn check_any_write(&self) -> Result<(), Failure> {
+        if self.write.is_empty() {
+            return Err(Failure::not_applied(Code::Denied, "this user may write nothing"));
+        }
+        Ok(())
+    }
+
     /// Whether these keys may be set. What tells of earlier values takes the right to read, too.
     ///
     /// # Errors
@@ -110,6 +122,7 @@ impl Rights {
     /// # Errors
     /// The failure to answer with.
     pub fn check_txn(&self, txn: &Txn) -> Result<(), Failure> {
+        self.check_any_write()?;
         txn.conditions.iter().try_for_each(|Condition { key, .. }| self.check_read(key))?;
         txn.then.iter().chain(&txn.otherwise).try_for_each(|operation| match operation {
             Operation::Put(entry) => self.check_change(&entry.key, true),
@@ -139,6 +152,11 @@ impl Prefixes {
     /// All keys.
     pub fn all() -> Self {
         Self { prefixes: vec![Bytes::new()] }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.prefixes.is_empty()
     }
 
     /// Whether `key` begins with one of them.
@@ -281,6 +299,15 @@ mod tests {
         for each in forbidden {
             assert!(rights.check_txn(&each).is_err(), "{each:?}");
         }
+    }
+
+    #[test]
+    fn who_may_only_read_puts_nothing_into_the_log() {
+        let reader = Rights::new(Prefixes::all(), Prefixes::default(), false);
+        let reads = Txn { then: vec![Operation::Get(key("a"))], ..Txn::default() };
+        assert!(reader.check_txn(&reads).is_err());
+        assert!(reader.check_any_write().is_err());
+        assert_eq!(Rights::all_keys().check_txn(&reads), Ok(()));
     }
 
     #[test]

@@ -9,8 +9,10 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use crate::tls::identity::{NameError, check_name};
 
-/// How each token begins, so that one that got into a repository or a log can be found.
 const SCHEME: &str = "raftmap";
+
+/// How each token begins, so that one that got into a repository or a log can be found.
+pub(super) const BEGINNING: &str = "raftmap~";
 
 /// Between its parts: allowed in the header that carries it, and in no name.
 const BETWEEN: char = '~';
@@ -36,10 +38,10 @@ pub struct TokenHash([u8; HASH_BYTES]);
 /// Why something is no token, or not the hash of one. What was given is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It does not have the form.
+    /// It is no token.
     #[error("a token has the form raftmap~NAME~SECRET, as `raftmap token` prints it")]
     Form,
-    /// It does not have the form.
+    /// It is not the hash of one.
     #[error("a token stands here as sha256: and 64 hexadecimal digits, as `raftmap token` prints it")]
     HashForm,
     /// The operating system gives no randomness.
@@ -51,7 +53,7 @@ impl Token {
     /// A new one.
     ///
     /// # Errors
-    /// If `name` is no name.
+    /// If `name` is no name, or there is no randomness.
     pub fn generate(name: &str) -> Result<Self, NewTokenError> {
         let mut secret = [0; SECRET_BYTES];
         rand::fill(&mut secret).map_err(|_| TokenError::NoRandomness)?;

@@ -37,7 +37,7 @@ fn a_token_goes_to_its_holder_and_its_hash_to_the_server() {
     let other = other.lines().next().unwrap();
     let error =
         run(as_till("get greeting").env_remove("RAFTMAP_TOKEN_FILE").env("RAFTMAP_TOKEN", other)).failure(1);
-    assert!(error.contains("not that of a user") && !error.contains(other), "{error}");
+    assert!(error.contains("not one of till's") && !error.contains(other), "{error}");
 }
 
 #[test]

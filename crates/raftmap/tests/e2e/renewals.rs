@@ -124,7 +124,7 @@ async fn files_that_are_of_no_use_change_nothing() {
     for (broken, reason) in [
         (b"nothing".to_vec(), "no items found"),
         (others.clone(), "the certificate is that of"),
-        (sound[..sound.len() / 2].to_vec(), ""),
+        (sound[..sound.len() / 2].to_vec(), "node-1.pem"),
     ] {
         let mark = world.log_mark(id);
         replace(&own("pem"), &broken);

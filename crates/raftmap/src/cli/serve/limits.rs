@@ -1,5 +1,6 @@
 //! The limits and times that a server keeps.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::Args;
@@ -36,9 +37,9 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     pub(super) connections_max: usize,
 
-    /// Of these, from one address (of IPv6: one network of 64 bits)
-    #[arg(long, value_name = "COUNT", default_value_t = 512)]
-    pub(super) connections_per_address_max: usize,
+    /// Of these, from one address (of IPv6: one network of 64 bits) [default: half of them]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) connections_per_address_max: Option<NonZeroUsize>,
 
     /// Puts are refused while less than this is free on the disk, in MiB; deletes and reads go on
     #[arg(long, value_name = "MIB", default_value_t = 256)]
@@ -68,6 +69,11 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
+    /// How many connections one address may have.
+    pub(super) fn connections_per_address_max(&self) -> usize {
+        self.connections_per_address_max.map_or_else(|| self.connections_max.div_ceil(2), NonZeroUsize::get)
+    }
+
     pub(super) fn compaction(&self) -> CompactionConfig {
         let start_bytes = self.log_mib << 20;
         CompactionConfig {

@@ -204,7 +204,7 @@ impl Serve {
         let defaults = FrontDoorConfig::default();
         FrontDoorConfig {
             connections_max: self.limits.connections_max,
-            connections_per_address_max: self.limits.connections_per_address_max,
+            connections_per_address_max: self.limits.connections_per_address_max(),
             handshakes_max: defaults.handshakes_max.min(self.limits.connections_max),
             backup_time_max: Duration::from_secs(60 * self.timing.backup_minutes_max),
             drain_timeout: self.timing.shutdown_timeout(),

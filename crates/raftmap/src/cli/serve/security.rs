@@ -168,7 +168,10 @@ impl Checked {
 
     fn warn(&self) {
         match (&self.files, &self.users, &self.cluster) {
-            (None, ..) => tracing::warn!(
+            (None, Some(_), _) => tracing::warn!(
+                "--insecure: no TLS; whoever listens learns tokens and values, and whoever reaches the port for servers may claim to be one"
+            ),
+            (None, None, _) => tracing::warn!(
                 "--insecure: no TLS; whoever reaches the ports may read and write everything, or claim to be a server"
             ),
             (Some(_), None, None) => tracing::warn!(

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Body as _;
 
 use crate::api::{Code, Failure};
 
@@ -69,6 +70,16 @@ const FILES: &[File] = &files![
 
 /// The answer to a request for the console, or for the root, from which it leads there. `None`: it is for something else.
 pub(super) fn answer(request: &Parts) -> Option<Response<Full<Bytes>>> {
+    let mut response = page(request)?;
+    if request.method == Method::HEAD {
+        let length = response.body().size_hint().exact().unwrap_or_default();
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        *response.body_mut() = Full::default();
+    }
+    Some(response)
+}
+
+fn page(request: &Parts) -> Option<Response<Full<Bytes>>> {
     let path = request.uri.path();
     let name = match path {
         "/" | "/console" => None,
@@ -96,12 +107,11 @@ pub(super) fn answer(request: &Parts) -> Option<Response<Full<Bytes>>> {
 /// # Errors
 /// The failure to answer with.
 pub(super) fn check_site(request: &Parts) -> Result<(), Failure> {
-    match request.headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
-        None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) => {
-            Err(Failure::not_applied(Code::Denied, "calls from the pages of other websites are not answered"))
-        }
+    let mut sites = request.headers.get_all("sec-fetch-site").iter().map(HeaderValue::as_bytes);
+    if sites.all(|site| matches!(site, b"same-origin" | b"none")) {
+        return Ok(());
     }
+    Err(Failure::not_applied(Code::Denied, "calls from the pages of other websites are not answered"))
 }
 
 fn media_type(name: &str) -> &'static str {
@@ -171,6 +181,10 @@ mod tests {
         }
         assert_eq!(ask(Method::POST, "/console/").unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
         assert!(ask(Method::POST, "/raftmap.v1.Map/Get").is_none());
+        let (whole, head) = (ask(Method::GET, "/console/").unwrap(), ask(Method::HEAD, "/console/").unwrap());
+        assert_eq!(head.body().size_hint().exact(), Some(0));
+        let length = whole.body().size_hint().exact().unwrap().to_string();
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], length);
     }
 
     #[test]

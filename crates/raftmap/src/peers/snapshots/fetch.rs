@@ -16,6 +16,7 @@ use crate::peers::peer::Peer;
 use crate::peers::session::{Greeted, Unmet};
 use crate::peers::wire::{Denied, Frame, SnapshotFrame, SnapshotRequest};
 use crate::peers::{Net, Refusal};
+use crate::tls::renewal::Trust;
 
 /// How often a snapshot is begun, from the header on, before it is given up.
 const BEGINNINGS_MAX: u32 = 5;
@@ -141,7 +142,7 @@ impl<'a> Fetch<'a> {
             }
             Err(unmet) => return Ok(Err(Unfinished::Broken(unmet.to_string()))),
         };
-        let Greeted { hello, connection: _open, mut reader, mut writer, .. } = greeted;
+        let Greeted { hello, connection: _open, mut reader, mut writer, mut trust, .. } = greeted;
         if self.peer.line(&hello.member).is_none() {
             return Ok(Err(Unfinished::Broken(Denied::Unconnected.to_string())));
         }
@@ -162,14 +163,14 @@ impl<'a> Fetch<'a> {
         if let Err(error) = timeout(within, asked).await.unwrap_or(Err(h2::Reason::CANCEL.into())) {
             return Ok(Err(Unfinished::Broken(error.to_string())));
         }
-        match self.next(&mut reader).await {
+        match self.next(&mut reader, &mut trust).await {
             Ok(SnapshotFrame::Begin { resumed: true }) if resuming => {}
             Ok(SnapshotFrame::Begin { resumed: false }) => self.begin().await?,
             Ok(SnapshotFrame::Denied(denied)) => return self.denied(denied),
             Ok(_) => return Ok(Err(Unfinished::Spoiled("the answer is none to the request".to_owned()))),
             Err(unfinished) => return Ok(Err(unfinished)),
         }
-        self.take_in(&mut reader).await
+        self.take_in(&mut reader, &mut trust).await
     }
 
     /// Begins with an empty store.
@@ -198,13 +199,13 @@ impl<'a> Fetch<'a> {
     }
 
     /// Takes in chunks until the stream or the snapshot is at its end.
-    async fn take_in(&mut self, reader: &mut FrameReader) -> Attempt {
+    async fn take_in(&mut self, reader: &mut FrameReader, trust: &mut Trust) -> Attempt {
         loop {
             let install = self.install.as_ref().expect("it has begun");
             let frame = tokio::select! {
                 biased;
                 () = install.ended() => return self.settle().await,
-                frame = self.next(reader) => frame,
+                frame = self.next(reader, trust) => frame,
             };
             match frame {
                 Ok(SnapshotFrame::Chunk(chunk)) => {
@@ -242,9 +243,13 @@ impl<'a> Fetch<'a> {
     }
 
     /// What comes next about the snapshot.
-    async fn next(&self, reader: &mut FrameReader) -> Result<SnapshotFrame, Unfinished> {
+    async fn next(&self, reader: &mut FrameReader, trust: &mut Trust) -> Result<SnapshotFrame, Unfinished> {
         let silent = || Unfinished::Broken(format!("nothing came for {:?}", self.heard.elapsed()));
-        let frame = match timeout_at(self.deadline(), reader.next()).await.map_err(|_| silent())? {
+        let frame = tokio::select! {
+            frame = timeout_at(self.deadline(), reader.next()) => frame.map_err(|_| silent())?,
+            reason = trust.lost() => return Err(Unfinished::Broken(reason)),
+        };
+        let frame = match frame {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(Unfinished::Broken("it ended before its end".to_owned())),
             Err(StreamError::Frame(reason)) => return Err(Unfinished::Spoiled(reason)),

@@ -53,6 +53,8 @@ enum Unsent {
     /// The node ends.
     #[error("{0}")]
     Store(String),
+    #[error("{0}")]
+    Distrusted(String),
     #[error("this server stops")]
     Stopped,
 }
@@ -64,7 +66,7 @@ impl From<h2::Error> for Unsent {
 }
 
 async fn attend(net: &Net, peer: &Peer, greeted: Greeted) {
-    let Greeted { hello, address, connection, mut reader, mut writer, .. } = greeted;
+    let Greeted { hello, address, connection, mut reader, mut writer, mut trust, .. } = greeted;
     let request = match ask(net, &mut reader).await {
         Ok(request) => request,
         Err(unsent) => {
@@ -85,6 +87,7 @@ async fn attend(net: &Net, peer: &Peer, greeted: Greeted) {
             sent = sending.run(place, request) => sent,
             () = place.lost() => Err(Unsent::Replaced),
             refusal = line.refused() => Err(Unsent::Refused(refusal.reason)),
+            reason = trust.lost() => Err(Unsent::Distrusted(reason)),
         },
     };
     match sent {

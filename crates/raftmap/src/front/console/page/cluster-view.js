@@ -2,7 +2,7 @@
 
 import { hasToken } from './call.js';
 import { consoleOf } from './cluster.js';
-import { byId, el, setAttribute, setText, svg } from './dom.js';
+import { button, byId, el, setAttribute, setText, svg } from './dom.js';
 import { events, onEvent } from './events.js';
 import { row as eventRow } from './events-view.js';
 import { failurePanel } from './explain.js';
@@ -92,7 +92,8 @@ function drawHeadline() {
   const parts = [];
   if (phase === 'silent') parts.push('What is shown is what it said last.');
   else if (view.leader === null) {
-    parts.push(`An election takes about a second, if ${view.majority} of ${counted(view.voters, 'voter', 'voters')} run and reach each other.`);
+    const voters = counted(view.voters, 'voter', 'voters');
+    parts.push(`An election takes about a second, if ${view.majority} of ${voters} run and reach each other.`);
   } else if (view.isLeader && view.electedBy.length > 0) {
     parts.push(`Elected with the votes of ${view.electedBy.length === 1 ? 'server' : 'servers'} ${listed(view.electedBy)}.`);
   }
@@ -109,8 +110,8 @@ function drawRefusal() {
   const isShown = !state.view && state.failure && state.phase !== 'unauthenticated';
   if (!isShown) place.replaceChildren();
   else if (place.childElementCount === 0) {
-    const actions = [el('button', { type: 'button', click: lookNow }, 'Try again')];
-    if (state.phase === 'denied' && !hasToken()) actions.push(el('button', { type: 'button', click: () => byId('sign-in-open').click() }, 'Use a token'));
+    const actions = [button('Try again', lookNow)];
+    if (state.phase === 'denied' && !hasToken()) actions.push(button('Use a token', () => byId('sign-in-open').click()));
     place.append(failurePanel(state.failure, { actions }));
   }
 }
@@ -130,12 +131,8 @@ function drawFigures(view) {
 
 /** The servers in a circle, and the connections of the one that serves this page: what it knows by itself. */
 function drawMap({ members, by, leader }) {
-  const [x, y, around] = [130, 108, 74];
   const radius = members.length > 6 ? 16 : 23;
-  const places = new Map(members.map(({ id }, at) => {
-    const angle = (2 * Math.PI * at) / members.length - Math.PI / 2;
-    return [id, members.length === 1 ? { x, y } : { x: x + around * Math.cos(angle) * 1.12, y: y + around * Math.sin(angle) + (members.length === 3 ? 14 : 0) }];
-  }));
+  const places = new Map(members.map(({ id }, at) => [id, placeOf(at, members.length)]));
   const own = places.get(by);
   const lines = members.filter((member) => !member.isOwn && own).map(({ id, isAway }) => {
     const there = places.get(id);
@@ -157,6 +154,16 @@ function drawMap({ members, by, leader }) {
   setAttribute(byId('map'), 'aria-label', parts.join('; '));
 }
 
+/** Where one of `count` servers stands in the drawing: the first one at the top, the others clockwise. */
+function placeOf(at, count) {
+  const center = { x: 130, y: 108 };
+  if (count === 1) return center;
+  const angle = (2 * Math.PI * at) / count - Math.PI / 2;
+  // A triangle reaches further up than down.
+  const down = count === 3 ? 14 : 0;
+  return { x: center.x + 83 * Math.cos(angle), y: center.y + 74 * Math.sin(angle) + down };
+}
+
 function drawServers(view) {
   for (const [id, card] of cards) {
     if (view.members.some((member) => member.id === id)) continue;
@@ -167,7 +174,8 @@ function drawServers(view) {
   // The one that is known best comes first.
   view.members.toSorted((a, b) => b.isOwn - a.isOwn).forEach((member, at) => {
     const card = cards.get(member.id) ?? newCard(member.id);
-    if (byId('servers').children[at] !== card.element) byId('servers').insertBefore(card.element, byId('servers').children[at] ?? null);
+    const there = byId('servers').children[at] ?? null;
+    if (there !== card.element) byId('servers').insertBefore(card.element, there);
     drawCard(card, member, view, most);
   });
   drawServersNote(view);
@@ -178,14 +186,14 @@ function drawServersNote(view) {
   const note = byId('servers-note');
   note.hidden = view.isLeader || view.members.length < 2;
   const leader = view.members.find((member) => member.leads && !member.isOwn);
-  const console = leader && consoleOf(leader.address);
+  const place = leader && consoleOf(leader.address);
   // Who has the focus on the link keeps it, as long as it leads to the same place.
-  const says = `${view.by} ${console}`;
+  const says = `${view.by} ${place}`;
   if (note.dataset.says === says) return;
   note.dataset.says = says;
   note.replaceChildren(
     `Server ${view.by} does not lead: of the others it knows only whether it has a connection to them. `,
-    console ? el('a', { href: console }, `The console of server ${leader.id}`) : 'A leader’s console',
+    place ? el('a', { href: place }, `The console of server ${leader.id}`) : 'A leader’s console',
     ' shows how far each of them is.',
   );
 }
@@ -237,7 +245,9 @@ function drawCard(card, member, view, most) {
   card.unknown.hidden = member.isKnown;
   setText(card.unknown, member.isAway ? '' : 'It is connected. What it holds is not known from here.');
   const notes = (member.notes ?? []).filter((entry) => entry.is !== 'learner').map((entry) => `${entry.is}: ${entry.why}`);
-  if (member.isAway) notes.unshift(member.awayMs > 0 ? `no connection for ${span(member.awayMs)}` : 'it does not answer the leader');
+  if (member.isAway) {
+    notes.unshift(member.awayMs > 0 ? `no connection for ${span(member.awayMs)}` : 'it does not answer the leader');
+  }
   if (card.notes.childElementCount !== notes.length) card.notes.replaceChildren(...notes.map(() => el('li')));
   notes.forEach((text, at) => setText(card.notes.children[at], text));
 }

@@ -1,7 +1,7 @@
 // Two values of one key, side by side: what somebody else has written meanwhile, and what was to be written here.
 
 import { hexDump, textOf } from './bytes.js';
-import { el } from './dom.js';
+import { button, el } from './dom.js';
 import { grouped } from './format.js';
 
 /** So much of each value is shown. */
@@ -21,9 +21,9 @@ export function onPut({ seen, current, mine, isNew, keep, editFurther, overwrite
     el('p', { class: 'panel-applied' }, 'Your value was not written.'),
     el('div', { class: 'sides' }, side(theirs, theirLines), side(mineSays, myLines)),
     el('div', { class: 'buttons end' },
-      el('button', { type: 'button', click: keep }, current ? 'Keep theirs' : 'Leave it deleted'),
-      el('button', { type: 'button', click: editFurther }, 'Edit mine further'),
-      el('button', { type: 'button', class: 'primary', click: overwrite }, current ? 'Replace theirs by mine' : 'Create it with mine')));
+      button(current ? 'Keep theirs' : 'Leave it deleted', keep),
+      button('Edit mine further', editFurther),
+      button(current ? 'Replace theirs by mine' : 'Create it with mine', overwrite, 'primary')));
 }
 
 /** Somebody changed the key before this page could delete it. */
@@ -36,12 +36,14 @@ export function onRemoval({ seen, current, cancel, again }) {
       side(`Now, revision ${grouped(current.revision)}`, theirLines),
       side(`As you saw it, revision ${grouped(seen.revision)}`, seenLines)),
     el('div', { class: 'buttons end' },
-      el('button', { type: 'button', click: cancel }, 'Leave it'),
-      el('button', { type: 'button', class: 'danger', click: again }, 'Delete it all the same …')));
+      button('Leave it', cancel),
+      button('Delete it all the same …', again, 'danger')));
 }
 
 function side(title, content) {
-  return el('section', { class: 'side' }, el('h3', {}, title), el('pre', { class: 'value', tabindex: 0, role: 'region', 'aria-label': title }, content));
+  return el('section', { class: 'side' },
+    el('h3', {}, title),
+    el('pre', { class: 'value', tabindex: 0, role: 'region', 'aria-label': title }, content));
 }
 
 /** Both as lines, in which what is between a common beginning and a common end stands out. `null`: there is none. */

@@ -22,6 +22,9 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** A button that does something, by pointer or key. `kind` is its look. */
+export const button = (label, click, kind = null) => el('button', { type: 'button', class: kind, click }, label);
+
 /** The element of the page with this id. */
 export const byId = (id) => document.getElementById(id);
 

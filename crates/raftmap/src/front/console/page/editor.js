@@ -3,7 +3,7 @@
 
 import { isEqual, keyLabel } from './bytes.js';
 import * as conflict from './conflict.js';
-import { announce, byId, el, setText, toast } from './dom.js';
+import { announce, button, byId, el, setText, toast } from './dom.js';
 import { explain, failurePanel } from './explain.js';
 import { Failure } from './failure.js';
 import { BytesField, ExpiryField } from './fields.js';
@@ -37,9 +37,9 @@ export function edit(entry, done) {
 export function remove(entry, done) {
   const { label } = keyLabel(entry.key);
   const place = el('div', { class: 'sheet-state' });
-  const button = el('button', { type: 'submit', class: 'danger filled' }, 'Delete');
+  const submitter = el('button', { type: 'submit', class: 'danger filled' }, 'Delete');
   const task = {
-    place, button, done, key: entry.key, isRemoval: true,
+    place, submitter, done, key: entry.key, isRemoval: true,
     fields: [], verb: 'Delete',
     write: () => write.remove(entry.key, entry.revision),
     onConflict: (current) => {
@@ -50,8 +50,9 @@ export function remove(entry, done) {
   show(el('form', { submit: (event) => submit(event, task) },
     el('h2', { id: 'editor-title' }, 'Delete this key?'),
     el('p', { class: 'sheet-key' }, label),
-    el('p', { class: 'note' }, `Revision ${grouped(entry.revision)}, ${size(entry.value.length)}. It is deleted only if nobody has changed it meanwhile.`),
-    place, footer(button)));
+    el('p', { class: 'note' },
+      `Revision ${grouped(entry.revision)}, ${size(entry.value.length)}. It is deleted only if nobody has changed it meanwhile.`),
+    place, footer(submitter)));
   // Whoever hits Enter once too often is to delete nothing.
   dialog.querySelector('.cancel').focus();
 }
@@ -62,12 +63,12 @@ function openForm(base, done, draft = null) {
   const key = isNew && new BytesField({ id: 'editor-key', label: 'Key', bytes: draft?.key ?? base.prefix });
   const value = new BytesField({ id: 'editor-value', label: 'Value', bytes: draft?.value ?? base.value, lines: 12 });
   const expiry = new ExpiryField(base.expiresAtMs, draft?.expiry);
-  value.extras.prepend(el('button', { type: 'button', class: 'quiet small', click: () => indent(value) }, 'Indent JSON'));
+  value.extras.prepend(button('Indent JSON', () => indent(value), 'quiet small'));
   const place = el('div', { class: 'sheet-state' });
-  const button = el('button', { type: 'submit', class: 'primary' }, isNew ? 'Create' : 'Save');
+  const submitter = el('button', { type: 'submit', class: 'primary' }, isNew ? 'Create' : 'Save');
   const read = () => ({ key: isNew ? key.read() : base.key, value: value.read(), ttlMs: expiry.read() });
   const task = {
-    place, button, done, expiry, isRemoval: false, verb: isNew ? 'Create' : 'Save',
+    place, submitter, done, expiry, isRemoval: false, verb: isNew ? 'Create' : 'Save',
     fields: [key && key.input, value.input, expiry.choice, expiry.count, expiry.unit].filter(Boolean),
     write: () => {
       const draft = read();
@@ -81,12 +82,14 @@ function openForm(base, done, draft = null) {
     },
     onConflict: (current) => meet(task, base, current),
   };
+  const stands = base.revision === '0' ? 'not there' : `at revision ${grouped(base.revision)}`;
+  const hint = el('span', { class: 'hint' }, el('kbd', {}, 'Ctrl'), ' ', el('kbd', {}, 'Enter'), isNew ? ' creates it' : ' saves it');
   show(el('form', { submit: (event) => submit(event, task), keydown: submitByKeys },
     el('h2', { id: 'editor-title' }, isNew ? 'New key' : 'Edit'),
     isNew ? key.element : el('p', { class: 'sheet-key' }, keyLabel(base.key).label),
     value.element, expiry.element,
-    !isNew && el('p', { class: 'note' }, `It is saved only if the key still is ${base.revision === '0' ? 'not there' : `at revision ${grouped(base.revision)}`}.`),
-    place, footer(button, el('span', { class: 'hint' }, el('kbd', {}, 'Ctrl'), ' ', el('kbd', {}, 'Enter'), isNew ? ' creates it' : ' saves it'))));
+    !isNew && el('p', { class: 'note' }, `It is saved only if the key still is ${stands}.`),
+    place, footer(submitter, hint)));
   (key ? key.input : value.input).focus();
 }
 
@@ -120,8 +123,9 @@ async function submit(event, task) {
     const answer = await asked.run({ signal: work.signal, waiting: (failure) => wait(task, failure) });
     work = null;
     end(task);
-    if (answer.succeeded) finish(task, task.isRemoval ? 'The key is deleted.' : `Saved, at revision ${grouped(answer.revision)}.`);
-    else task.onConflict(answer.current && map.entryOf(answer.current));
+    if (!answer.succeeded) task.onConflict(answer.current && map.entryOf(answer.current));
+    else if (task.isRemoval) finish(task, 'The key is deleted.');
+    else finish(task, `Saved, at revision ${grouped(answer.revision)}.`);
   } catch (failure) {
     work = null;
     end(task);
@@ -133,13 +137,13 @@ async function submit(event, task) {
 
 function begin(task) {
   task.place.replaceChildren();
-  task.button.disabled = true;
+  task.submitter.disabled = true;
   task.fields.forEach((field) => setFixed(field, true));
   setText(dialog.querySelector('.cancel'), 'Stop waiting');
 }
 
 function end(task) {
-  task.button.disabled = false;
+  task.submitter.disabled = false;
   task.fields.forEach((field) => setFixed(field, false));
   if (dialog.open) setText(dialog.querySelector('.cancel'), 'Cancel');
 }
@@ -163,15 +167,13 @@ function wait(task, failure) {
 
 /** Says what happened. An uncertain write stays the same write, as long as nothing of it is changed. */
 function refuse(task, asked, failure) {
-  task.place.replaceChildren(failurePanel(failure, {
-    isWrite: true,
-    note: failure.maybeApplied ? `“${task.verb}” asks for the same once more, which is safe: it is applied once. Or close this and read the key.` : '',
-  }));
+  const again = `“${task.verb}” asks for the same once more, which is safe: it is applied once. Or close this and read the key.`;
+  task.place.replaceChildren(failurePanel(failure, { isWrite: true, note: failure.maybeApplied ? again : '' }));
   task.failed = failure.maybeApplied ? asked : null;
   task.fields.forEach((field) => field.addEventListener('input', () => {
     task.failed = null;
   }, { once: true }));
-  task.button.focus();
+  task.submitter.focus();
 }
 
 function finish(task, text) {
@@ -197,8 +199,8 @@ function show(content) {
   if (!dialog.open) dialog.showModal();
 }
 
-function footer(button, hint = null) {
-  return el('div', { class: 'buttons end' }, hint, el('button', { type: 'button', class: 'cancel', click: cancel }, 'Cancel'), button);
+function footer(submitter, hint = null) {
+  return el('div', { class: 'buttons end' }, hint, button('Cancel', cancel, 'cancel'), submitter);
 }
 
 function submitByKeys(event) {

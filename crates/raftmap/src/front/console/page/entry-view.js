@@ -1,7 +1,7 @@
 // One key: its value as text, JSON, hex or base64, its revision, when it expires, and what can be done with it.
 
-import { hexDump, isEqual, keyLabel, textOf, toBase64, toHex } from './bytes.js';
-import { byId, el, setText, toast } from './dom.js';
+import { encode, hexDump, isEqual, keyLabel, textOf, toBase64 } from './bytes.js';
+import { button, byId, el, setText, toast } from './dom.js';
 import * as editor from './editor.js';
 import { failurePanel } from './explain.js';
 import { Failure } from './failure.js';
@@ -50,7 +50,7 @@ export async function show(key) {
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
     if (signal.aborted) return;
-    const again = el('button', { type: 'button', click: () => show(key) }, 'Try again');
+    const again = button('Try again', () => show(key));
     byId('entry').replaceChildren(back(), title(key), failurePanel(failure, { actions: [again] }));
   }
 }
@@ -66,7 +66,7 @@ export function remove() {
 }
 
 function back() {
-  return el('button', { type: 'button', class: 'quiet back', click: () => leave() }, '← All keys');
+  return button('← All keys', () => leave(), 'quiet back');
 }
 
 function title(key) {
@@ -77,12 +77,14 @@ function title(key) {
 function drawAbsent(key) {
   byId('entry').replaceChildren(back(), title(key),
     el('p', { class: 'note' }, isStale() ? 'This server has no such key.' : 'There is no such key.'),
-    el('div', { class: 'buttons' }, el('button', { type: 'button', click: () => editor.create(key, changed) }, 'Create it')));
+    el('div', { class: 'buttons' }, button('Create it', () => editor.create(key, changed))));
 }
 
 function draw(entry) {
   const text = textOf(entry.value);
-  const forms = text === null ? ['hex', 'base64'] : isJson(text) ? ['json', 'text', 'hex', 'base64'] : ['text', 'hex', 'base64'];
+  const forms = ['hex', 'base64'];
+  if (text !== null) forms.unshift('text');
+  if (text !== null && isJson(text)) forms.unshift('json');
   const form = forms.includes(formChosen) ? formChosen : forms[0];
   const facts = el('dl', { class: 'entry-facts' },
     fact('Revision', grouped(entry.revision)),
@@ -90,15 +92,15 @@ function draw(entry) {
     fact('Content', text === null ? 'binary' : forms[0] === 'json' ? 'JSON' : 'text'),
     fact('Expires', '', 'entry-expiry'));
   const actions = el('div', { class: 'buttons' },
-    el('button', { type: 'button', class: 'primary', click: edit }, 'Edit'),
-    el('button', { type: 'button', click: () => copy(entry) }, 'Copy'),
-    el('button', { type: 'button', click: () => show(entry.key) }, 'Reload'),
-    el('button', { type: 'button', class: 'danger', click: remove }, 'Delete'));
+    button('Edit', edit, 'primary'),
+    button('Copy', () => copy(entry)),
+    button('Reload', () => show(entry.key)),
+    button('Delete', remove, 'danger'));
   const place = byId('entry');
   const focused = place.contains(document.activeElement) ? document.activeElement.textContent : null;
   place.replaceChildren(back(), title(entry.key), facts, actions, chooser(forms, form), el('div', { id: 'value' }));
   // Who was on a button still is.
-  if (focused) [...place.querySelectorAll('button')].find((button) => button.textContent === focused)?.focus();
+  if (focused) [...place.querySelectorAll('button')].find((one) => one.textContent === focused)?.focus();
   drawValue(entry, form);
   drawExpiry();
 }
@@ -121,15 +123,17 @@ function choose(form) {
 
 function drawValue({ value }, form, count = SHOWN_BYTES) {
   const isCut = value.length > count;
-  const pre = el('pre', { class: form === 'hex' ? 'value rows' : 'value', tabindex: 0, role: 'region', 'aria-label': `Value as ${FORMS[form]}` });
+  const kind = form === 'hex' ? 'value rows' : 'value';
+  const pre = el('pre', { class: kind, tabindex: 0, role: 'region', 'aria-label': `Value as ${FORMS[form]}` });
   const bytes = isCut ? value.subarray(0, count) : value;
   if (value.length === 0) pre.append(el('span', { class: 'faint' }, 'empty'));
   else if (form === 'hex') pre.append(hexDump(bytes, count));
   else if (form === 'base64') pre.append(toBase64(bytes));
-  else if (form === 'json' && !isCut) pre.append(...(value.length > COLOURED_BYTES ? [indentedText(textOf(value))] : indented(textOf(value)).map(part)));
+  else if (form === 'json' && !isCut && value.length > COLOURED_BYTES) pre.append(indentedText(textOf(value)));
+  else if (form === 'json' && !isCut) pre.append(...indented(textOf(value)).map(part));
   else pre.append(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes, { stream: isCut }));
   const more = isCut && el('p', { class: 'note' }, `The first ${size(count)} of ${size(value.length)}. `,
-    el('button', { type: 'button', click: () => drawValue({ value }, form, Infinity) }, 'Show all'));
+    button('Show all', () => drawValue({ value }, form, Infinity)));
   byId('value').replaceChildren(pre, ...(more ? [more] : []));
 }
 
@@ -152,8 +156,7 @@ function drawExpiry() {
 
 async function copy({ value }) {
   const form = byId('entry').querySelector('input[name=form]:checked').value;
-  const text = textOf(value);
-  const written = { text, json: text && isJson(text) ? indentedText(text) : text, hex: toHex(value), base64: toBase64(value) }[form];
+  const written = form === 'json' ? indentedText(textOf(value)) : encode(value, form);
   try {
     await navigator.clipboard.writeText(written);
     toast(`The value is copied as ${FORMS[form]}.`);

@@ -7,7 +7,8 @@ import { clock, dayAndClock } from './format.js';
 const KINDS = { good: 'As it should be', done: 'Noted', bad: 'Not as it should be' };
 
 export function start() {
-  setText(byId('events-since'), `Since ${clock(Date.now())}, when this page was opened. Times are of this browser, to about a second.`);
+  const opened = clock(Date.now());
+  setText(byId('events-since'), `Since ${opened}, when this page was opened. Times are of this browser, to about a second.`);
   onEvent((event) => {
     byId('no-events').hidden = true;
     byId('all-events').prepend(row(event));

@@ -10,8 +10,8 @@ const LOOKS = 5;
 
 export class Graph {
   /**
-   * `format` writes a value. `failing`: whether an unknown value means that something failed. `least`: the graph reaches at least so
-   * high, so that a calm cluster does not look like a storm.
+   * `format` writes a value. `failing`: whether an unknown value means that something failed. `least`: the graph reaches at
+   * least so high, so that a calm cluster does not look like a storm.
    */
   constructor({ title, about, format, failing = false, least = 1 }) {
     Object.assign(this, { title, format, failing, least, width: 0, cursor: null, drawn: null });
@@ -25,7 +25,8 @@ export class Graph {
       blur: () => this.place(null),
       keydown: (event) => this.key(event),
     });
-    this.element = el('figure', { class: 'graph card' }, el('div', { class: 'graph-head' }, this.heading, this.legend), this.plot, this.about);
+    const head = el('div', { class: 'graph-head' }, this.heading, this.legend);
+    this.element = el('figure', { class: 'graph card' }, head, this.plot, this.about);
     new ResizeObserver(([entry]) => {
       this.width = Math.floor(entry.contentRect.width);
       this.redraw();
@@ -55,10 +56,11 @@ export class Graph {
     setAttribute(this.plot, 'viewBox', `0 0 ${this.width} ${HEIGHT}`);
     this.plot.replaceChildren(
       ...this.grid(top, y, right),
-      ...times(from, to, this.width).map(({ at, label }) => svg('text', { class: 'axis', x: this.x(at), y: HEIGHT - 6, 'text-anchor': 'middle' }, label)),
+      ...times(from, to, this.width).map((time) => this.time(time)),
       ...(this.failing ? failures(points, lines).map(([first, last]) => this.band(first, Math.min(last, to), bottom)) : []),
       ...marks.filter(({ at }) => at >= from && at <= to).flatMap((mark) => this.mark(mark, bottom, right)),
-      ...lines.toReversed().flatMap(({ key }, at) => this.line(points, key, y, (lines.length - 1 - at) % LOOKS, lines.length === 1 && bottom)),
+      // The first one lies above the others.
+      ...lines.map(({ key }, at) => this.line(points, key, y, at % LOOKS, lines.length === 1 && bottom)).reverse().flat(),
       ...this.cursorLine(bottom, y),
     );
     this.tell();
@@ -72,6 +74,10 @@ export class Graph {
         svg('text', { class: 'axis', x: MARGIN.left - 8, y: height + 3.5, 'text-anchor': 'end' }, this.format(top * share)),
       ];
     });
+  }
+
+  time({ at, label }) {
+    return svg('text', { class: 'axis', x: this.x(at), y: HEIGHT - 6, 'text-anchor': 'middle' }, label);
   }
 
   /** One line, which is broken where nothing is known; below a single one the ground is tinted. */
@@ -93,7 +99,8 @@ export class Graph {
 
   band(first, last, bottom) {
     const left = Math.max(MARGIN.left, this.x(first));
-    return svg('rect', { class: 'failing', x: left, y: MARGIN.top, width: Math.max(2, this.x(last) - left), height: bottom - MARGIN.top });
+    const width = Math.max(2, this.x(last) - left);
+    return svg('rect', { class: 'failing', x: left, y: MARGIN.top, width, height: bottom - MARGIN.top });
   }
 
   mark({ at, label }, bottom, right) {
@@ -136,7 +143,7 @@ export class Graph {
     const said = lines.map(({ key, label }) => `${label} ${written(key)}`.trim()).join(', ');
     setAttribute(this.plot, 'aria-label', `${this.title}, time`);
     setAttribute(this.plot, 'aria-valuemax', Math.max(0, points.length - 1));
-    setAttribute(this.plot, 'aria-valuenow', this.cursor === null ? Math.max(0, points.length - 1) : Math.max(0, points.indexOf(point)));
+    setAttribute(this.plot, 'aria-valuenow', Math.max(0, points.indexOf(point)));
     setAttribute(this.plot, 'aria-valuetext', point ? `${clock(point.at)}: ${said}` : 'nothing yet');
   }
 
@@ -179,7 +186,8 @@ function niceTop(value) {
 /** Moments with a label, as many as there is room for. */
 function times(from, to, width) {
   const room = Math.max(2, Math.floor(width / 110));
-  const step = [15, 30, 60, 120, 180, 300, 600].map((seconds) => seconds * 1000).find((step) => (to - from) / step <= room) ?? 600_000;
+  const steps = [15, 30, 60, 120, 180, 300].map((seconds) => seconds * 1000);
+  const step = steps.find((step) => (to - from) / step <= room) ?? 600_000;
   const labels = [];
   for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
     if (at - from > (to - from) * 0.04 && to - at > (to - from) * 0.06) {

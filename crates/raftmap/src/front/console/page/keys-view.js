@@ -1,7 +1,7 @@
 // The browser of keys: a search by how they begin, a page at a time, and one key that is chosen.
 
 import { decode, isEqual, keyLabel, textOf, toHex } from './bytes.js';
-import { byId, el, setText } from './dom.js';
+import { button, byId, el, setText } from './dom.js';
 import * as editor from './editor.js';
 import * as entryView from './entry-view.js';
 import { failurePanel } from './explain.js';
@@ -120,10 +120,9 @@ async function load({ isMore = false }) {
 }
 
 function refuse(failure, isMore) {
-  const again = el('button', { type: 'button', click: () => load({ isMore }) }, 'Try again');
-  const actions = [again];
+  const actions = [button('Try again', () => load({ isMore }))];
   if (!isStale() && failure.code !== 'DENIED' && failure.code !== 'UNAUTHENTICATED') {
-    actions.push(el('button', { type: 'button', click: readHere }, 'Show what this server has'));
+    actions.push(button('Show what this server has', readHere));
   }
   const note = failure.code === 'DENIED' ? 'If you may read some keys only, search for how those begin.' : '';
   byId('keys-failure').replaceChildren(failurePanel(failure, { actions, note }));

@@ -19,11 +19,10 @@ let isSigningIn = false;
 let unseen = 0;
 
 function showView({ view }) {
-  for (const section of document.querySelectorAll('.view')) section.hidden = section.id !== `view-${isSigningIn ? 'sign-in' : view}`;
-  for (const tab of byId('tabs').querySelectorAll('a')) {
-    setAttribute(tab, 'aria-current', !isSigningIn && tab.dataset.view === view ? 'page' : null);
-  }
-  document.body.dataset.view = isSigningIn ? 'sign-in' : view;
+  const shown = isSigningIn ? 'sign-in' : view;
+  document.body.dataset.view = shown;
+  for (const section of document.querySelectorAll('.view')) section.hidden = section.id !== `view-${shown}`;
+  for (const tab of byId('tabs').querySelectorAll('a')) setAttribute(tab, 'aria-current', tab.dataset.view === shown ? 'page' : null);
   if (view === 'events') unseen = 0;
   drawUnseen();
   drawTitle();
@@ -52,7 +51,9 @@ function drawBanner() {
   const isSilent = phase === 'silent' && view !== null;
   byId('banner').hidden = !isSilent;
   if (!isSilent) return;
-  setText(byId('banner-text'), `Server ${view.by}, which serves this page, has not answered for ${span(Date.now() - since)}. What is shown is of ${clock(seenAt)}.`);
+  const silence = span(Date.now() - since);
+  setText(byId('banner-text'),
+    `Server ${view.by}, which serves this page, has not answered for ${silence}. What is shown is of ${clock(seenAt)}.`);
   const others = view.members.filter((member) => !member.isOwn && consoleOf(member.address));
   const says = others.map((member) => member.address).join();
   if (byId('banner-others').dataset.says === says) return;

@@ -14,7 +14,13 @@ export function start(shown) {
   listener = shown;
   byId('sign-in').addEventListener('submit', (event) => {
     event.preventDefault();
-    setToken(byId('token').value.trim());
+    const token = byId('token').value.trim();
+    // Anything else would not go into a header.
+    if (!/^[\x21-\x7e]+$/.test(token)) {
+      setText(byId('sign-in-error'), 'This is no token: it has spaces, or letters that no token has.');
+      return;
+    }
+    setToken(token);
     byId('token').value = '';
     isTried = true;
     isAskedFor = false;
