@@ -12,6 +12,9 @@ use crate::tls::identity::{ClusterName, Identity, IdentityError, Role};
 /// The service whose calls concern the cluster and not the map.
 const CLUSTER_SERVICE: &str = "raftmap.v1.Cluster/";
 
+/// The service that load balancers ask. They are nobody: all that they can do is get through the handshake.
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health/";
+
 /// Whom the front door lets in.
 #[derive(Clone, Debug)]
 pub enum Admission {
@@ -69,6 +72,9 @@ impl Caller {
     /// # Errors
     /// The failure to answer with.
     pub(super) fn check(&self, path: &str, side_effects: bool) -> Result<(), Failure> {
+        if path.starts_with(HEALTH_SERVICE) {
+            return Ok(());
+        }
         let for_operators = side_effects && path.starts_with(CLUSTER_SERVICE);
         let denied = |reason| Err(Failure::not_applied(Code::Denied, reason));
         match &self.0.standing {
@@ -132,6 +138,17 @@ mod tests {
             let caller = caller(standing);
             assert_eq!(caller.check("raftmap.v1.Map/Put", true), Ok(()));
             assert_eq!(caller.check("raftmap.v1.Cluster/Members", false), Ok(()));
+        }
+    }
+
+    #[test]
+    fn whoever_is_connected_may_ask_how_the_server_is() {
+        let theirs: ClusterName = "theirs".parse().unwrap();
+        let other = IdentityError::OtherCluster { ours: "ours".parse().unwrap(), theirs };
+        for standing in
+            [Standing::Refused(other), Standing::Refused(IdentityError::NoCertificate), Standing::Anyone]
+        {
+            assert_eq!(caller(standing).check("grpc.health.v1.Health/Check", true), Ok(()));
         }
     }
 

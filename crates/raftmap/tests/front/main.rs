@@ -4,6 +4,8 @@
 mod backups;
 mod calls;
 mod connections;
+mod health;
 mod pipeline;
+mod reflection;
 mod refusals;
 mod support;
