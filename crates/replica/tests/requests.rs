@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, put, put_for};
+use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, TICK_MS, put, put_for};
 use raftmap_raft::{Config, LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason, ReplicaConfig,

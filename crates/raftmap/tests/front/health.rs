@@ -153,7 +153,7 @@ async fn a_request_that_is_too_large_is_refused() {
     let client = health(&house, Protocol::Grpc).await;
     let large = of(&"x".repeat(8 << 10));
     let error = soon(client.check(large.clone())).await.map(|_| ()).unwrap_err();
-    assert_eq!(code(&error), Code::TOO_LARGE);
+    assert_eq!((code(&error), failure(&error).limit), (Code::TOO_LARGE, 4 << 10));
     let mut stream = soon(client.watch(large)).await.unwrap();
     let error = soon(stream.message()).await.map(|_| ()).unwrap_err();
     assert_eq!(code(&error), Code::TOO_LARGE);

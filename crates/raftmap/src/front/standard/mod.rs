@@ -20,9 +20,6 @@ use crate::api::ReadAndWrite;
 /// The largest request, in bytes: it holds a name or two.
 const REQUEST_BYTES_MAX: usize = 4 << 10;
 
-/// What precedes a request that is framed, in bytes.
-const PREFIX_BYTES: usize = 5;
-
 /// The services, for the server of `node`, until `stop` comes.
 pub(super) fn services<N: ReadAndWrite>(
     node: &N,
@@ -47,9 +44,7 @@ fn current(path: &str) -> Cow<'_, str> {
 
 impl<D: Dispatcher> Dispatcher for Standard<D> {
     fn lookup(&self, path: &str) -> Option<MethodDescriptor> {
-        let limits = Limits::default()
-            .with_max_request_body_size(REQUEST_BYTES_MAX + PREFIX_BYTES)
-            .with_max_message_size(REQUEST_BYTES_MAX);
+        let limits = Limits::default().with_max_message_size(REQUEST_BYTES_MAX);
         self.0.lookup(&current(path)).map(|method| method.with_limits(limits))
     }
 
