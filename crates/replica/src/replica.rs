@@ -52,6 +52,8 @@ pub struct Replica {
     pub(crate) own_command: Option<Ctx>,
     /// Since when nobody leads.
     leaderless_since_ms: Option<u64>,
+    /// Whether requests find a leader, or wait for the next one.
+    has_leader: bool,
     pub(crate) free_bytes: Option<u64>,
     clock_distrusted: bool,
     pub(crate) shutting_down: bool,
@@ -84,6 +86,7 @@ impl Replica {
             next_internal: 0,
             own_command: None,
             leaderless_since_ms: None,
+            has_leader: false,
             free_bytes: None,
             clock_distrusted: false,
             shutting_down: false,
@@ -133,12 +136,19 @@ impl Replica {
         }
     }
 
+    /// Whether requests are answered here: there is a leader, or there was one and they wait for the next, and this server's
+    /// state may be read. A change of the leader in which no request fails does not show.
+    pub fn is_ready(&self) -> bool {
+        self.has_leader && !self.shutting_down && self.check_state().is_ok()
+    }
+
     /// What is to be done, in order, for everything that happened since it was asked last.
     pub fn take_effects(&mut self, now: Now) -> Vec<Effect> {
         self.pump(now);
         for action in self.raft.take_actions() {
             self.act(action);
         }
+        self.has_leader |= self.leader_in_reach().is_some();
         self.tell_what_is_served();
         self.answer_reads();
         if self.may_compact() && self.compaction.begins(self.view.applied) {
@@ -391,6 +401,7 @@ impl Replica {
         }
         let since_ms = *self.leaderless_since_ms.get_or_insert(now.monotonic_ms);
         if now.monotonic_ms.saturating_sub(since_ms) >= self.config.leaderless_wait_ms {
+            self.has_leader = false;
             let failure = Failure::not_applied(self.no_leader(), None);
             for ctx in self.queue.drain() {
                 self.respond(ctx, Err(failure.clone()));

@@ -54,6 +54,7 @@ fn a_follower_that_is_outvoted_is_quarantined_and_replaced() {
     let status = cluster.nodes[&wrong].replica.status();
     assert!(status.quarantined && !status.states_differ);
     assert!(!cluster.nodes[&wrong].serves.reads && !cluster.nodes[&wrong].serves.snapshots);
+    assert!(!cluster.nodes[&wrong].replica.is_ready() && cluster.nodes[&leader].replica.is_ready());
     assert!(!was_quarantined(&cluster, leader) && !was_quarantined(&cluster, followers[1]));
 
     // Neither stale nor linearizable reads, and certainly without effect.

@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, put, put_for};
+use common::{Cluster, ELECTION_TICKS, End, HEARTBEAT_TICKS, TICK_MS, put, put_for};
 use raftmap_raft::{Config, LogIndex, NodeId, Outcome, Term};
 use raftmap_replica::{
     Effect, Event, Forward, ForwardReply, Notice, Now, PeerBatch, PeerMessage, Reason, ReplicaConfig,
@@ -247,6 +247,37 @@ fn what_comes_while_the_connection_to_the_leader_is_broken_waits_for_a_while() {
     assert!(!cluster.ended.contains_key(&put));
     cluster.until("it gives up", |cluster| cluster.ended.contains_key(&put));
     assert_eq!(cluster.failure_of(put).outcome, Outcome::NotApplied);
+}
+
+#[test]
+fn a_server_is_ready_while_requests_are_answered_or_wait_for_the_next_leader() {
+    let mut cluster = Cluster::new(3);
+    let ready = |cluster: &Cluster, id: u64| cluster.nodes[&id].replica.is_ready();
+    assert!((1..=3).all(|id| !ready(&cluster, id)), "nobody has led yet");
+    let old = cluster.elect();
+    assert!((1..=3).all(|id| ready(&cluster, id)));
+
+    let rest = others(&cluster, old);
+    cluster.isolate(old);
+    for id in &rest {
+        cluster.event(*id, Event::PeerLost(NodeId(old)));
+    }
+    cluster.until("the others have a leader", |cluster| {
+        assert!(rest.iter().all(|id| ready(cluster, *id)), "what comes meanwhile waits, and is answered");
+        rest.contains(&cluster.leader().unwrap_or(old))
+    });
+    cluster.until("it gives up", |cluster| !ready(cluster, old));
+    let write = cluster.request(old, 60_000, put("k", "v"));
+    cluster.pass(2 * TICK_MS);
+    assert_eq!(cluster.failure_of(write).outcome, Outcome::NotApplied);
+    cluster.cut.clear();
+    for id in &rest {
+        cluster.connect(*id, old);
+    }
+    cluster.until("it hears of a leader", |cluster| ready(cluster, old));
+
+    cluster.event(old, Event::ShutDown);
+    assert!(!ready(&cluster, old));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use raftmap_state::{
     Answer, Delete, DeleteAnswer, Get, GetAnswer, Introduction, Put, PutAnswer, Scan, ScanAnswer,
     SessionOpened, SessionTag, Txn, TxnAnswer, WriteRequest,
 };
+use tokio::sync::watch;
 
 pub use failure::{Code, Failure, FailureOutcome, by_deadline};
 
@@ -224,6 +225,10 @@ pub trait ReadAndWrite: Send + Sync + 'static {
 
     /// How the members are: this server for itself, and of the others what the leader knows.
     fn status(&self, call: Call) -> impl Future<Output = Result<v1::StatusResponse, Failure>> + Send;
+
+    /// Whether requests are answered here, and each change of that: there is a leader, or there was one and they wait for the
+    /// next, and this server's state may be read.
+    fn readiness(&self) -> watch::Receiver<bool>;
 
     /// Checks a change.
     ///

@@ -23,6 +23,9 @@ const CLUSTER_SERVICE: &str = "raftmap.v1.Cluster/";
 /// How often a connection may show a token that is nobody's. Whoever guesses pays for a handshake every few tries.
 const WRONG_TOKENS_MAX: u32 = 8;
 
+/// The service that load balancers ask. They are nobody: all that they can do is get through the handshake.
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health/";
+
 /// Whom the front door lets in.
 #[derive(Clone, Debug)]
 pub enum Admission {
@@ -206,6 +209,9 @@ impl Caller {
     /// # Errors
     /// The failure to answer with.
     pub(super) fn check(&self, path: &str, side_effects: bool) -> Result<Arc<Rights>, Failure> {
+        if path.starts_with(HEALTH_SERVICE) {
+            return Ok(self.rights().unwrap_or_else(|_| Arc::new(Rights::none())));
+        }
         let rights = self.rights()?;
         if !side_effects || !path.starts_with(CLUSTER_SERVICE) || rights.admin() {
             return Ok(rights);
@@ -309,6 +315,17 @@ mod tests {
             let caller = caller(standing);
             assert!(caller.check("raftmap.v1.Map/Put", true).unwrap().write().contains(b"k"));
             assert!(caller.check("raftmap.v1.Cluster/Members", false).is_ok());
+        }
+    }
+
+    #[test]
+    fn whoever_is_connected_may_ask_how_the_server_is() {
+        let theirs: ClusterName = "theirs".parse().unwrap();
+        let other = IdentityError::OtherCluster { ours: "ours".parse().unwrap(), theirs };
+        for standing in
+            [Standing::Refused(other), Standing::Refused(IdentityError::NoCertificate), Standing::Anyone]
+        {
+            assert!(caller(standing).check("grpc.health.v1.Health/Check", true).is_ok());
         }
     }
 

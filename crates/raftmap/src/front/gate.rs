@@ -123,7 +123,8 @@ impl<D: Dispatcher> Gate<D> {
         let protocol = Protocol::detect(&parts.headers);
         let framed = protocol.is_some_and(|protocol| protocol.is_streaming && !protocol.is_text_mode);
         if method.kind != MethodKind::BidiStreaming {
-            let taken = body::take(body, framed, self.message_bytes_max, share).await?;
+            let bytes_max = method.limits.map_or(self.message_bytes_max, |limits| limits.max_message_size());
+            let taken = body::take(body, framed, bytes_max, share).await?;
             // A body may take a while to come: what its caller may do is asked for once more.
             let rights = caller.check(path, has_side_effects(&method))?;
             return Ok((Full::new(taken).map_err(|never| match never {}).boxed_unsync(), rights));

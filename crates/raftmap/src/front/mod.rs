@@ -1,7 +1,7 @@
 //! The front door: one port on which clients and operators reach a node.
 //!
 //! It serves `map.proto` and `cluster.proto` as gRPC and as Connect, over HTTP/2 and HTTP/1.1, behind TLS 1.3 with
-//! client certificates. The way of a request:
+//! client certificates; beside them the standard services of gRPC for health and reflection. The way of a request:
 //!
 //! | module | what it does |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | `calls` | the calls: from messages to the vocabulary of [`crate::api`] and back (`convert`) |
 //! | `scan` | pages of one snapshot, sent as the client takes them |
 //! | `backup` | the parts of a backup file, sent as the caller takes them |
+//! | `standard` | what gRPC has for all servers: health and reflection |
 //! | `pipeline` | many requests over one stream |
 //! | `budget`, `sizes` | the memory that all of them may hold for clients |
 //! | `status` | how a failure travels: status and detail |
@@ -40,6 +41,7 @@ mod pipeline;
 mod places;
 mod scan;
 mod sizes;
+mod standard;
 mod status;
 mod timeouts;
 
@@ -104,6 +106,8 @@ pub struct FrontDoorConfig {
     pub scans_max: usize,
     /// The largest message of a scan, in bytes, unless an answer may not even be that large.
     pub scan_page_bytes: u32,
+    /// Streams that tell how the server is, at once, over all connections.
+    pub watches_max: usize,
     /// How long the next page of a scan may take: the node to read it, and the client to take it.
     pub scan_stall_timeout: Duration,
     /// How long a backup may take; it keeps old data alive.
@@ -151,6 +155,7 @@ impl Default for FrontDoorConfig {
             request_timeout_max: Duration::from_secs(60),
             held_bytes_max: 160 << 20,
             scans_max: 64,
+            watches_max: 64,
             scan_page_bytes: 256 << 10,
             scan_stall_timeout: Duration::from_secs(30),
             backup_time_max: Duration::from_secs(3600),
@@ -201,6 +206,7 @@ impl FrontDoor {
         let config = Arc::new(config);
         let meters = Arc::new(Meters::new(config.audit.clone()));
         let request_bytes_max = node.limits().request_bytes_max;
+        let standard = standard::services(node.as_ref(), &config, &stop);
         let calls = Service(Arc::new(Calls {
             node: Guarded::new(node),
             config: Arc::clone(&config),
@@ -209,7 +215,8 @@ impl FrontDoor {
             backups: Arc::new(Semaphore::new(1)),
             stop: stop.clone(),
         }));
-        let served = Chain(v1::MapServer::new(calls.clone()), v1::ClusterServer::new(calls));
+        let cluster = v1::ClusterServer::new(calls.clone());
+        let served = Chain(v1::MapServer::new(calls), Chain(cluster, standard));
         let budget = Budget::new(config.held_bytes_max);
         let gate = Gate::new(served, request_bytes_max, Arc::clone(&config), Arc::clone(&meters), budget);
         let door = Arc::new(Door::new(security, admission, config, meters, stop.clone(), Arc::new(gate)));

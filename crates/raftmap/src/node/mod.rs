@@ -17,12 +17,13 @@ use raftmap_log::{Identity, Log, LogOptions, RealDisk};
 use raftmap_raft::Membership;
 use raftmap_replica::{Event, ReplicaConfig, member_of};
 use raftmap_state::validate::RequestLimits;
+use tokio::sync::watch;
 use tokio::task;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::peers::{PeerLimits, Peers, PeersConfig, Security};
 use crate::runtime::{
-    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, Meters, PeersRuntime, Scanner,
+    Driver, DriverSettings, Failstop, FetchWorker, Inbox, LogThread, Meters, PeersRuntime, Ready, Scanner,
     ScrubThread, StateDirs, StateHandle, StateSlot, StateThread,
 };
 use crate::tls::config::Credentials;
@@ -54,6 +55,7 @@ struct Shared {
     limits: RequestLimits,
     state: StateSlot,
     inbox: Inbox,
+    ready: watch::Receiver<bool>,
     failstop: Failstop,
     began: Instant,
     meters: Arc<Meters>,
@@ -177,6 +179,7 @@ impl Node {
         let (locating, book) = (Arc::clone(&peers), Arc::clone(&addresses));
         let (discarding, discarder) = (dirs.clone(), failstop.clone());
         let (served, checked) = (slot.clone(), slot.clone());
+        let (telling, ready) = watch::channel(false);
         let settings = DriverSettings {
             tick: config.tick,
             writes,
@@ -196,6 +199,7 @@ impl Node {
                 book.learn(index, introductions, removed);
                 locating.locate(book.of_peers());
             }),
+            ready: Ready(telling),
             failstop: failstop.clone(),
             meters: Arc::clone(&meters),
             _alive: alive,
@@ -233,6 +237,7 @@ impl Node {
             limits,
             state: slot,
             inbox,
+            ready,
             failstop,
             began,
             meters,
@@ -246,11 +251,6 @@ impl Node {
     /// Who this server is.
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
-    }
-
-    /// Whether this server can do its work: a leader is known.
-    pub async fn is_ready(&self) -> bool {
-        self.replica_status().await.is_ok_and(|status| status.raft.leader.is_some())
     }
 
     /// Waits until the node ends for a reason of its own, and tells it.

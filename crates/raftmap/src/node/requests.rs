@@ -9,7 +9,7 @@ use raftmap_raft::{ChangeRefusal, Outcome};
 use raftmap_replica::{Failure as ReplicaFailure, Reason, RequestKind};
 use raftmap_state::validate::RequestLimits;
 use raftmap_state::{Answer, GetAnswer, ReadError, ScanCursor, SessionOpened, StateError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Node, POLL};
 use crate::api::{
@@ -145,6 +145,10 @@ impl ReadAndWrite for Node {
 
     async fn status(&self, _: Call) -> Result<v1::StatusResponse, Failure> {
         Ok(self.describe_status(&self.replica_status().await?))
+    }
+
+    fn readiness(&self) -> watch::Receiver<bool> {
+        self.shared.ready.clone()
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use raftmap_raft::{Ctx, LogIndex, NodeId, StateId, Write};
 use raftmap_replica::{Effect, Event, Notice, Now, Replica, Request, Serves, Ticks};
 use raftmap_state::{Introduction, StateError};
+use tokio::sync::watch;
 
 use super::failstop::{Failstop, NodeError};
 use super::inbox::{Inbound, Outbox, Reply, Submission};
@@ -42,10 +43,26 @@ pub(crate) struct DriverSettings<T> {
     /// Whether the engine still works. Its own threads may fail while an apply waits for them for ever.
     pub(crate) check_engine: Box<dyn Fn() -> Result<(), StateError> + Send>,
     pub(crate) locate: Box<Locate>,
+    pub(crate) ready: Ready,
     /// Dropped when the driver ends; the scrub of the log ends then.
     pub(crate) _alive: Sender<Never>,
     pub(crate) failstop: Failstop,
     pub(crate) meters: Arc<Meters>,
+}
+
+/// Tells whoever wants to know whether the node answers requests. One that has ended does not.
+pub(crate) struct Ready(pub(crate) watch::Sender<bool>);
+
+impl Ready {
+    fn tell(&self, ready: bool) {
+        self.0.send_if_modified(|told| std::mem::replace(told, ready) != ready);
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        self.tell(false);
+    }
 }
 
 /// The driver's own.
@@ -85,6 +102,7 @@ impl<T: Transport> Driver<T> {
                 self.tick();
             }
             self.carry_out()?;
+            self.settings.ready.tell(self.replica.is_ready());
             let now = Instant::now();
             if now >= next_look {
                 (self.settings.check_engine)()?;

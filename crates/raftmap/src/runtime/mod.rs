@@ -26,7 +26,7 @@ mod state;
 mod state_dirs;
 mod workers;
 
-pub(crate) use driver::{Driver, DriverSettings};
+pub(crate) use driver::{Driver, DriverSettings, Ready};
 pub(crate) use failstop::Failstop;
 pub use failstop::NodeError;
 pub(crate) use inbox::{Callback, Inbox, Reply, Submission};

@@ -17,6 +17,7 @@
 //! `attacks` has what somebody with a certificate can do by speaking HTTP/2 that no client speaks.
 //! `backups` has clusters that are restored from a backup, or from what a lost majority left.
 //! `snapshots` has logs that are compacted, and servers that come back by a snapshot.
+//! `health` has what load balancers are told.
 //! `members` has servers that come and go.
 //! `renewals` has certificates and authorities that are replaced while servers run.
 //! `scans` has servers that read and compare all their rows, and their logs.
@@ -35,6 +36,7 @@ mod backups;
 mod crashes;
 mod disks;
 mod faults;
+mod health;
 mod http2;
 mod lives;
 mod members;

@@ -6,6 +6,8 @@ mod backups;
 mod calls;
 mod connections;
 mod console;
+mod health;
 mod pipeline;
+mod reflection;
 mod refusals;
 mod support;

@@ -25,6 +25,8 @@ use raftmap::front::{Admission, FrontDoor, FrontDoorConfig, Security};
 use raftmap::tls::certs::{Authority, LIFETIME};
 use raftmap::tls::config::{ALPN_HTTP1, ClientAuth, Credentials, TlsFiles};
 use raftmap::tls::identity::{ClusterName, Role};
+use raftmap_proto::health::HealthClient;
+use raftmap_proto::reflection::ServerReflectionClient;
 use raftmap_proto::v1;
 use raftmap_raft::{Entry, GroupId, LogIndex, NodeId, Payload, Term};
 use raftmap_state::validate::RequestLimits;
@@ -68,6 +70,8 @@ pub(crate) struct Node {
     held: watch::Sender<bool>,
     waiting: AtomicUsize,
     pub(crate) members_index: AtomicU64,
+    /// Whether it says that it answers requests.
+    pub(crate) ready: watch::Sender<bool>,
 }
 
 impl Node {
@@ -80,6 +84,7 @@ impl Node {
             held: watch::Sender::new(false),
             waiting: AtomicUsize::new(0),
             members_index: AtomicU64::new(0),
+            ready: watch::Sender::new(true),
         })
     }
 
@@ -219,6 +224,10 @@ impl ReadAndWrite for Node {
         let member = v1::MemberStatus { id: 1, applied_index: self.applied().0, ..Default::default() };
         Ok(v1::StatusResponse { answered_by: 1, members: vec![member], ..Default::default() })
     }
+
+    fn readiness(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
 }
 
 /// The certificates of a cluster, in a folder of their own.
@@ -345,6 +354,10 @@ pub(crate) type Connection = connectrpc::client::SharedHttp2Connection;
 pub(crate) struct Clients {
     pub(crate) map: v1::MapClient<Connection>,
     pub(crate) cluster: v1::ClusterClient<Connection>,
+    pub(crate) health: HealthClient<Connection>,
+    pub(crate) reflection: ServerReflectionClient<Connection>,
+    /// What they all use.
+    pub(crate) transport: (Connection, ClientConfig),
 }
 
 impl House {
@@ -370,7 +383,10 @@ impl House {
         let config = ClientConfig::new(uri).with_protocol(protocol).with_default_max_message_size(8 << 20);
         Ok(Clients {
             map: v1::MapClient::new(connection.clone(), config.clone()),
-            cluster: v1::ClusterClient::new(connection, config),
+            cluster: v1::ClusterClient::new(connection.clone(), config.clone()),
+            health: HealthClient::new(connection.clone(), config.clone()),
+            reflection: ServerReflectionClient::new(connection.clone(), config.clone()),
+            transport: (connection, config),
         })
     }
 
@@ -436,9 +452,14 @@ impl House {
         (status, soon(response.into_body().collect()).await.unwrap().to_bytes())
     }
 
-    /// A request of Connect, with JSON.
+    /// A request of Connect to the map, with JSON.
     pub(crate) async fn json(&self, call: &str, body: &str) -> (StatusCode, serde_json::Value) {
-        let request = Request::post(format!("/raftmap.v1.Map/{call}"))
+        self.json_at(&format!("raftmap.v1.Map/{call}"), body).await
+    }
+
+    /// A request of Connect, with JSON.
+    pub(crate) async fn json_at(&self, path: &str, body: &str) -> (StatusCode, serde_json::Value) {
+        let request = Request::post(format!("/{path}"))
             .header("host", "localhost")
             .header("content-type", "application/json")
             .body(Full::new(bytes(body)))

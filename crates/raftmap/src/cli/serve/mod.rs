@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use raftmap::ReadAndWrite;
 use raftmap::front::{FrontDoor, FrontDoorConfig};
 use raftmap::node::{Node, NodeConfig, NodeError};
 use raftmap::observe::audit::Audit;
@@ -258,7 +258,7 @@ impl Server {
             .map_err(unusable)?;
         let observation = match metrics_listener {
             Some(listener) => {
-                Some(Observation::open(listener, recorder, readiness(node.clone())).map_err(unusable)?)
+                Some(Observation::open(listener, recorder, readiness(&node)).map_err(unusable)?)
             }
             None => None,
         };
@@ -272,22 +272,14 @@ impl Server {
     }
 }
 
-/// How often a node is asked whether it is ready, while somebody may want to know.
-const READINESS_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Whether the node can do its work, as of half a second ago at most.
-fn readiness(node: Node) -> Readiness {
-    let ready = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&ready);
-    tokio::spawn(async move {
-        loop {
-            seen.store(node.is_ready().await, Ordering::Relaxed);
-            tokio::time::sleep(READINESS_INTERVAL).await;
-        }
-    });
-    Arc::new(move || match ready.load(Ordering::Relaxed) {
+/// Whether the node answers requests.
+fn readiness(node: &Node) -> Readiness {
+    let ready = node.readiness();
+    Arc::new(move || match *ready.borrow() {
         true => Ok(()),
-        false => Err("no leader is known".to_owned()),
+        false => {
+            Err("no leader is known, or this server's state is not whole: `raftmap status` tells".to_owned())
+        }
     })
 }
 
