@@ -22,6 +22,7 @@ mod del;
 mod demo;
 mod encoding;
 mod exit;
+mod export;
 mod get;
 mod import;
 mod init;
@@ -84,6 +85,7 @@ enum Command {
     Cas(Once<cas::Cas>),
     Scan(Once<scan::Scan>),
     Import(import::Import),
+    Export(export::Export),
     Status(Once<status::Status>),
     Top(top::Top),
     Member(member::Member),
@@ -145,6 +147,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cas(cas) => cas.run(),
         Command::Scan(scan) => scan.run(),
         Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Member(member) => member.run(),
