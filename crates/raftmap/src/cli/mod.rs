@@ -36,6 +36,7 @@ mod restore;
 mod scan;
 mod serve;
 mod settings;
+mod shell;
 mod status;
 mod top;
 
@@ -62,6 +63,7 @@ Examples:
     export RAFTMAP_ENDPOINTS=host1:7000,host2:7000,host3:7000 RAFTMAP_CERTS=certs RAFTMAP_AS=app
     raftmap put greeting hello
     raftmap get greeting
+    raftmap shell
     raftmap status
     raftmap member list";
 
@@ -86,6 +88,7 @@ enum Command {
     Scan(Once<scan::Scan>),
     Import(import::Import),
     Export(export::Export),
+    Shell(shell::Shell),
     Status(Once<status::Status>),
     Top(top::Top),
     Member(member::Member),
@@ -148,6 +151,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Scan(scan) => scan.run(),
         Command::Import(import) => import.run(),
         Command::Export(export) => export.run(),
+        Command::Shell(shell) => shell.run(),
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Member(member) => member.run(),
@@ -175,7 +179,7 @@ mod tests {
     /// What ends in one answer has it as JSON, too.
     #[test]
     fn every_command_with_an_answer_has_it_as_json() {
-        let without = ["serve", "top", "completions", "man", "help"];
+        let without = ["serve", "top", "shell", "completions", "man", "help"];
         fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
             let mut below = command.get_subcommands().peekable();
             if below.peek().is_none() { vec![command] } else { below.flat_map(leaves).collect() }

@@ -3,12 +3,15 @@
 
 mod backup;
 mod demo;
+mod export;
 mod help;
 mod import;
 mod live;
 mod map;
 mod member;
+mod screen;
 mod serve;
 mod settings;
+mod shell;
 mod stopped;
 mod support;
