@@ -6,11 +6,11 @@ use clap::Args;
 use raftmap_client::{Entry, Expected, Swap};
 use serde_json::json;
 
-use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
 use super::put::ValueArgs;
+use super::request::{Connection, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,9 +49,6 @@ pub(crate) struct Cas {
     /// The outcome as JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
 #[derive(Args)]
@@ -86,16 +83,14 @@ impl ExpectedArgs {
     }
 }
 
-impl Cas {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+impl Request for Cas {
+    const WRITES: bool = true;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
         let key = self.encoding.decode("KEY", &self.key)?;
-        let value = self.value.read(self.encoding)?;
+        let value = self.value.read(self.encoding, to)?;
         let expected = self.expected.expected(self.encoding)?;
-        let swap = self.connect.block_on(async {
-            let client = self.connect.client().await?;
-            Ok(client.compare_and_swap(key.clone(), expected, value).await?)
-        })?;
-        match swap {
+        match to.client().await?.compare_and_swap(key, expected, value).await? {
             Swap::Done { revision } if self.json => {
                 output::json(&json!({ "swapped": true, "revision": revision }))
             }
@@ -105,19 +100,19 @@ impl Cas {
                     let current = self.encoding.entry_or_null(current.as_ref());
                     output::json(&json!({ "swapped": false, "current": current }))?;
                 }
-                Err(Failure::NotAsExpected(self.refusal(current.as_ref())))
+                Err(Failure::NotAsExpected(refusal(current.as_ref())))
             }
         }
     }
+}
 
-    fn refusal(&self, current: Option<&Entry>) -> String {
-        match current {
-            None => "not applied: the key is not there".to_owned(),
-            Some(entry) => format!(
-                "not applied: the key is not as expected: revision {}, {} bytes; `raftmap get` shows them",
-                entry.revision,
-                entry.value.len(),
-            ),
-        }
+fn refusal(current: Option<&Entry>) -> String {
+    match current {
+        None => "not applied: the key is not there".to_owned(),
+        Some(entry) => format!(
+            "not applied: the key is not as expected: revision {}, {} bytes; `raftmap get` shows them",
+            entry.revision,
+            entry.value.len(),
+        ),
     }
 }

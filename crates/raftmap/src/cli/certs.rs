@@ -7,6 +7,7 @@ use clap::Args;
 use raftmap::tls::certs::Authority;
 use raftmap::tls::identity::{ClusterName, Role};
 use raftmap_raft::NodeId;
+use serde_json::json;
 
 use super::exit::{self, Failure};
 use super::output;
@@ -52,6 +53,10 @@ pub(crate) struct Certs {
     /// How long the certificates are good for, in days
     #[arg(long, value_name = "DAYS", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
+
+    /// What was made as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn parse_server(text: &str) -> Result<(NodeId, Vec<String>), String> {
@@ -75,9 +80,18 @@ impl Certs {
         }
         let lifetime = Duration::from_secs(u64::from(self.days) * 24 * 3600);
         let authority = Authority::open_or_create(&self.out, self.cluster)?;
+        let mut made = Vec::new();
         for (role, hosts) in &roles {
             let paths = authority.issue_to(&self.out, role, hosts, lifetime)?;
-            output::line(&format!("{role}: {}, {}", paths.certificate.display(), paths.key.display()))?;
+            if self.json {
+                let holder = role.to_string();
+                made.push(json!({ "holder": holder, "certificate": paths.certificate, "key": paths.key }));
+            } else {
+                output::line(&format!("{role}: {}, {}", paths.certificate.display(), paths.key.display()))?;
+            }
+        }
+        if self.json {
+            return output::json(&json!({ "folder": self.out, "made": made }));
         }
         let folder = self.out.display();
         output::line(&format!(

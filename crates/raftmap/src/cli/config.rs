@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use serde::Serialize;
+use serde_json::json;
 
 use super::exit::{self, Failure};
 use super::serve::Serve;
@@ -41,6 +43,10 @@ struct Check {
     /// The file, as `raftmap serve --config` takes it
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    /// The same as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Config {
@@ -61,29 +67,49 @@ impl Check {
             )
         };
         let matches = serve.clone().try_get_matches_from(["serve"]).map_err(refused)?;
-        output::line(output::aligned(&table(&serve, &matches, &of_file)).trim_end())?;
-        let server = Serve::from_arg_matches(&matches).map_err(refused)?.check()?;
-        output::line(&server)
+        let settings = in_force(&serve, &matches, &of_file);
+        if !self.json {
+            output::line(output::aligned(&table(&settings)).trim_end())?;
+        }
+        let verdict = Serve::from_arg_matches(&matches).map_err(refused)?.check()?;
+        match self.json {
+            true => output::json(&json!({ "settings": settings, "verdict": verdict })),
+            false => output::line(&verdict),
+        }
     }
 }
 
-/// Each setting, its value, and where that comes from.
-fn table(serve: &Command, matches: &ArgMatches, of_file: &[String]) -> Vec<[String; 3]> {
-    let mut rows = vec![["SETTING", "VALUE", "FROM"].map(str::to_owned)];
-    for arg in serve.get_arguments() {
-        let Some(long) = arg.get_long().filter(|_| arg.get_id() != settings::FILE) else { continue };
+/// A setting, and where its value comes from.
+#[derive(Serialize)]
+struct Setting {
+    name: String,
+    /// `null`: there is none.
+    value: Option<String>,
+    /// The variable, or the file; `null`: it is what is usual.
+    from: Option<String>,
+}
+
+fn in_force(serve: &Command, matches: &ArgMatches, of_file: &[String]) -> Vec<Setting> {
+    let setting = |arg: &Arg| {
+        let long = arg.get_long().filter(|_| arg.get_id() != settings::FILE)?;
         let id = arg.get_id().as_str();
         let values: Vec<_> =
             matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
         let from = match matches.value_source(id) {
-            Some(ValueSource::EnvVariable) => {
-                arg.get_env().unwrap_or_default().to_string_lossy().into_owned()
-            }
-            Some(_) if of_file.iter().any(|name| name == long) => "the file".to_owned(),
-            _ => "–".to_owned(),
+            Some(ValueSource::EnvVariable) => arg.get_env().map(|name| name.to_string_lossy().into_owned()),
+            Some(_) if of_file.iter().any(|name| name == long) => Some("the file".to_owned()),
+            _ => None,
         };
-        let value = if values.is_empty() { "–".to_owned() } else { values.join(",") };
-        rows.push([long.to_owned(), value, from]);
-    }
-    rows
+        let value = (!values.is_empty()).then(|| values.join(","));
+        Some(Setting { name: long.to_owned(), value, from })
+    };
+    serve.get_arguments().filter_map(setting).collect()
+}
+
+fn table(settings: &[Setting]) -> Vec<[String; 3]> {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "–".to_owned());
+    let rows = settings
+        .iter()
+        .map(|setting| [setting.name.clone(), or_none(&setting.value), or_none(&setting.from)]);
+    std::iter::once(["SETTING", "VALUE", "FROM"].map(str::to_owned)).chain(rows).collect()
 }

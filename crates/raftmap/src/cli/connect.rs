@@ -71,22 +71,28 @@ impl ConnectArgs {
 
     /// Runs what a command asks of the cluster. If nobody could answer, the failure says of each server why.
     pub(crate) fn block_on<T>(&self, part: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        block_on(async {
-            match part.await {
-                Err(Failure::Unanswered { message, maybe_applied }) => {
-                    // Whatever is wrong with these now, what happened before is what counts.
-                    let explained = match (self.endpoints(), self.security()) {
-                        (Ok(endpoints), Ok(security)) => {
-                            let view = survey::ask(endpoints, &security, EXPLAIN_TIMEOUT).await;
-                            format!("{message}\n{}", status::explain(&view))
-                        }
-                        _ => message,
-                    };
-                    Err(Failure::Unanswered { message: explained, maybe_applied })
-                }
-                result => result,
+        block_on(self.explained(part))
+    }
+
+    /// The same, for a caller that has a runtime.
+    pub(crate) async fn explained<T>(
+        &self,
+        part: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        match part.await {
+            Err(Failure::Unanswered { message, maybe_applied }) => {
+                // Whatever is wrong with these now, what happened before is what counts.
+                let explained = match (self.endpoints(), self.security()) {
+                    (Ok(endpoints), Ok(security)) => {
+                        let view = survey::ask(endpoints, &security, EXPLAIN_TIMEOUT).await;
+                        format!("{message}\n{}", status::explain(&view))
+                    }
+                    _ => message,
+                };
+                Err(Failure::Unanswered { message: explained, maybe_applied })
             }
-        })
+            result => result,
+        }
     }
 
     /// How long a request may take.

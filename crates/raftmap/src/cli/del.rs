@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use clap::Args;
 use serde_json::json;
 
-use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
+use super::request::{Connection, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,20 +32,16 @@ pub(crate) struct Del {
     /// The revision and the count as JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
-impl Del {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+impl Request for Del {
+    const WRITES: bool = true;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
         let keys: Result<Vec<_>, _> = self.keys.iter().map(|key| self.encoding.decode("KEY", key)).collect();
         let keys = keys?;
         let named = keys.len();
-        let deleted = self.connect.block_on(async {
-            let client = self.connect.client().await?;
-            Ok(client.delete_many(keys).await?)
-        })?;
+        let deleted = to.client().await?.delete_many(keys).await?;
         if self.json {
             return output::json(&json!({ "revision": deleted.revision, "deleted": deleted.deleted }));
         }

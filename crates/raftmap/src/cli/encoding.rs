@@ -24,6 +24,11 @@ pub(crate) struct Encoding {
 }
 
 impl Encoding {
+    /// Whether keys and values stand as they are.
+    pub(crate) fn is_plain(self) -> bool {
+        !self.hex && !self.base64
+    }
+
     /// The bytes that an argument stands for; `what` names it.
     pub(crate) fn decode(self, what: &str, argument: &OsStr) -> Result<Bytes, Failure> {
         let bytes = argument.as_bytes();

@@ -62,6 +62,9 @@ pub(crate) enum Failure {
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
+    /// What happened has been said; this is its code.
+    #[error("it has failed")]
+    Said(u8),
     /// Who reads the output wants no more of it.
     #[error("the output was closed")]
     OutputClosed,
@@ -98,18 +101,24 @@ impl Failure {
 
     /// Says what happened, and with which code to exit.
     pub(crate) fn report(&self) -> ExitCode {
+        ExitCode::from(self.say())
+    }
+
+    /// The same, for a program that goes on.
+    pub(crate) fn say(&self) -> u8 {
         if matches!(self, Self::ServerEnded { .. }) {
             end_server(&self.to_string());
         }
-        if !matches!(self, Self::OutputClosed) {
+        if !matches!(self, Self::OutputClosed | Self::Said(_)) {
             eprintln!("raftmap: {self}");
         }
-        ExitCode::from(self.code())
+        self.code()
     }
 
     /// As [`TABLE`] says.
-    fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
+            Self::Said(code) => *code,
             Self::OutputClosed => 0,
             Self::Failed(_) | Self::Unanswered { maybe_applied: false, .. } => 1,
             Self::Usage(_) => 2,

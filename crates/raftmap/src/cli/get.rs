@@ -5,10 +5,10 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
-use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
+use super::request::{Connection, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,9 +39,6 @@ pub(crate) struct Get {
     /// Key, value, revision and expiry as JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
 /// What a read may miss.
@@ -57,23 +54,21 @@ pub(crate) struct Freshness {
     pub(crate) min_revision: u64,
 }
 
-impl Get {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+impl Request for Get {
+    const WRITES: bool = false;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
         let key = self.encoding.decode("KEY", &self.key)?;
-        let entry = self.connect.block_on(async {
-            let client = self.connect.client().await?;
-            let get = client.get(key.clone()).min_revision(self.freshness.min_revision);
-            let get = if self.freshness.stale { get.stale() } else { get };
-            get.await.map_err(Failure::of_read)
-        })?;
-        let Some(entry) = entry else {
+        let get = to.client().await?.get(key.clone()).min_revision(self.freshness.min_revision);
+        let get = if self.freshness.stale { get.stale() } else { get };
+        let Some(entry) = get.await.map_err(Failure::of_read)? else {
             return Err(Failure::NotAsExpected(format!("no such key: {}", self.encoding.show(&key))));
         };
         if self.json {
             return output::json(&self.encoding.entry(&entry, true));
         }
         let mut bytes = self.encoding.encode(&entry.value).to_vec();
-        if std::io::stdout().is_terminal() {
+        if to.is_shell() || std::io::stdout().is_terminal() {
             bytes.push(b'\n');
         }
         output::bytes(&bytes)

@@ -1,15 +1,16 @@
 //! `raftmap init`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use raftmap::node;
 use raftmap::tls::identity::ClusterName;
 use raftmap_client::{Client, Identity, MemberAddresses, MembersResponse, Security, Tls};
-use raftmap_log::{FoundingMember, RestoredFrom};
+use raftmap_log::{FoundingMember, Identity as ServerIdentity, RestoredFrom};
 use raftmap_proto::v1;
 use raftmap_raft::{LogIndex, LogPosition, NodeId, Term};
+use serde_json::json;
 
 use super::connect::block_on;
 use super::exit::{self, Failure};
@@ -61,6 +62,10 @@ pub(crate) struct Init {
     /// With --join: speak without TLS, to servers that were started so
     #[arg(long, requires = "join")]
     insecure: bool,
+
+    /// What was made as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// A server's id in its one spelling.
@@ -109,6 +114,9 @@ impl Init {
     fn found(self) -> Result<(), Failure> {
         let members = self.members.len();
         let identity = node::init(&self.data, &self.cluster, self.id, self.members)?;
+        if self.json {
+            return made(&self.data, &self.cluster, &identity);
+        }
         let data = self.data.display();
         output::line(&format!("{data}: server {} of cluster {}, {members} members", self.id, self.cluster))?;
         output::line(&format!(
@@ -154,6 +162,9 @@ impl Init {
             restored_from(&known)?,
             contacts.collect(),
         )?;
+        if self.json {
+            return made(&self.data, &self.cluster, &identity);
+        }
         let (data, founding) = (self.data.display(), identity.founding_hash());
         output::line(&format!("{data}: server {id}, which joins cluster {}", self.cluster))?;
         output::line(&format!("founding members {founding:032x}, as the cluster says"))?;
@@ -187,6 +198,17 @@ impl Init {
             token: None,
         }))
     }
+}
+
+/// Says in JSON what was made.
+fn made(data: &Path, cluster: &ClusterName, identity: &ServerIdentity) -> Result<(), Failure> {
+    output::json(&json!({
+        "data": data,
+        "cluster": cluster.as_str(),
+        "server": identity.node().0,
+        "founding_members": identity.founding_members().len(),
+        "founding": format!("{:032x}", identity.founding_hash()),
+    }))
 }
 
 /// The backup that the cluster was made of, if it was.

@@ -3,16 +3,19 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use data_encoding::HEXLOWER;
 use raftmap_client::{Client, Error, MemberAddresses, MembersResponse};
 use raftmap_log::FoundingMember;
 use raftmap_proto::v1;
 use raftmap_proto::v1::member::Role;
 use raftmap_raft::NodeId;
+use serde_json::{Value, json};
 
 use super::connect::{ConnectArgs, block_on};
 use super::exit::{self, Failure};
 use super::init::{parse_id, parse_member};
 use super::output::{self, aligned};
+use super::request::{Connection, Once, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +43,7 @@ pub(crate) struct Member {
 #[derive(Subcommand)]
 enum Action {
     /// Who the members are, where they answer, and who votes
-    List(List),
+    List(Once<List>),
     /// Take a server in
     Add(Add),
     /// Let a member go; its id is never used again
@@ -51,14 +54,12 @@ enum Action {
     Move(Move),
 }
 
+/// Show who the members are, where they answer, and who votes
 #[derive(Args)]
-struct List {
+pub(crate) struct List {
     /// The same as JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
 #[derive(Args)]
@@ -71,6 +72,9 @@ struct Add {
     wait: Wait,
 
     #[command(flatten)]
+    form: Form,
+
+    #[command(flatten)]
     connect: ConnectArgs,
 }
 
@@ -79,6 +83,9 @@ struct Remove {
     /// Its id
     #[arg(value_name = "ID", value_parser = parse_id)]
     id: NodeId,
+
+    #[command(flatten)]
+    form: Form,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -98,6 +105,9 @@ struct Replace {
     wait: Wait,
 
     #[command(flatten)]
+    form: Form,
+
+    #[command(flatten)]
     connect: ConnectArgs,
 }
 
@@ -108,7 +118,24 @@ struct Move {
     member: FoundingMember,
 
     #[command(flatten)]
+    form: Form,
+
+    #[command(flatten)]
     connect: ConnectArgs,
+}
+
+/// How it is told what came of a change.
+#[derive(Args, Clone, Copy)]
+struct Form {
+    /// What came of it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Form {
+    fn print(self, text: &str, change: Value) -> Result<(), Failure> {
+        if self.json { output::json(&change) } else { output::line(text) }
+    }
 }
 
 #[derive(Args)]
@@ -130,29 +157,28 @@ const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 impl Member {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        block_on(async {
-            match self.action {
-                Action::List(list) => list.run().await,
-                Action::Add(Add { member, wait, connect }) => come(&connect, member, None, &wait).await,
-                Action::Replace(Replace { gone, member, wait, connect }) => {
-                    come(&connect, member, Some(gone), &wait).await
-                }
-                Action::Remove(Remove { id, connect }) => {
-                    connect.client().await?.remove_member(id.0).await?;
-                    output::line(&format!("server {id} is no member any more; its id is never used again"))
-                }
-                Action::Move(Move { member, connect }) => relocate(&connect, member).await,
+        match self.action {
+            Action::List(list) => list.run(),
+            Action::Add(Add { member, wait, form, connect }) => {
+                block_on(come(&connect, member, None, &wait, form))
             }
-        })
+            Action::Replace(Replace { gone, member, wait, form, connect }) => {
+                block_on(come(&connect, member, Some(gone), &wait, form))
+            }
+            Action::Remove(Remove { id, form, connect }) => block_on(leave(&connect, id, form)),
+            Action::Move(Move { member, form, connect }) => block_on(relocate(&connect, member, form)),
+        }
     }
 }
 
-impl List {
-    async fn run(self) -> Result<(), Failure> {
-        let members = self.connect.client().await?.members().await?;
+impl Request for List {
+    const WRITES: bool = false;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
+        let members = to.client().await?.members().await.map_err(Failure::of_read)?;
         if self.json {
             let member = |member: &v1::Member| {
-                serde_json::json!({
+                json!({
                     "id": member.id,
                     "role": role(member),
                     "leader": member.leader,
@@ -161,7 +187,8 @@ impl List {
                 })
             };
             let list: Vec<_> = members.members.iter().map(member).collect();
-            return output::json(&serde_json::json!({
+            return output::json(&json!({
+                "cluster_id": cluster_id(&members),
                 "membership_index": members.membership_index,
                 "members": list,
             }));
@@ -179,6 +206,11 @@ impl List {
         let rows: Vec<_> = std::iter::once(head).chain(members.members.iter().map(row)).collect();
         output::line(aligned(&rows).trim_end())
     }
+}
+
+/// The cluster's id in hexadecimal digits, as `raftmap recover` shows it; `None`: the server that was asked does not tell.
+fn cluster_id(members: &MembersResponse) -> Option<String> {
+    (!members.cluster_id.is_empty()).then(|| HEXLOWER.encode(&members.cluster_id))
 }
 
 fn role(member: &v1::Member) -> &'static str {
@@ -206,6 +238,7 @@ async fn come(
     member: FoundingMember,
     replaces: Option<NodeId>,
     wait: &Wait,
+    form: Form,
 ) -> Result<(), Failure> {
     let (id, client) = (member.node, connect.client().await?);
     let before = client.members().await?;
@@ -218,14 +251,17 @@ async fn come(
         )));
     }
     client.add_member(addresses(member), replaces.map(|gone| gone.0)).await?;
+    let change = |role| json!({ "id": id.0, "role": role, "replaces": replaces.map(|gone| gone.0) });
     if wait.no_wait {
-        return output::line(&format!("server {id} is a learner; it votes once it has caught up"));
+        let text = format!("server {id} is a learner; it votes once it has caught up");
+        return form.print(&text, change("learner"));
     }
     until_it_votes(&client, id, replaces, Duration::from_secs(wait.seconds)).await?;
-    match replaces {
-        Some(gone) => output::line(&format!("server {id} votes in the place of server {gone}")),
-        None => output::line(&format!("server {id} votes")),
-    }
+    let text = match replaces {
+        Some(gone) => format!("server {id} votes in the place of server {gone}"),
+        None => format!("server {id} votes"),
+    };
+    form.print(&text, change("voter"))
 }
 
 /// Waits until the server votes, and whose place it takes is gone; tells on standard error how far it is. The change is under way
@@ -293,7 +329,13 @@ async fn how_far(client: &Client, id: NodeId, replaces: Option<NodeId>) -> Resul
     }))
 }
 
-async fn relocate(connect: &ConnectArgs, member: FoundingMember) -> Result<(), Failure> {
+async fn leave(connect: &ConnectArgs, id: NodeId, form: Form) -> Result<(), Failure> {
+    connect.client().await?.remove_member(id.0).await?;
+    let text = format!("server {id} is no member any more; its id is never used again");
+    form.print(&text, json!({ "id": id.0, "role": null }))
+}
+
+async fn relocate(connect: &ConnectArgs, member: FoundingMember, form: Form) -> Result<(), Failure> {
     let (id, client) = (member.node, connect.client().await?);
     if find(&client.members().await?, id).is_none() {
         let message = format!("server {id} is no member: `raftmap member add` takes one in");
@@ -303,6 +345,11 @@ async fn relocate(connect: &ConnectArgs, member: FoundingMember) -> Result<(), F
         "server {id} is at {} for servers, at {} for clients",
         member.peer_address, member.client_address
     );
+    let change = json!({
+        "id": id.0,
+        "peer_address": member.peer_address,
+        "client_address": member.client_address,
+    });
     client.add_member(addresses(member), None).await?;
-    output::line(&text)
+    form.print(&text, change)
 }

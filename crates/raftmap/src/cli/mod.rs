@@ -6,6 +6,7 @@
 //! | `connect` | the options by which a command reaches a cluster |
 //! | `settings` | where the settings of a server come from |
 //! | `encoding` | keys and values as arguments and output |
+//! | `request` | commands that are a request to a cluster: run by themselves, or at the prompt of `shell` |
 //! | `live` | what is shown on a terminal by `top` and `demo` |
 //! | the others | a command each |
 
@@ -21,6 +22,7 @@ mod del;
 mod demo;
 mod encoding;
 mod exit;
+mod export;
 mod get;
 mod import;
 mod init;
@@ -29,10 +31,12 @@ mod member;
 mod output;
 mod put;
 mod recover;
+mod request;
 mod restore;
 mod scan;
 mod serve;
 mod settings;
+mod shell;
 mod status;
 mod token;
 mod top;
@@ -43,6 +47,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Failure;
+use self::request::Once;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +64,7 @@ Examples:
     export RAFTMAP_ENDPOINTS=host1:7000,host2:7000,host3:7000 RAFTMAP_CERTS=certs RAFTMAP_AS=app
     raftmap put greeting hello
     raftmap get greeting
+    raftmap shell
     raftmap status
     raftmap member list";
 
@@ -77,13 +83,15 @@ enum Command {
     Token(token::Token),
     Init(init::Init),
     Serve(Box<serve::Serve>),
-    Get(get::Get),
-    Put(put::Put),
-    Del(del::Del),
-    Cas(cas::Cas),
-    Scan(scan::Scan),
+    Get(Once<get::Get>),
+    Put(Once<put::Put>),
+    Del(Once<del::Del>),
+    Cas(Once<cas::Cas>),
+    Scan(Once<scan::Scan>),
     Import(import::Import),
-    Status(status::Status),
+    Export(export::Export),
+    Shell(shell::Shell),
+    Status(Once<status::Status>),
     Top(top::Top),
     Member(member::Member),
     Backup(backup::Backup),
@@ -145,6 +153,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cas(cas) => cas.run(),
         Command::Scan(scan) => scan.run(),
         Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
+        Command::Shell(shell) => shell.run(),
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Member(member) => member.run(),
@@ -167,6 +177,21 @@ mod tests {
     #[test]
     fn the_definition_of_all_arguments_is_sound() {
         definition().debug_assert();
+    }
+
+    /// What ends in one answer has it as JSON, too.
+    #[test]
+    fn every_command_with_an_answer_has_it_as_json() {
+        let without = ["serve", "top", "shell", "completions", "man", "help"];
+        fn leaves(command: &clap::Command) -> Vec<&clap::Command> {
+            let mut below = command.get_subcommands().peekable();
+            if below.peek().is_none() { vec![command] } else { below.flat_map(leaves).collect() }
+        }
+        let raftmap = definition();
+        for command in leaves(&raftmap) {
+            let has_json = command.get_arguments().any(|arg| arg.get_long() == Some("json"));
+            assert_eq!(has_json, !without.contains(&command.get_name()), "{}", command.get_name());
+        }
     }
 
     #[test]

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::output;
+use super::request::{Connection, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,9 +53,6 @@ pub(crate) struct Put {
     /// The revision as JSON, and what stood there before
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
 /// Where a value comes from.
@@ -76,7 +73,7 @@ const VALUE_BYTES_MAX: u64 = 64 << 20;
 
 impl ValueArgs {
     /// The value. What comes from a file or from standard input is taken as it is.
-    pub(crate) fn read(&self, encoding: Encoding) -> Result<Bytes, Failure> {
+    pub(crate) fn read(&self, encoding: Encoding, to: &Connection) -> Result<Bytes, Failure> {
         let limited = |source: &mut dyn Read, name: &str| {
             let mut bytes = Vec::new();
             let read = source.take(VALUE_BYTES_MAX + 1).read_to_end(&mut bytes);
@@ -87,6 +84,10 @@ impl ValueArgs {
             Ok(Bytes::from(bytes))
         };
         match (&self.value, &self.file) {
+            (Some(value), _) if value == "-" && to.is_shell() => {
+                let message = "here standard input has commands: --file FILE reads a value";
+                Err(Failure::Usage(message.to_owned()))
+            }
             (Some(value), _) if value == "-" => limited(&mut io::stdin().lock(), "standard input"),
             (Some(value), _) => encoding.decode("VALUE", value),
             (None, Some(path)) => {
@@ -98,18 +99,17 @@ impl ValueArgs {
     }
 }
 
-impl Put {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+impl Request for Put {
+    const WRITES: bool = true;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
         let key = self.encoding.decode("KEY", &self.key)?;
-        let value = self.value.read(self.encoding)?;
-        let written = self.connect.block_on(async {
-            let client = self.connect.client().await?;
-            let mut put = client.put(key, value);
-            if let Some(ttl_ms) = self.ttl_ms {
-                put = put.ttl(Duration::from_millis(ttl_ms));
-            }
-            Ok(if self.json { put.return_previous().await } else { put.await }?)
-        })?;
+        let value = self.value.read(self.encoding, to)?;
+        let mut put = to.client().await?.put(key, value);
+        if let Some(ttl_ms) = self.ttl_ms {
+            put = put.ttl(Duration::from_millis(ttl_ms));
+        }
+        let written = if self.json { put.return_previous().await } else { put.await }?;
         if !self.json {
             return output::line(&format!("revision {}", written.revision));
         }

@@ -5,13 +5,13 @@ use std::io::{self, BufWriter, Write};
 
 use bytes::Bytes;
 use clap::Args;
-use raftmap_client::{Client, Entry, Page, Pages};
+use raftmap_client::{Client, Entry, Page, Pages, Scan as Call};
 
-use super::connect::ConnectArgs;
 use super::encoding::Encoding;
 use super::exit::{self, Failure};
 use super::get::Freshness;
 use super::output;
+use super::request::{Connection, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,24 +20,15 @@ Examples:
   Those whose keys begin with user:, and a range from a to below c, last key first:
     raftmap scan user:
     raftmap scan --start a --end c --reverse --limit 10
-  A copy of the map at one revision, which `raftmap import` reads back:
-    raftmap scan --json > map.jsonl";
+  With revisions and expiries, for programs; `raftmap export` makes files of many entries:
+    raftmap scan user: --json";
 
 /// List the entries of a range in key order, all at one revision
 #[derive(Args)]
 #[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Scan {
-    /// Only keys that begin with this
-    #[arg(value_name = "PREFIX", conflicts_with_all = ["start", "end"])]
-    prefix: Option<OsString>,
-
-    /// From this key on, it included
-    #[arg(long, value_name = "KEY")]
-    start: Option<OsString>,
-
-    /// Up to this key, it excluded
-    #[arg(long, value_name = "KEY")]
-    end: Option<OsString>,
+    #[command(flatten)]
+    range: RangeArgs,
 
     /// At most so many entries
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
@@ -60,38 +51,73 @@ pub(crate) struct Scan {
     /// An entry a line as JSON, with its revision
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
-impl Scan {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+/// Which entries.
+#[derive(Args)]
+pub(crate) struct RangeArgs {
+    /// Only keys that begin with this
+    #[arg(value_name = "PREFIX", conflicts_with_all = ["start", "end"])]
+    prefix: Option<OsString>,
+
+    /// From this key on, it included
+    #[arg(long, value_name = "KEY")]
+    start: Option<OsString>,
+
+    /// Up to this key, it excluded
+    #[arg(long, value_name = "KEY")]
+    end: Option<OsString>,
+}
+
+/// The same, as bytes.
+#[derive(Clone)]
+pub(crate) struct Range {
+    prefix: Option<Bytes>,
+    start: Bytes,
+    end: Bytes,
+}
+
+impl RangeArgs {
+    pub(crate) fn range(&self, encoding: Encoding) -> Result<Range, Failure> {
         let key = |what: &str, argument: &Option<OsString>| -> Result<Option<Bytes>, Failure> {
-            argument.as_deref().map(|key| self.encoding.decode(what, key)).transpose()
+            argument.as_deref().map(|key| encoding.decode(what, key)).transpose()
         };
-        let range = Range {
+        Ok(Range {
             prefix: key("PREFIX", &self.prefix)?,
             start: key("--start", &self.start)?.unwrap_or_default(),
             end: key("--end", &self.end)?.unwrap_or_default(),
-        };
-        self.connect.block_on(async {
-            let client = self.connect.client().await?;
-            let mut pages = self.open(&client, range).await?;
-            let mut out = BufWriter::new(io::stdout().lock());
-            while let Some(page) = pages.next_page().await.map_err(Failure::of_read)? {
-                self.write(&mut out, &page).map_err(output::failure)?;
-            }
-            out.flush().map_err(output::failure)
         })
     }
+}
 
-    async fn open(&self, client: &Client, range: Range) -> Result<Pages, Failure> {
-        let mut scan = client.scan().limit(self.limit.unwrap_or(0)).min_revision(self.freshness.min_revision);
-        scan = match range.prefix {
-            Some(prefix) => scan.prefix(prefix),
-            None => scan.start(range.start).end(range.end),
-        };
+impl Range {
+    /// A scan of these entries, which has not begun.
+    pub(crate) fn scan<'a>(&self, client: &'a Client) -> Call<'a> {
+        match &self.prefix {
+            Some(prefix) => client.scan().prefix(prefix.clone()),
+            None => client.scan().start(self.start.clone()).end(self.end.clone()),
+        }
+    }
+}
+
+impl Request for Scan {
+    const WRITES: bool = false;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
+        let range = self.range.range(self.encoding)?;
+        let mut pages = self.open(to.client().await?, &range).await?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        while let Some(page) = pages.next_page().await.map_err(Failure::of_read)? {
+            self.write(&mut out, &page).map_err(output::failure)?;
+        }
+        out.flush().map_err(output::failure)
+    }
+}
+
+impl Scan {
+    async fn open(&self, client: &Client, range: &Range) -> Result<Pages, Failure> {
+        let mut scan =
+            range.scan(client).limit(self.limit.unwrap_or(0)).min_revision(self.freshness.min_revision);
         if self.reverse {
             scan = scan.reverse();
         }
@@ -122,10 +148,4 @@ impl Scan {
         }
         writeln!(out, "{key}\t{}", self.encoding.show(&entry.value))
     }
-}
-
-struct Range {
-    prefix: Option<Bytes>,
-    start: Bytes,
-    end: Bytes,
 }

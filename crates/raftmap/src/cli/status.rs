@@ -10,9 +10,9 @@ use raftmap_proto::v1::member_status::State;
 use raftmap_state::LEVEL_FIRST;
 use serde::Serialize;
 
-use super::connect::{ConnectArgs, block_on};
 use super::exit::{self, Failure};
 use super::output::{self, aligned};
+use super::request::{Connection, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,19 +30,18 @@ pub(crate) struct Status {
     /// The same as JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
 }
 
 /// A server that is asked for its status answers at once or hardly at all; all are asked at the same time.
 const TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
-impl Status {
-    pub(crate) fn run(self) -> Result<(), Failure> {
-        let (endpoints, security) = (self.connect.endpoints()?, self.connect.security()?);
-        let timeout = self.connect.timeout().min(TIMEOUT_MAX);
-        let view = block_on(async { Ok(survey::ask(endpoints, &security, timeout).await) })?;
+impl Request for Status {
+    const WRITES: bool = false;
+
+    async fn send(self, to: &Connection) -> Result<(), Failure> {
+        let (endpoints, security) = (to.options().endpoints()?, to.options().security()?);
+        let timeout = to.options().timeout().min(TIMEOUT_MAX);
+        let view = survey::ask(endpoints, &security, timeout).await;
         let report = Report::new(&view);
         if self.json {
             let json = serde_json::to_value(&report)

@@ -43,6 +43,7 @@ impl Node {
             members: status.membership.all().into_iter().map(member).collect(),
             membership_index: status.members_index.0,
             restored_from: self.shared.identity.restored_from().map(restored_from).into(),
+            cluster_id: Bytes::copy_from_slice(&self.shared.identity.cluster().to_be_bytes()),
             founding_members: self.shared.identity.founding_members().iter().map(founder).collect(),
             ..v1::MembersResponse::default()
         }

@@ -2,7 +2,7 @@
 
 use crate::support::{raftmap, run};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "certs",
     "init",
     "serve",
@@ -12,6 +12,8 @@ const COMMANDS: [&str; 20] = [
     "cas",
     "scan",
     "import",
+    "export",
+    "shell",
     "status",
     "top",
     "backup",
@@ -72,6 +74,11 @@ fn arguments_that_make_no_sense_end_with_2_and_say_why() {
         ("recover", "<DIR>"),
         ("recover a b --out f", "one directory"),
         ("check", "<DIR>"),
+        ("export --force", "--out"),
+        ("export --format tsv --hex", "--format jsonl"),
+        ("export --hex 0g", "PREFIX 0g: is not hexadecimal"),
+        ("export a --start b", "cannot be used with"),
+        ("shell get", "unexpected argument"),
         ("bench --mix 90/20 --local", "percentages"),
         ("bench --embedded", "--local"),
         ("bench --local --servers 0", "0 is not in"),

@@ -3,13 +3,16 @@
 
 mod backup;
 mod demo;
+mod export;
 mod help;
 mod import;
 mod live;
 mod map;
 mod member;
+mod screen;
 mod serve;
 mod settings;
+mod shell;
 mod stopped;
 mod support;
 mod token;

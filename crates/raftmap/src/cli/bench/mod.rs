@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::Args;
 use raftmap::local_cluster::{CLIENT, LocalCluster, LocalPlan};
 use raftmap_client::Client;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -146,7 +147,8 @@ pub(crate) struct Bench {
 
 /// What was measured.
 enum Measured {
-    Nothing,
+    /// All keys were written.
+    Filled,
     Throughput(Box<Report>),
     Gaps(GapReport),
     Copy(Box<CopyReport>),
@@ -167,7 +169,8 @@ impl Bench {
             }
         })?;
         let (json, text, failure) = match &measured {
-            Measured::Nothing => return Ok(()),
+            Measured::Filled if self.json => return output::json(&json!({ "keys": self.keys })),
+            Measured::Filled => return Ok(()),
             Measured::Throughput(report) => (report.json(), report.text(), report.failure()),
             Measured::Gaps(report) => (report.json(), report.text(), report.failure()),
             Measured::Copy(report) => (report.json(), report.text(), report.failure()),
@@ -197,7 +200,7 @@ impl Bench {
         let targets = Targets::connect(self.store, &self.connect, self.connections).await?;
         if self.fill {
             self.load().fill(&targets).await?;
-            return Ok(Measured::Nothing);
+            return Ok(Measured::Filled);
         }
         self.measure_throughput(&targets).await
     }

@@ -52,6 +52,10 @@ pub(crate) struct Demo {
     #[arg(long)]
     plain: bool,
 
+    /// Tell the story on standard error, and what was lost as JSON
+    #[arg(long)]
+    json: bool,
+
     /// Writes a second, on a terminal
     #[arg(long, value_name = "PER_SECOND", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
@@ -95,7 +99,7 @@ impl Demo {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
             let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
             let shown = async {
-                match !self.plain && Terminal::is_there() {
+                match !self.plain && !self.json && Terminal::is_there() {
                     true => live::run(&self, self.plan()?, lines).await,
                     false => self.tell(&lines).await,
                 }
@@ -111,7 +115,7 @@ impl Demo {
     }
 
     async fn tell(&self, lines: &[Line]) -> Result<(), Failure> {
-        let story = Story::new();
+        let story = Story::new(self.json);
         let mut cluster = self.plan()?.found()?;
         let folder = self.folder.display();
         story.line(&format!("certificates and three data directories are in {folder}"))?;
@@ -129,7 +133,7 @@ impl Demo {
         story.line(&format!("all {} lines are read back", lines.len()))?;
         cluster.stop_all().await?;
         story.line(&format!("the servers have ended; what they said is in {folder}/server-*/server.log"))?;
-        conclude(&tally)
+        conclude(&tally, self.json)
     }
 
     /// Three servers in a folder that is empty but for the marker.
@@ -220,14 +224,15 @@ impl Plot {
 
 /// Prints what happens, with the time since the beginning.
 struct Story {
+    on_stderr: bool,
     began: Instant,
     last_line: Cell<Instant>,
 }
 
 impl Story {
-    fn new() -> Self {
+    fn new(on_stderr: bool) -> Self {
         let now = Instant::now();
-        Self { began: now, last_line: Cell::new(now) }
+        Self { on_stderr, began: now, last_line: Cell::new(now) }
     }
 
     /// A line that stands for many: not too often.
@@ -237,7 +242,12 @@ impl Story {
 
     fn line(&self, text: &str) -> Result<(), Failure> {
         self.last_line.set(Instant::now());
-        output::line(&format!("[{:6.2} s] {text}", self.began.elapsed().as_secs_f64()))
+        let line = format!("[{:6.2} s] {text}", self.began.elapsed().as_secs_f64());
+        if !self.on_stderr {
+            return output::line(&line);
+        }
+        eprintln!("{line}");
+        Ok(())
     }
 }
 
@@ -313,14 +323,19 @@ async fn read_back(client: &Client, lines: &[Line], mut tally: Tally) -> Result<
     Ok(tally)
 }
 
-fn conclude(tally: &Tally) -> Result<(), Failure> {
-    if tally.wrong() > 0 {
-        output::line(&format!("{} lines came back with another content", tally.wrong()))?;
+fn conclude(tally: &Tally, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        output::json(&tally.json())?;
+    } else {
+        if tally.wrong() > 0 {
+            output::line(&format!("{} lines came back with another content", tally.wrong()))?;
+        }
+        if let Some(reason) = tally.refused.first() {
+            let count = tally.refused.len();
+            output::line(&format!("{count} lines were not acknowledged; the first: {reason}"))?;
+        }
+        output::line(&tally.summary())?;
     }
-    if let Some(reason) = tally.refused.first() {
-        output::line(&format!("{} lines were not acknowledged; the first: {reason}", tally.refused.len()))?;
-    }
-    output::line(&tally.summary())?;
     if tally.is_whole() {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 /// The lines of a demo, by their place in the input.
 #[derive(Debug)]
@@ -68,6 +69,19 @@ impl Tally {
             self.lost,
             self.longest_gap().as_millis()
         )
+    }
+
+    /// The same for programs.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "lines": self.acked.len(),
+            "acked": self.acked(),
+            "verified": self.verified,
+            "lost": self.lost,
+            "wrong": self.wrong,
+            "refused": self.refused,
+            "longest_gap_ms": u64::try_from(self.longest_gap().as_millis()).unwrap_or(u64::MAX),
+        })
     }
 }
 

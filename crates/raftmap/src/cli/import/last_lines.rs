@@ -39,6 +39,11 @@ impl LastLines {
         self.last.len() as u64
     }
 
+    /// How many keys have their last line up to this one.
+    pub(super) fn keys_through(&self, line: u64) -> u64 {
+        self.last.values().filter(|last| **last <= line).count() as u64
+    }
+
     /// For reading the file again.
     pub(super) fn check(&self) -> Check<'_> {
         Check { last_lines: self, lines: 0, last: 0, strange: false }
@@ -94,6 +99,7 @@ mod tests {
         assert_eq!(import(text, text), (vec![3, 4, 5], true));
         let last_lines = LastLines::read(lines(text), 7).unwrap();
         assert_eq!((last_lines.lines(), last_lines.keys()), (5, 3));
+        assert_eq!([0, 3, 4, 5].map(|line| last_lines.keys_through(line)), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::path::Path;
 use bytes::Bytes;
 use clap::ValueEnum;
 use data_encoding::{BASE64, DecodeError, HEXLOWER_PERMISSIVE};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What a file's lines are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
     /// Key, tab, value
     Tsv,
     /// An object of JSON a line
@@ -19,7 +20,7 @@ pub(super) enum Format {
 
 impl Format {
     /// By the end of a file's name.
-    pub(super) fn of_path(path: &Path) -> Self {
+    pub(crate) fn of_path(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("jsonl" | "ndjson" | "json") => Self::Jsonl,
             _ => Self::Tsv,
@@ -29,17 +30,19 @@ impl Format {
 
 /// A line, as it is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// From 1.
-    pub(super) number: u64,
-    pub(super) key: Bytes,
-    pub(super) value: Bytes,
+    pub(crate) number: u64,
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
+    /// The moment, in milliseconds of Unix time, from which the key is to be absent; `None`: it stays.
+    pub(crate) expires_at_ms: Option<u64>,
 }
 
 /// What is wrong with a line.
 #[derive(Debug, thiserror::Error)]
 #[error("line {number}: {reason}")]
-pub(super) struct LineError {
+pub(crate) struct LineError {
     number: u64,
     reason: Reason,
 }
@@ -60,13 +63,11 @@ enum Reason {
     OneOf(&'static str),
     #[error("the {0} is encoded wrongly: {1}")]
     Encoding(&'static str, DecodeError),
-    #[error("expires, and imported entries stay: take expires_at_ms away, or the line")]
-    Expires,
 }
 
 impl LineError {
     /// Whether the file's content is to blame.
-    pub(super) fn is_malformed(&self) -> bool {
+    pub(crate) fn is_malformed(&self) -> bool {
         !matches!(self.reason, Reason::Read(_))
     }
 }
@@ -75,7 +76,7 @@ impl LineError {
 const LINE_BYTES_MAX: usize = 96 << 20;
 
 /// The lines of a file, one after the other, up to the first that is malformed.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: R,
     format: Format,
     number: u64,
@@ -83,7 +84,7 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(reader: R, format: Format) -> Self {
+    pub(crate) fn new(reader: R, format: Format) -> Self {
         Self { reader, format, number: 0, failed: false }
     }
 
@@ -113,14 +114,14 @@ impl<R: BufRead> Lines<R> {
 
     fn next_line(&mut self) -> Result<Option<Line>, Reason> {
         let Some(text) = self.next_text()? else { return Ok(None) };
-        let (key, value) = match self.format {
+        let (key, value, expires_at_ms) = match self.format {
             Format::Tsv => split(text)?,
             Format::Jsonl => serde_json::from_slice::<JsonLine>(&text)?.entry()?,
         };
         if key.is_empty() {
             return Err(Reason::EmptyKey);
         }
-        Ok(Some(Line { number: self.number, key, value }))
+        Ok(Some(Line { number: self.number, key, value, expires_at_ms }))
     }
 }
 
@@ -139,11 +140,14 @@ impl<R: BufRead> Iterator for Lines<R> {
     }
 }
 
-fn split(text: Vec<u8>) -> Result<(Bytes, Bytes), Reason> {
+/// Key, value and expiry.
+type Entry = (Bytes, Bytes, Option<u64>);
+
+fn split(text: Vec<u8>) -> Result<Entry, Reason> {
     let tab = text.iter().position(|byte| *byte == b'\t').ok_or(Reason::NoTab)?;
     let mut key = Bytes::from(text);
     let value = key.split_off(tab).slice(1..);
-    Ok((key, value))
+    Ok((key, value, None))
 }
 
 /// An entry as JSON. The revision that a scan names is not imported, and may stand there.
@@ -162,12 +166,10 @@ struct JsonLine {
 }
 
 impl JsonLine {
-    fn entry(self) -> Result<(Bytes, Bytes), Reason> {
-        if self.expires_at_ms.is_some() {
-            return Err(Reason::Expires);
-        }
+    fn entry(self) -> Result<Entry, Reason> {
         let key = decode("key", self.key, self.key_base64, self.key_hex)?;
-        Ok((key, decode("value", self.value, self.value_base64, self.value_hex)?))
+        let value = decode("value", self.value, self.value_base64, self.value_hex)?;
+        Ok((key, value, self.expires_at_ms))
     }
 }
 
@@ -224,6 +226,9 @@ mod tests {
 {"key_base64":"/w==","value_hex":"00FF"}"#;
         let expected = vec![line(1, b"a\n", b"1"), line(2, b"\xff", b"\x00\xff")];
         assert_eq!(read(text, Format::Jsonl), Ok(expected));
+        let text = br#"{"key":"a","value":"1","expires_at_ms":5}"#;
+        let line = Lines::new(&text[..], Format::Jsonl).next().unwrap().unwrap();
+        assert_eq!(line.expires_at_ms, Some(5));
     }
 
     #[test]
@@ -239,7 +244,7 @@ mod tests {
             (r#"{"key":"a"}"#, "line 1: needs exactly one of value"),
             (r#"{"key":"a","key_hex":"61","value":""}"#, "line 1: needs exactly one of key"),
             (r#"{"key":"a","value_base64":"a"}"#, "line 1: the value is encoded wrongly"),
-            (r#"{"key":"a","value":"1","expires_at_ms":5}"#, "line 1: expires"),
+            (r#"{"key":"a","value":"1","expires_at_ms":"soon"}"#, "line 1: not an entry: invalid type"),
         ] {
             let error = read(text.as_bytes(), Format::Jsonl).unwrap_err();
             assert!(error.starts_with(part), "{text}: {error}");

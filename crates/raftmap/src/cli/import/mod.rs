@@ -3,24 +3,31 @@
 //! Of each key, only its last line is ever written. So all writes of one key, from however many runs over the same file,
 //! are one and the same: a run that is killed may leave writes on their way, and however late they arrive, they change
 //! nothing that a later run has written. That is why the file is read twice: once to check every line and to find the
-//! last of each key, before anything is written, and once to write.
+//! last of each key, before anything is written, and once to write. And that is why a run may go on where an earlier one
+//! stopped: `progress` says how far everything was acknowledged.
 
+mod batches;
+mod hashed;
 mod last_lines;
-mod lines;
+pub(super) mod lines;
+mod progress;
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek};
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use futures::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
-use raftmap_client::{Client, Error};
+use raftmap_client::Client;
 use serde_json::json;
 
+use self::batches::{Batches, write_batch};
+use self::hashed::Hashed;
 use self::last_lines::LastLines;
 use self::lines::{Format, Line, Lines};
+use self::progress::{Bound, Progress, ProgressError};
 use super::connect::{ConnectArgs, block_on_all_cores};
 use super::exit::{self, Failure};
 use super::output;
@@ -29,17 +36,22 @@ const EXAMPLES: &str = "\
 Examples:
   Lines of key, tab, value:
     raftmap import prices.tsv
-  Lines of JSON, as `raftmap scan --json` writes them, such as {\"key\": \"greeting\", \"value\": \"hello\"}:
-    raftmap import map.jsonl";
+  Lines of JSON, as `raftmap export` writes them, such as {\"key\": \"greeting\", \"value\": \"hello\"}:
+    raftmap import map.jsonl
+  After an import that broke off the same again: it goes on. Or all of it anew:
+    raftmap import prices.tsv --restart";
 
 /// Set a key to a value for every line of a file
 ///
 /// The last line of a key wins. All lines are checked before anything is written. An import that was interrupted, by
-/// whatever, is simply run again: then the map holds exactly what the file says, for all keys that it names. The file is
+/// whatever, is simply run again: it goes on where everything before was acknowledged, and then the map holds exactly what the
+/// file says, for all keys that it names. How far it has come stands in FILE.progress until it is through, with a hash of the
+/// file and the id of the cluster: if one of them is another one, or the map has lost what was written, it refuses to go on. The file is
 /// read twice and must not change meanwhile; 50 bytes of memory are needed for each key.
 ///
 /// Tab-separated: a line is a key, a tab and the value, byte for byte, up to the line's end (LF or CRLF); nothing is
-/// escaped, and empty lines are skipped. JSON: `key` or `key_base64` or `key_hex`, and the same for `value`.
+/// escaped, and empty lines are skipped. JSON: `key` or `key_base64` or `key_hex`, and the same for `value`. Lines whose
+/// `expires_at_ms` (Unix time) has passed by this machine's clock are left out, and others expire then.
 #[derive(Args)]
 #[command(before_help = EXAMPLES, after_help = exit::TABLE)]
 pub(crate) struct Import {
@@ -50,6 +62,14 @@ pub(crate) struct Import {
     /// What its lines are [default: jsonl for names that end with .jsonl, .ndjson or .json, else tsv]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
+
+    /// Where to note how far it has come [default: FILE.progress]
+    #[arg(long, value_name = "FILE")]
+    progress: Option<PathBuf>,
+
+    /// Write all lines, whatever an earlier import of the file has written
+    #[arg(long)]
+    restart: bool,
 
     /// Requests in flight at once; each carries up to 64 lines or 64 KiB
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -63,68 +83,160 @@ pub(crate) struct Import {
     connect: ConnectArgs,
 }
 
-/// Lines of one request.
-const BATCH_LINES_MAX: usize = 64;
-/// Keys and values of one request, in bytes; one line always may.
-const BATCH_BYTES_MAX: usize = 64 << 10;
+/// What became of an import.
+#[derive(Default)]
+struct Counts {
+    /// Keys that an earlier import had written.
+    skipped: u64,
+    /// Keys that this one has written, or left out because their time is over.
+    done: u64,
+    expired: u64,
+}
+
+/// Why an import ended before its end.
+enum Stop {
+    /// The file is not the one any more that was checked; how that was seen, if there is more to say.
+    Changed(String),
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
 
 impl Import {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let format = self.format.unwrap_or_else(|| Format::of_path(&self.file));
         let mut file = open(&self.file)?;
-        let last_lines = LastLines::read(Lines::new(BufReader::new(&file), format), fastrand::u64(..))
+        let mut content = Hashed::new(&file);
+        let last_lines = LastLines::read(Lines::new(&mut content, format), fastrand::u64(..))
             .map_err(|error| self.malformed(&error))?;
+        let content = content.digest();
         file.rewind().map_err(|error| Failure::io("read again", &self.file, &error))?;
 
         let began = Instant::now();
-        let bar = progress_bar(last_lines.keys());
-        block_on_all_cores(async {
+        let counts = block_on_all_cores(async {
             let client = self.connect.client().await?;
-            let lines = Lines::new(BufReader::new(&file), format);
-            self.write(&client, lines, &last_lines, &bar).await
+            let members = client.members().await.map_err(Failure::of_read)?;
+            let mut progress = self.progress(&Bound::new(content, format, &members))?;
+            if let Some(progress) = &progress {
+                progress.recognize(&client).await?;
+            }
+            let mut source = Hashed::new(&file);
+            let written = self.write(&client, &mut source, format, &last_lines, progress.as_mut()).await;
+            let written = match written {
+                Ok(_) if source.digest() != content => Err(Stop::Changed(String::new())),
+                written => written,
+            };
+            if let Some(progress) = progress {
+                keep(progress, &written)?;
+            }
+            written.map_err(|stop| self.failure(stop))
         })?;
-        bar.finish_and_clear();
-        let seconds = began.elapsed().as_secs_f64();
-        let (keys, lines) = (last_lines.keys(), last_lines.lines());
-        if self.json {
-            return output::json(&json!({ "lines": lines, "keys": keys, "seconds": seconds }));
+        self.report(&last_lines, &counts, began.elapsed().as_secs_f64())
+    }
+
+    /// Where it is noted how far the import has come. Beside a file in a folder that nobody may write to there is no place for that.
+    fn progress(&self, bound: &Bound) -> Result<Option<Progress>, Failure> {
+        let path = self.progress.clone().unwrap_or_else(|| {
+            let mut name = self.file.clone().into_os_string();
+            name.push(".progress");
+            name.into()
+        });
+        match Progress::open(&path, bound, self.restart) {
+            Err(ProgressError::Io("open", path, error))
+                if self.progress.is_none() && is_forbidden(&error) =>
+            {
+                eprintln!(
+                    "raftmap: cannot make {}: {error}; an import that breaks off begins anew (--progress chooses another place)",
+                    path.display()
+                );
+                Ok(None)
+            }
+            opened => Ok(Some(opened?)),
         }
-        output::line(&format!(
-            "imported {keys} keys from {lines} lines, of which {} were replaced by later ones, in {seconds:.2} s",
-            lines - keys
-        ))
     }
 
     async fn write(
         &self,
         client: &Client,
-        lines: Lines<BufReader<&File>>,
+        source: &mut Hashed<&File>,
+        format: Format,
         last_lines: &LastLines,
-        bar: &ProgressBar,
-    ) -> Result<(), Failure> {
+        mut progress: Option<&mut Progress>,
+    ) -> Result<Counts, Stop> {
+        let through = progress.as_ref().map_or(0, |progress| progress.through());
+        let mut counts = Counts { skipped: last_lines.keys_through(through), ..Counts::default() };
+        if counts.skipped > 0 {
+            eprintln!(
+                "raftmap: goes on behind line {through}, where an earlier import stopped: skips {} keys",
+                counts.skipped
+            );
+        }
+        let bar = progress_bar(last_lines.keys(), counts.skipped);
         let mut check = last_lines.check();
-        let batches = Batches { lines: lines.filter(|line| check.is_last(line)), next: None };
-        let writes = batches.map(|batch| async {
+        let lines = Lines::new(source, format);
+        let is_done = |line: &Result<Line, _>| line.as_ref().is_ok_and(|line| line.number <= through);
+        let batches = Batches::of(lines.filter(|line| check.is_last(line) && !is_done(line)));
+        let writes = (0..).zip(batches).map(|(request, batch)| async move {
             match batch {
-                Ok(batch) => write_batch(client, batch).await,
+                Ok(batch) => Ok(write_batch(client, request, batch).await?),
                 // All lines were well-formed a moment ago.
-                Err(error) => Err(self.changed(&format!(" ({error})"))),
+                Err(error) => Err(Stop::Changed(format!(" ({error})"))),
             }
         });
         let mut writes = stream::iter(writes).buffer_unordered(usize::from(self.in_flight));
         while let Some(written) = writes.next().await {
-            bar.inc(written?);
+            let written = written?;
+            if let Some(progress) = progress.as_deref_mut() {
+                progress.acknowledge(&written).map_err(|error| noted(&error))?;
+            }
+            counts.done += written.lines;
+            counts.expired += written.expired;
+            bar.inc(written.lines);
         }
         drop(writes);
-        if check.is_complete() {
-            return Ok(());
-        }
-        Err(self.changed(""))
+        bar.finish_and_clear();
+        if check.is_complete() { Ok(counts) } else { Err(Stop::Changed(String::new())) }
     }
 
-    fn changed(&self, how: &str) -> Failure {
-        let file = self.file.display();
-        Failure::Failed(format!("{file} changed while it was imported{how}: run the import again"))
+    fn report(&self, last_lines: &LastLines, counts: &Counts, seconds: f64) -> Result<(), Failure> {
+        let (keys, lines) = (last_lines.keys(), last_lines.lines());
+        let Counts { skipped, done, expired } = counts;
+        let written = done - expired;
+        if self.json {
+            return output::json(&json!({
+                "lines": lines,
+                "keys": keys,
+                "written": written,
+                "skipped": skipped,
+                "expired": expired,
+                "seconds": seconds,
+            }));
+        }
+        let mut text = format!(
+            "imported {written} keys from {lines} lines, of which {} were replaced by later ones, in {seconds:.2} s",
+            lines - keys
+        );
+        if *skipped > 0 {
+            text.push_str(&format!("; {skipped} keys were skipped: an earlier import had written them"));
+        }
+        if *expired > 0 {
+            text.push_str(&format!("; {expired} keys were left out: their time is over"));
+        }
+        output::line(&text)
+    }
+
+    fn failure(&self, stop: Stop) -> Failure {
+        match stop {
+            Stop::Failed(failure) => failure,
+            Stop::Changed(how) => {
+                let file = self.file.display();
+                Failure::Failed(format!("{file} changed while it was imported{how}: run the import again"))
+            }
+        }
     }
 
     fn malformed(&self, error: &lines::LineError) -> Failure {
@@ -132,6 +244,19 @@ impl Import {
         match error.is_malformed() {
             true => Failure::Usage(format!("{message}\nNothing was written.")),
             false => Failure::Failed(message),
+        }
+    }
+}
+
+/// Notes how far the import has come, if there is anything to go on from.
+fn keep(mut progress: Progress, written: &Result<Counts, Stop>) -> Result<(), Failure> {
+    match written {
+        // What was malformed must be corrected, and the file is another one then.
+        Ok(_) | Err(Stop::Changed(_) | Stop::Failed(Failure::Usage(_))) => progress.remove(),
+        Err(Stop::Failed(_)) => {
+            // Without this mark the one before counts.
+            let _fewer_are_skipped = progress.write();
+            Ok(())
         }
     }
 }
@@ -146,92 +271,21 @@ fn open(path: &Path) -> Result<File, Failure> {
     Err(Failure::Usage(format!("{}: must be a regular file, as it is read twice", path.display())))
 }
 
-fn progress_bar(keys: u64) -> ProgressBar {
+/// Whether a file cannot be made because of where it would be.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+fn noted(error: &io::Error) -> Failure {
+    Failure::Failed(format!(
+        "cannot note how far the import has come: {error}\nSome lines were written: run the import again, perhaps with \
+         --progress in another place."
+    ))
+}
+
+fn progress_bar(keys: u64, skipped: u64) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} keys, {per_sec}, {eta} left");
-    ProgressBar::new(keys).with_style(style.expect("the template is well-formed"))
-}
-
-/// Lines of distinct keys, in requests.
-struct Batches<I> {
-    lines: I,
-    next: Option<Line>,
-}
-
-impl<I: Iterator<Item = Result<Line, lines::LineError>>> Iterator for Batches<I> {
-    type Item = Result<Vec<Line>, lines::LineError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut batch: Vec<Line> = Vec::new();
-        let mut bytes = 0;
-        loop {
-            let line = match self.next.take().map(Ok).or_else(|| self.lines.next()) {
-                Some(Ok(line)) => line,
-                Some(Err(error)) => return Some(Err(error)),
-                None => break,
-            };
-            let line_bytes = line.key.len() + line.value.len();
-            if !batch.is_empty() && (batch.len() == BATCH_LINES_MAX || bytes + line_bytes > BATCH_BYTES_MAX) {
-                self.next = Some(line);
-                break;
-            }
-            bytes += line_bytes;
-            batch.push(line);
-        }
-        (!batch.is_empty()).then_some(Ok(batch))
-    }
-}
-
-/// Writes some lines, and says how many.
-async fn write_batch(client: &Client, batch: Vec<Line>) -> Result<u64, Failure> {
-    let entries = batch.iter().map(|line| (line.key.clone(), line.value.clone()));
-    let error = match client.put_many(entries).await {
-        Ok(_) => return Ok(batch.len() as u64),
-        Err(error) => error,
-    };
-    // The request was refused as a whole: which line is to blame?
-    if matches!(Failure::from(error.clone()), Failure::Usage(_)) && batch.len() > 1 {
-        for line in &batch {
-            if let Err(error) = client.put(line.key.clone(), line.value.clone()).await {
-                return Err(failure(&error, line));
-            }
-        }
-        return Ok(batch.len() as u64);
-    }
-    Err(failure(&error, &batch[0]))
-}
-
-fn failure(error: &Error, line: &Line) -> Failure {
-    let message = format!("line {}: {error}", line.number);
-    match Failure::from(error.clone()) {
-        Failure::Usage(_) => Failure::Usage(format!(
-            "{message}\nOther lines were written: correct this one and run the import again."
-        )),
-        Failure::OutcomeUnknown(_) => Failure::OutcomeUnknown(format!(
-            "{message}\nRun the import again: it may write a line twice without harm."
-        )),
-        _ => Failure::Failed(format!("{message}\nSome lines were written: run the import again.")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn batches(text: &str) -> Vec<Vec<u64>> {
-        let lines = Lines::new(text.as_bytes(), Format::Tsv);
-        let batches = Batches { lines, next: None };
-        batches.map(|batch| batch.unwrap().iter().map(|line| line.number).collect()).collect()
-    }
-
-    #[test]
-    fn batches_end_at_their_limits_and_lose_no_line() {
-        let short: String = (0..150).map(|n| format!("k{n}\tv\n")).collect();
-        let numbers = batches(&short);
-        assert_eq!(numbers.iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 22]);
-        assert_eq!(numbers.concat(), (1..=150).collect::<Vec<_>>());
-
-        let large = "v".repeat(BATCH_BYTES_MAX);
-        assert_eq!(batches(&format!("a\tv\nb\t{large}\nc\tv\n")), [[1], [2], [3]]);
-    }
+    let bar = ProgressBar::new(keys).with_style(style.expect("the template is well-formed"));
+    bar.with_position(skipped)
 }
