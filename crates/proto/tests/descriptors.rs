@@ -1,4 +1,5 @@
 //! What a server tells of its services by reflection, and that the standard ones are as the standard has them.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use buffa::Message;
 use buffa_descriptor::generated::descriptor::{DescriptorProto, FileDescriptorProto};

@@ -48,7 +48,7 @@ pub enum FailureOutcome {
 /// | `Unauthenticated` | UNAUTHENTICATED | |
 /// | `Denied` | PERMISSION_DENIED | |
 /// | `SessionUnknown`, `SequenceForgotten`, `SequenceReused` | FAILED_PRECONDITION | open a new session |
-/// | `Behind` | as those | ask another server, or later |
+/// | `Behind` | UNAVAILABLE | ask another server, or later |
 /// | `ScanLost` | ABORTED | scan again, from the last key |
 /// | `Unsupported` | UNIMPLEMENTED | |
 /// | `Unspecified` | INTERNAL | a fault of the server |

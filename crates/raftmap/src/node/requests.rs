@@ -261,7 +261,7 @@ impl Node {
             Reason::Refused(refusal) => (refusal.code().into(), refusal.limit()),
         };
         let hint = match code {
-            Code::DiskFull => "; free some room, delete keys, or lower --space-reserve",
+            Code::DiskFull => "; free some room, delete keys, or lower --space-reserve-mib",
             Code::LeadershipLost if outcome == Outcome::Unknown => "; it may have been applied",
             Code::Deadline if outcome == Outcome::Unknown => " before the answer; it may have been applied",
             _ => "",

@@ -78,6 +78,8 @@ fn on_terminal(one: &OneServer, state: &Path, arguments: &[&str]) -> Screen {
         ("RAFTMAP_CERTS", one.cluster.certs_dir().display().to_string()),
         ("XDG_STATE_HOME", state.display().to_string()),
     ];
+    // Answered once somebody leads.
+    run(&mut one.command(["get", "nothing"])).failure(4);
     let shell = Screen::start(&[&["shell"], arguments].concat(), &environment);
     shell.wait_for("local: 1 server, server 1 leads");
     shell.wait("the prompt", |text| text.ends_with("local>") || text.ends_with("local> "));
@@ -95,14 +97,17 @@ fn keys_commands_and_options_are_completed_and_lines_are_kept() {
     one.run("put user:one ann").text();
     let shell = on_terminal(&one, &state, &[]);
     shell.press("ge\tus\t\r");
-    shell.wait_for("local> get user:one\nann");
+    shell.wait_for("local> get user:one \nann");
     run(&mut one.command(["put", "user:two words", "ben"])).text();
     shell.press("get user:t\t--js\t\r");
-    shell.wait_for("local> get 'user:two words' --json\n{");
+    shell.wait_for("local> get 'user:two words' --json \n{");
     shell.press("del user:\t\t");
     shell.wait_for("user:one        user:two words");
     // A line that is left is not run.
-    shell.press("one\x03");
+    shell.press("one");
+    shell.wait_for("del user:one");
+    shell.press("\x03");
+    shell.wait("the next prompt", |text| text.trim_end().ends_with("local>"));
     shell.press("get user:one --json\r");
     shell.wait_for("\"value\":\"ann\"");
     shell.press(" put secret s3cret\r");
@@ -119,13 +124,13 @@ fn keys_commands_and_options_are_completed_and_lines_are_kept() {
 
     let path = history(&state);
     let kept = fs::read_to_string(&path).unwrap();
-    assert!(kept.contains("get 'user:two words' --json\n") && !kept.contains("secret"), "{kept}");
+    assert!(kept.contains("get 'user:two words' --json") && !kept.contains("secret"), "{kept}");
     for (path, mode) in [(path.as_path(), 0o600), (path.parent().unwrap(), 0o700)] {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
     }
 
     let shell = on_terminal(&one, &state, &[]);
-    shell.press("\x1b[A\x1b[A\x1b[A\r");
+    shell.press("\x1b[A\x1b[A\x1b[A\x1b[A\r");
     shell.wait_for("\"value\":\"ben\"");
     shell.press("quit\r");
     assert_eq!(shell.end().0, Some(0));

@@ -113,6 +113,9 @@ fn word_start(before: &str) -> usize {
 
 /// The beginning of a word without its quotes, of which the last may be open.
 fn unquoted(word: &str) -> Option<String> {
+    if word.ends_with('\\') && shlex::split(word).is_none() {
+        return None;
+    }
     let closed = ["", "'", "\""].iter().find_map(|end| shlex::split(&format!("{word}{end}")));
     closed.map(|words| words.concat())
 }

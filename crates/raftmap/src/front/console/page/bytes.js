@@ -6,7 +6,7 @@ const ENCODER = new TextEncoder();
 /** Control characters that no text has which people write; tabs and ends of lines are none of them. */
 const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/;
 
-export const utf8 = (text) => ENCODER.encode(text);
+const utf8 = (text) => ENCODER.encode(text);
 
 /** The text that the bytes are, or `null` if they are none. */
 export function textOf(bytes) {
@@ -46,7 +46,7 @@ export function toHex(bytes) {
 }
 
 /** Spaces between the digits are taken; `null` if it is malformed. */
-export function fromHex(text) {
+function fromHex(text) {
   const digits = text.replace(/\s/g, '');
   if (digits.length % 2 !== 0 || /[^0-9a-f]/i.test(digits)) return null;
   return Uint8Array.from(digits.match(/../g) ?? [], (pair) => parseInt(pair, 16));

@@ -1,7 +1,7 @@
 // Numbers over time, kept for as long as the page can show them.
 
 /** So long numbers are kept. */
-export const KEPT_MS = 15 * 60_000;
+const KEPT_MS = 15 * 60_000;
 
 /** Points `{ at, values }` in order of time; a value that is not known is `null`. */
 class Series {
