@@ -147,7 +147,7 @@ impl Sink {
     fn write(&mut self, line: &[u8]) -> Result<(), Failure> {
         match self {
             Self::File(file) => Ok(file.write(line)?),
-            Self::Out(out) => out.write_all(line).map_err(output::failure),
+            Self::Out(out) => out.write_all(line).map_err(|error| unwritten(&error)),
         }
     }
 
@@ -170,9 +170,14 @@ impl Sink {
     fn finish(self) -> Result<(), Failure> {
         match self {
             Self::File(file) => Ok(file.place()?),
-            Self::Out(mut out) => out.flush().map_err(output::failure),
+            Self::Out(mut out) => out.flush().map_err(|error| unwritten(&error)),
         }
     }
+}
+
+/// Whoever reads an export counts on all of it: that he went away is no end in good order, as it is elsewhere.
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::Failed(format!("standard output: {error}\nWhat was written is not all."))
 }
 
 /// Writes all entries of a range, as of one revision.

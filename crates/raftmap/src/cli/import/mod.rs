@@ -45,7 +45,7 @@ Examples:
 ///
 /// The last line of a key wins. All lines are checked before anything is written. An import that was interrupted, by
 /// whatever, is simply run again: it goes on where everything before was acknowledged, and then the map holds exactly what the
-/// file says, for all keys that it names. How far it has come stands in FILE.progress until it is through, with a hash of the
+/// file says, for all keys that it names, but for lines whose time is over. How far it has come stands in FILE.progress until it is through, with a hash of the
 /// file and the id of the cluster: if one of them is another one, or the map has lost what was written, it refuses to go on. The file is
 /// read twice and must not change meanwhile; 50 bytes of memory are needed for each key.
 ///

@@ -208,8 +208,10 @@ impl Progress {
             self.next += 1;
             self.is_marked = false;
             self.mark.through = through;
-            if witness.is_some() {
-                self.mark.witness = witness;
+            // The latest in the log: a map that has lost any of what was written has lost this one.
+            let known = self.mark.witness.as_ref().map_or(0, |known| known.revision);
+            if let Some(witness) = witness.filter(|witness| witness.revision > known) {
+                self.mark.witness = Some(witness);
             }
         }
         if self.marked_at.elapsed() < MARK_EVERY { Ok(()) } else { self.write() }
@@ -226,7 +228,12 @@ impl Progress {
 
     /// There is nothing to go on from any more.
     pub(super) fn remove(self) -> Result<(), Failure> {
-        fs::remove_file(&self.path).map_err(|error| Failure::io("remove", &self.path, &error))
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::io("remove", &self.path, &error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

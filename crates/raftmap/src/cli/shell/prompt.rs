@@ -2,9 +2,10 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
+use std::pin::pin;
 
 use futures::FutureExt;
 use raftmap::tls::identity::Identity;
@@ -56,12 +57,33 @@ pub(super) fn run(commands: &Commands, no_history: bool) -> Result<(), Failure> 
         let interrupted = async {
             interrupts.recv().await;
         };
-        match commands.run(line.as_bytes(), interrupted) {
-            Ok(Next::Line) => {}
-            Ok(Next::End) => return Ok(()),
-            Err(failure) => drop(failure.say()),
+        let mut interrupted = pin!(interrupted);
+        for line in pasted(&line) {
+            match commands.run(line.as_bytes(), interrupted.as_mut()) {
+                Ok(Next::Line) => {}
+                Ok(Next::End) => return Ok(()),
+                Err(failure) => {
+                    failure.say();
+                    break;
+                }
+            }
         }
     }
+}
+
+/// The lines of what was pasted. An end of a line within quotes is a part of what stands in them.
+fn pasted(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.split('\n') {
+        match lines.last_mut() {
+            Some(open) if shlex::split(open).is_none() => {
+                open.push('\n');
+                open.push_str(line);
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines
 }
 
 /// What was signalled while nothing ran meant nothing.
@@ -114,7 +136,7 @@ fn end_at_signals(commands: &Commands) -> Result<(), Failure> {
         }
         // A terminal that is gone needs no restoring.
         let _gone = tcsetattr(stdin(), OptionalActions::Now, &before);
-        eprintln!();
+        let _gone = writeln!(io::stderr());
         std::process::exit(i32::from(Failure::Interrupted.say()));
     });
     Ok(())
@@ -123,8 +145,8 @@ fn end_at_signals(commands: &Commands) -> Result<(), Failure> {
 type LineEditor<'a> = Editor<Completion<'a>, FileHistory>;
 
 fn editor(commands: &Commands) -> rustyline::Result<LineEditor<'_>> {
-    // Lines that are pasted are lines: each of them runs.
-    let config = Config::builder().completion_type(CompletionType::List).bracketed_paste(false).build();
+    // What is pasted is taken as it is: a tab in it completes nothing.
+    let config = Config::builder().completion_type(CompletionType::List).bracketed_paste(true).build();
     let mut editor = Editor::with_config(config)?;
     editor.set_history_ignore_space(true);
     editor.set_history_ignore_dups(true)?;
@@ -157,4 +179,16 @@ fn make_private(path: &PathBuf) -> io::Result<()> {
     }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_what_is_pasted_is_one_but_for_those_within_quotes() {
+        assert_eq!(pasted("get a"), ["get a"]);
+        assert_eq!(pasted("put a 1\nput b 'x\ny'\nget a"), ["put a 1", "put b 'x\ny'", "get a"]);
+        assert_eq!(pasted("put a 'x\ny"), ["put a 'x\ny"]);
+    }
 }

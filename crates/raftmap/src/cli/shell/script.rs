@@ -21,7 +21,13 @@ pub(super) fn run(commands: &Commands, keep_going: bool) -> Result<(), Failure> 
         let failure = match commands.run(line, pending()) {
             Ok(Next::Line) => continue,
             Ok(Next::End) => break,
-            Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
+            Err(Failure::OutputClosed) => {
+                // Not in good order, as elsewhere: there are lines that somebody counts on.
+                eprintln!(
+                    "raftmap: standard output was closed at line {number}; those behind it were not run"
+                );
+                return Err(Failure::Said(first_code.unwrap_or(1)));
+            }
             Err(failure) => failure,
         };
         let code = failure.say();
