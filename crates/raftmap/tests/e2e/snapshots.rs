@@ -119,6 +119,8 @@ async fn a_state_machine_that_lost_what_it_had_on_disk_is_replaced_by_a_snapshot
     write(&client, "more", 6).await;
     world.says(loser, mark, "the log lets go of its beginning").await;
     world.stop(loser).await.unwrap();
+    // On a busy machine it may have taken a snapshot meanwhile, which has a folder of its own.
+    let state = world.data_dir(loser).join(&names(&world, loser, "state-")[0]);
     fs::remove_dir_all(&state).unwrap();
     copy_folder(&copy, &state);
 
@@ -127,7 +129,7 @@ async fn a_state_machine_that_lost_what_it_had_on_disk_is_replaced_by_a_snapshot
     world.says(loser, mark, "the state machine is damaged or has lost something").await;
     world.says(loser, mark, "a snapshot takes the place of the state").await;
     world.agree(&world.ids()).await;
-    assert_eq!(names(&world, loser, "lost-state-"), ["lost-state-1"]);
+    assert_eq!(names(&world, loser, "lost-state-").len(), 1);
     let at_loser = world.client_among(&[loser]).await;
     assert!(must_get(&at_loser, "more/4").await.unwrap().starts_with('9'));
 }
