@@ -166,6 +166,9 @@ mod tests {
         fs::write(&other, "sound!").unwrap();
         fs::rename(&other, &path).unwrap();
         until(&mut receiver, "sound!").await;
+        fs::write(&other, "sound?").unwrap();
+        fs::rename(&other, &path).unwrap();
+        until(&mut receiver, "sound?").await;
     }
 
     #[test]
