@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, header};
 use rustls::pki_types::CertificateDer;
@@ -25,6 +25,10 @@ const WRONG_TOKENS_MAX: u32 = 8;
 
 /// The service that load balancers ask. They are nobody: all that they can do is get through the handshake.
 const HEALTH_SERVICE: &str = "grpc.health.v1.Health/";
+
+// What most callers may do, made once: it is asked for with each message.
+static EVERYTHING: LazyLock<Arc<Rights>> = LazyLock::new(|| Arc::new(Rights::everything()));
+static ALL_KEYS: LazyLock<Arc<Rights>> = LazyLock::new(|| Arc::new(Rights::all_keys()));
 
 /// Whom the front door lets in.
 #[derive(Clone, Debug)]
@@ -185,8 +189,8 @@ impl Caller {
                 "who asks? Show a certificate, or send a token in the header `authorization: Bearer TOKEN`"
                     .to_owned(),
             ),
-            (Standing::Known(Role::Operator(_)), _) => Ok(Arc::new(Rights::everything())),
-            (Standing::Known(_) | Standing::Anyone, None) => Ok(Arc::new(Rights::all_keys())),
+            (Standing::Known(Role::Operator(_)), _) => Ok(Arc::clone(&EVERYTHING)),
+            (Standing::Known(_) | Standing::Anyone, None) => Ok(Arc::clone(&ALL_KEYS)),
             // A server asks others who the members are, and its certificate opens no more than that.
             (Standing::Known(Role::Node(_)), Some(_)) => Ok(Arc::new(Rights::none())),
             (Standing::Known(Role::Client(name)), Some(users)) => match users.rights_of(name) {
