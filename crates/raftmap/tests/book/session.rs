@@ -84,8 +84,9 @@ impl Session {
         loop {
             let text = String::from_utf8_lossy(&bytes);
             let end = text.split_once(&format!("\n{MARK}"));
+            // What bash tells of jobs that were killed may come behind it.
             if let Some((output, code)) =
-                end.and_then(|(output, rest)| Some((output, rest.strip_suffix('\n')?)))
+                end.and_then(|(output, rest)| Some((output, rest.split_once('\n')?.0)))
             {
                 let code = code.parse().map_err(|_| format!("no exit code: {code:?}"))?;
                 return Ok(Came { output: self.without_notices(output), code });

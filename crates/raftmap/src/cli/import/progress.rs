@@ -163,7 +163,7 @@ impl Progress {
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed("read"))?;
-        let earlier = if text.is_empty() { None } else { Some(read(&text, path)?) };
+        let earlier = if is_begun(&text, bound) { None } else { Some(read(&text, path)?) };
         let (mark, valid) = match earlier {
             Some((earlier, mark, valid)) if !restart => {
                 check(&earlier, bound, path)?;
@@ -242,6 +242,11 @@ fn append(file: &mut File, line: &impl Serialize) -> io::Result<()> {
     text.push(b'\n');
     // As a whole: whoever is killed has written all of a line, or nothing.
     file.write_all(&text)
+}
+
+/// Whether it says nothing yet: it is empty, or an import of the same was cut off while it wrote the first line.
+fn is_begun(text: &[u8], bound: &Bound) -> bool {
+    serde_json::to_vec(bound).is_ok_and(|line| line.starts_with(text))
 }
 
 /// What a file says: to what it is bound, the last mark, and how many bytes of it are whole lines.
@@ -351,7 +356,12 @@ mod tests {
             assert_eq!(Progress::open(&path, &bound, false).unwrap().through(), 10);
             assert_eq!(fs::read(&path).unwrap(), whole, "what is added is not behind half a line");
         }
-        for foreign in ["apple\t3\n", "{}\n", "{"] {
+        let first = serde_json::to_vec(&bound).unwrap();
+        for end in 0..=first.len() {
+            fs::write(&path, &first[..end]).unwrap();
+            assert_eq!(Progress::open(&path, &bound, false).unwrap().through(), 0, "cut off at {end}");
+        }
+        for foreign in ["apple\t3\n", "{}\n", "{\"raft\""] {
             fs::write(&path, foreign).unwrap();
             for restart in [false, true] {
                 let refused = Progress::open(&path, &bound, restart);
