@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connectrpc::Dispatcher;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -23,6 +24,11 @@ use crate::tls::renewal::{ServerTls, Trust};
 
 /// The process is out of file descriptors, or the like: each further try would fail at once, too.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// A connection on which nothing comes for so long is asked whether its other end is there (RFC 9293, section 3.8.4) ...
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// ... and again so often, until the kernel gives it up: after nine times.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// What all connections share.
 pub(super) struct Door<D> {
@@ -73,8 +79,11 @@ impl<D: Dispatcher> Door<D> {
 
     async fn take(self: Arc<Self>, socket: TcpStream, address: SocketAddr) {
         let Some(_place) = self.place(&self.connections, address, "connections") else { return };
-        // Small answers leave at once: batching is done above, where it is known what is ready.
-        if let Err(error) = socket.set_nodelay(true) {
+        // Small answers leave at once: batching is done above, where it is known what is ready. Who is gone without a word is found
+        // missing, also where nothing is sent: on a watch over HTTP/1.1, say.
+        let alive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+        let set = socket.set_nodelay(true).and_then(|()| SockRef::from(&socket).set_tcp_keepalive(&alive));
+        if let Err(error) = set {
             debug!(%address, %error, "the connection broke at once");
             return;
         }

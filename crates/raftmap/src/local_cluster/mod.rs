@@ -31,6 +31,7 @@ mod plan;
 mod ports;
 mod process;
 mod sizes;
+mod stall;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -269,12 +270,22 @@ impl LocalCluster {
         self.process(id)?.signal(Signal::STOP)
     }
 
-    /// Lets a paused server go on (SIGCONT).
+    /// Stalls a server's disk: the thread that writes its log stands still, as if its write never ended, and all else goes on.
+    ///
+    /// # Errors
+    /// If it does not run, or this system lets no process hold a thread of its child.
+    pub fn stall_disk(&mut self, id: NodeId) -> Result<(), LocalClusterError> {
+        self.process(id)?.stall_disk()
+    }
+
+    /// Lets a server go on that was paused (SIGCONT), or whose disk was stalled.
     ///
     /// # Errors
     /// If it does not run.
     pub fn resume(&mut self, id: NodeId) -> Result<(), LocalClusterError> {
-        self.process(id)?.signal(Signal::CONT)
+        let process = self.process(id)?;
+        process.let_go();
+        process.signal(Signal::CONT)
     }
 
     /// Whether a server runs; a paused one does.

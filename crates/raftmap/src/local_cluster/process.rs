@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
 use super::LocalClusterError;
+use super::stall::Stall;
 
 /// How long to wait for what must happen: generous, as nothing is measured by it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,6 +29,7 @@ pub(super) struct ServerProcess {
     id: NodeId,
     child: Child,
     log: PathBuf,
+    stall: Option<Stall>,
 }
 
 impl ServerProcess {
@@ -42,7 +44,7 @@ impl ServerProcess {
         command.stdin(Stdio::piped()).stdout(out).stderr(err).process_group(0);
         let program = PathBuf::from(command.get_program());
         let child = command.spawn().map_err(LocalClusterError::io("start", &program))?;
-        Ok(Self { id, child, log: log.to_owned() })
+        Ok(Self { id, child, log: log.to_owned(), stall: None })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -81,6 +83,8 @@ impl ServerProcess {
 
     /// Kills it with SIGKILL and waits until it is gone, so that its files and ports are free.
     pub(super) fn kill(&mut self) -> Result<(), LocalClusterError> {
+        // A thread that is held would keep it from being gone.
+        self.stall = None;
         self.child.kill().and_then(|()| self.child.wait()).map_err(self.failed("kill"))?;
         Ok(())
     }
@@ -88,6 +92,19 @@ impl ServerProcess {
     pub(super) fn signal(&self, signal: Signal) -> Result<(), LocalClusterError> {
         kill_process(Pid::from_child(&self.child), signal)
             .map_err(|error| self.failed("send a signal to")(error.into()))
+    }
+
+    /// Has its disk answer nothing more, until [`Self::let_go`].
+    pub(super) fn stall_disk(&mut self) -> Result<(), LocalClusterError> {
+        if self.stall.is_none() {
+            self.stall = Some(Stall::begin(self.pid()).map_err(self.failed("hold the log thread of"))?);
+        }
+        Ok(())
+    }
+
+    /// Has its disk answer again.
+    pub(super) fn let_go(&mut self) {
+        self.stall = None;
     }
 
     fn exit_status(&mut self) -> Result<Option<ExitStatus>, LocalClusterError> {

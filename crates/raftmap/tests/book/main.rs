@@ -23,7 +23,7 @@
 //! - A number behind the word `revision` or `sessionId` stands for what came, and for the same from then on, in commands as well.
 //! - A port from 7000 to 7999 behind a host stands for a free one of four digits, which no other test takes: they take those from
 //!   10,000 on ([`raftmap::local_cluster`]).
-//! - `cargo run --release --` stands for the `raftmap` that was built for the tests.
+//! - `cargo run --profile quick --` stands for the `raftmap` that was built for the tests.
 //!
 //! Marks behind `console`: `,like` compares words without their numbers and hashes, and takes the parts of servers for the same
 //! (`leader`, `follower`); `,norun` is not run, and counted ([`NOT_RUN`]).

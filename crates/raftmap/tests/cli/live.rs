@@ -51,6 +51,13 @@ fn a_live_demo_loses_nothing_whatever_is_done_to_its_servers() {
     demo.press("p");
     demo.wait_for("is paused");
     demo.press("r");
+
+    // The others acknowledge what it cannot write.
+    demo.wait("three servers are there", |text| text.matches("○ follower").count() == 2);
+    demo.press("Ld");
+    demo.wait_for("is stalled at its disk");
+    demo.wait("writes go on without it", |text| text.matches("writes stood still for").count() >= 2);
+    demo.press("r");
     demo.press("a");
     demo.wait("a fourth server votes", |text| {
         text.contains("server 4 is a member") && text.contains("4   ○ follower")

@@ -1,5 +1,6 @@
 //! Connections: their caps, their deadlines, their end.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,6 +44,24 @@ const SHORT: Duration = Duration::from_millis(100);
 async fn a_silent_socket_loses_its_handshake() {
     let house = house(FrontDoorConfig { handshake_timeout: SHORT, ..patient() }).await;
     closed(&mut TcpStream::connect(house.address()).await.unwrap()).await;
+}
+
+/// The timer of a connection from `from` to `to`, as the kernel tells it (proc(5), /proc/net/tcp): 2 is that of keepalive.
+fn timer(from: SocketAddr, to: SocketAddr) -> Option<String> {
+    let hex = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.find(|words| words[1] == hex(from) && words[2] == hex(to))?;
+    line[5].split(':').next().map(str::to_owned)
+}
+
+/// However it is used: nobody else would miss the other end of a watch over HTTP/1.1.
+#[tokio::test]
+async fn a_connection_is_asked_whether_its_other_end_is_there() {
+    let house = house(patient()).await;
+    let client = house.dial("client", &[ALPN_HTTP1]).await;
+    let address = client.get_ref().0.local_addr().unwrap();
+    until(|| timer(house.address(), address).as_deref() == Some("02")).await;
 }
 
 #[tokio::test]

@@ -36,9 +36,9 @@ const CUT_OFF: &str = "cut off";
 const JOINS: &str = "joins";
 
 const KEYS: [(&str, &str); 9] = [
-    ("↑↓", "choose"),
     ("k", "kill"),
     ("p", "pause"),
+    ("d", "stall"),
     ("x", "cut off"),
     ("r", "revive"),
     ("a", "add"),
@@ -54,6 +54,7 @@ all the time, and each is read back once it is acknowledged.
   ↑ ↓ 1-9  choose a server; L chooses the leader
   k        kill it (SIGKILL): nothing of it can say goodbye
   p        pause it (SIGSTOP): its connections stay open, and nothing answers
+  d        stall its disk: the thread that writes its log stands still
   x        cut it off from the other servers; clients still reach it
   r        revive it: start it, let it go on, or connect it again
   a        add a server to the cluster, up to seven
@@ -258,7 +259,7 @@ impl Live {
         let (now, id) = (Instant::now(), NodeId(self.selected));
         let joins = self.done_to.get(&id.0) == Some(&JOINS);
         match key {
-            KeyCode::Char('k' | 'p' | 'x' | 'r') if joins => {
+            KeyCode::Char('k' | 'p' | 'd' | 'x' | 'r') if joins => {
                 self.history.note(now, Kind::Bad, format!("server {id} is not there yet"));
             }
             KeyCode::Char('q') => return Next::Quit,
@@ -287,6 +288,10 @@ impl Live {
             KeyCode::Char('p') => {
                 let paused = self.cluster.pause(id).map_err(|error| error.to_string());
                 self.shake(now, id, "paused", paused);
+            }
+            KeyCode::Char('d') => {
+                let stalled = self.cluster.stall_disk(id).map_err(|error| error.to_string());
+                self.shake(now, id, "stalled at its disk", stalled);
             }
             KeyCode::Char('x') => {
                 self.network.isolate(id);
@@ -344,7 +349,7 @@ impl Live {
         }
         self.network.rejoin(id, &self.isolated());
         let revived = match self.cluster.is_running(id) {
-            // It goes on, if it was paused.
+            // It goes on, if it was paused or its disk stalled.
             true => self.cluster.resume(id),
             false => self.cluster.spawn(id, |_| {}),
         };

@@ -37,7 +37,7 @@ Examples:
 /// Show it: three servers on this machine, killed, paused and cut off while writes go on
 ///
 /// Makes certificates and data in a folder of the current directory, and starts three server processes on free ports of the
-/// loopback interface. On a terminal it writes lines without an end, reads them back, and shows the servers; keys kill, pause, cut
+/// loopback interface. On a terminal it writes lines without an end, reads them back, and shows the servers; keys kill, pause, stall, cut
 /// off and revive them, and add more. Without one, or with --plain, it writes every line of the input once, kills the leader with
 /// SIGKILL half-way, starts it again later, and reads everything back. Ends with code 1 if anything that was acknowledged is
 /// lost or wrong.

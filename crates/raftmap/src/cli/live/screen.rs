@@ -249,9 +249,8 @@ fn event(happened: &Happened) -> Line<'_> {
 
 fn keys<'a>(keys: &'a [(&'a str, &'a str)]) -> Line<'a> {
     let key = Style::new().add_modifier(Modifier::REVERSED);
-    let spans = keys
-        .iter()
-        .flat_map(|(name, does)| [Span::styled(format!(" {name} "), key), Span::raw(format!(" {does}  "))]);
+    let spans =
+        keys.iter().flat_map(|(name, does)| [Span::styled(*name, key), Span::raw(format!(" {does}  "))]);
     Line::from(spans.collect::<Vec<_>>())
 }
 
@@ -361,7 +360,7 @@ mod tests {
             "connection refused",
             "a write: p50 800 µs · p99 4.1 ms · longest gap 23 ms",
             "server 3 is killed",
-            " k  kill",
+            "k kill",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
