@@ -20,7 +20,7 @@ pub fn state_rows(bytes: &[u8]) {
     read_all(&machine);
     let applied = machine.applied();
     if applied.index.0 < INDEX_MAX {
-        let time = Command { stamped_time_ms: Some(u64::MAX), body: Body::Time };
+        let time = Command { stamped_time_ms: Some(u64::MAX), trace: None, body: Body::Time };
         let entry = Entry {
             term: applied.term,
             index: applied.index.next(),

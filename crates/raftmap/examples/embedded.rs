@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn call() -> Call {
-    Call { request_id: String::new(), deadline: Instant::now() + Duration::from_secs(10) }
+    Call { request_id: String::new(), deadline: Instant::now() + Duration::from_secs(10), trace: None }
 }
 
 /// Ports of this machine that were free a moment ago.

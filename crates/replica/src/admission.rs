@@ -1,7 +1,7 @@
 //! How requests come in, and where they go: into the log here, to the leader, or back.
 
 use raftmap_raft::{Ctx, Input, NodeId};
-use raftmap_state::{Body, Command, Operation, SessionTag, Write, WriteRequest};
+use raftmap_state::{Body, Command, LEVEL_OF_TRACES, Operation, TraceContext, Write, WriteRequest};
 
 use crate::event::{Now, Request, RequestKind};
 use crate::failure::{Failure, Reason};
@@ -13,7 +13,7 @@ use crate::requests::{Origin, Stage};
 impl Replica {
     /// Lets in a request of a client, or refuses it.
     pub(crate) fn admit(&mut self, now: Now, request: Request) {
-        let Request { ctx, deadline_ms, kind } = request;
+        let Request { ctx, deadline_ms, kind, trace } = request;
         assert!(ctx.0 < 1 << 63, "the upper half of the numbers is the replica's own");
         self.requests.insert(ctx, Origin::Client, Stage::Queued, deadline_ms);
         let changes_members = matches!(kind, RequestKind::AddMember(_) | RequestKind::RemoveMember(_));
@@ -26,9 +26,12 @@ impl Replica {
             return self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader())));
         }
         match kind {
-            RequestKind::Write { request, session } => self.admit_write(ctx, request, session),
+            RequestKind::Write { request, session } => {
+                let answer_bytes_max = self.config.answer_bytes_max;
+                self.admit_command(ctx, Body::Write(Write { request, session, answer_bytes_max }), trace);
+            }
             RequestKind::OpenSession => {
-                self.queue.push_command(ctx, Body::OpenSession(self.config.session_limits));
+                self.queue.push_command(ctx, Body::OpenSession(self.config.session_limits), trace);
             }
             RequestKind::AddMember(introduction) => self.add_member(now, ctx, introduction),
             RequestKind::RemoveMember(id) => self.remove_member(ctx, id),
@@ -39,15 +42,9 @@ impl Replica {
         }
     }
 
-    fn admit_write(&mut self, ctx: Ctx, request: WriteRequest, session: Option<SessionTag>) {
-        let answer_bytes_max = self.config.answer_bytes_max;
-        let body = Body::Write(Write { request, session, answer_bytes_max });
-        self.admit_command(ctx, body);
-    }
-
-    fn admit_command(&mut self, ctx: Ctx, body: Body) {
+    fn admit_command(&mut self, ctx: Ctx, body: Body, trace: Option<TraceContext>) {
         match self.check_command(&body) {
-            Ok(()) => self.queue.push_command(ctx, body),
+            Ok(()) => self.queue.push_command(ctx, body, trace),
             Err(reason) => self.respond(ctx, Err(Failure::not_applied(reason, self.raft.leader()))),
         }
     }
@@ -84,7 +81,8 @@ impl Replica {
             return;
         }
         *seen = sequence;
-        let level = Command::level_of(&command);
+        // Its trace may be left out.
+        let level = Command::level_untraced(&command);
         let refused = match Command::decode(command) {
             _ if !self.raft.is_leader() || !self.raft.membership().all().contains(&from) => self.no_leader(),
             _ if level > self.view.level => Reason::Unsupported,
@@ -101,7 +99,8 @@ impl Replica {
                         Stage::Queued,
                         deadline_ms,
                     );
-                    return self.admit_command(ctx, decoded.command.body);
+                    let Command { body, trace, .. } = decoded.command;
+                    return self.admit_command(ctx, body, trace);
                 }
             },
         };
@@ -151,11 +150,11 @@ impl Replica {
         let before = self.raft.last_index();
         let mut bytes = 0;
         while bytes < self.config.batch_bytes_max
-            && let Some(QueuedCommand { ctx, body, size_bytes }) = self.queue.pop_command()
+            && let Some(QueuedCommand { ctx, body, trace, size_bytes }) = self.queue.pop_command()
         {
             if self.requests.get(ctx).is_some() {
                 bytes += size_bytes;
-                self.propose(now, ctx, body);
+                self.propose(now, ctx, body, trace);
             }
         }
         let last = self.raft.last_index();
@@ -164,14 +163,15 @@ impl Replica {
         }
     }
 
-    pub(crate) fn propose(&mut self, now: Now, ctx: Ctx, body: Body) {
-        let command = Command { stamped_time_ms: Some(self.clock.stamp_ms(now)), body }.encode();
+    pub(crate) fn propose(&mut self, now: Now, ctx: Ctx, body: Body, trace: Option<TraceContext>) {
+        let (stamped_time_ms, trace) = (Some(self.clock.stamp_ms(now)), self.understood(trace));
+        let command = Command { stamped_time_ms, trace, body }.encode();
         self.requests.set_stage(ctx, Stage::Proposed);
         self.raft.step(Input::Propose { ctx, command });
     }
 
     fn forward_all(&mut self, now: Now, leader: NodeId) {
-        while let Some(QueuedCommand { ctx, body, .. }) = self.queue.pop_command() {
+        while let Some(QueuedCommand { ctx, body, trace, size_bytes: _ }) = self.queue.pop_command() {
             let Some(pending) = self.requests.get(ctx) else { continue };
             if pending.origin != Origin::Client {
                 let failure = Failure::not_applied(Reason::NoLeader, Some(leader));
@@ -181,16 +181,22 @@ impl Replica {
             let sequence = self.next_forward;
             self.next_forward += 1;
             let timeout_ms = self.requests.remaining_ms(ctx, now.monotonic_ms);
-            let command = Command { stamped_time_ms: None, body }.encode();
+            let trace = self.understood(trace);
+            let command = Command { stamped_time_ms: None, trace, body }.encode();
             self.requests.set_stage(ctx, Stage::Forwarded { to: leader, sequence });
             self.send(leader, PeerMessage::Forward(Forward { sequence, timeout_ms, command }));
         }
     }
 
+    /// A trace that may go into the log: all that have the log understand it.
+    fn understood(&self, trace: Option<TraceContext>) -> Option<TraceContext> {
+        trace.filter(|_| self.view.level >= LEVEL_OF_TRACES)
+    }
+
     /// A command of the replica's own, at a leader.
     pub(crate) fn propose_own(&mut self, now: Now, body: Body) -> Ctx {
         let ctx = self.own_request(now);
-        self.propose(now, ctx, body);
+        self.propose(now, ctx, body, None);
         ctx
     }
 

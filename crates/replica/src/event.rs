@@ -4,7 +4,7 @@ use raftmap_log::LogError;
 use raftmap_raft::{
     Ctx, Entry, FetchPurpose, LogIndex, LogPosition, NodeId, Snapshot, StateId, Term, Write, WriteId,
 };
-use raftmap_state::{Answer, Introduction, Member, Outcome, SessionTag, WriteRequest};
+use raftmap_state::{Answer, Introduction, Member, Outcome, SessionTag, TraceContext, WriteRequest};
 
 use crate::digests::{DigestKind, StateDigest};
 use crate::failure::Failure;
@@ -165,6 +165,8 @@ pub struct Request {
     pub deadline_ms: u64,
     /// What is wanted.
     pub kind: RequestKind,
+    /// Goes with a write or the opening of a session into the log of every server, once the cluster's feature level lets it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a client wants.

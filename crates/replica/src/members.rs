@@ -123,7 +123,7 @@ impl Replica {
             // Who only moves still takes the place that it was to take.
             let known = self.view.introductions.iter().find(|said| said.node_id == id);
             introduction.replaces = replaces.or(known.and_then(|said| said.replaces));
-            return self.propose(now, ctx, Body::IntroduceMember(introduction));
+            return self.propose(now, ctx, Body::IntroduceMember(introduction), None);
         }
         learners.insert(id);
         if let Err(refusal) = self.check_change(&voters, &learners) {

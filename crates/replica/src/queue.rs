@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use raftmap_raft::{Ctx, LogIndex};
-use raftmap_state::{Body, Operation, WriteRequest};
+use raftmap_state::{Body, Operation, TraceContext, WriteRequest};
 
 /// The queue of a replica: commands and reads apart, since reads need not wait for room in the log.
 #[derive(Debug, Default)]
@@ -18,14 +18,15 @@ pub(crate) struct Queue {
 pub(crate) struct QueuedCommand {
     pub(crate) ctx: Ctx,
     pub(crate) body: Body,
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) size_bytes: usize,
 }
 
 impl Queue {
-    pub(crate) fn push_command(&mut self, ctx: Ctx, body: Body) {
+    pub(crate) fn push_command(&mut self, ctx: Ctx, body: Body, trace: Option<TraceContext>) {
         let size_bytes = size_bytes(&body);
         self.command_bytes += size_bytes;
-        self.commands.push_back(QueuedCommand { ctx, body, size_bytes });
+        self.commands.push_back(QueuedCommand { ctx, body, trace, size_bytes });
     }
 
     pub(crate) fn pop_command(&mut self) -> Option<QueuedCommand> {

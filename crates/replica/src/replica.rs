@@ -142,6 +142,11 @@ impl Replica {
         self.has_leader && !self.shutting_down && self.check_state().is_ok()
     }
 
+    /// Whether this server leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.raft.is_leader()
+    }
+
     /// What is to be done, in order, for everything that happened since it was asked last.
     pub fn take_effects(&mut self, now: Now) -> Vec<Effect> {
         self.pump(now);

@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::num::NonZeroU64;
+
 use common::{Cluster, End, member};
 use raftmap_raft::{NodeId, Payload};
 use raftmap_replica::{
     Event, Forward, ForwardReply, Notice, PeerBatch, PeerMessage, Reason, ReplicaConfig, RequestKind,
 };
-use raftmap_state::{Answer, Body, Command, Introduction, LEVEL, LEVEL_FIRST};
+use raftmap_state::{Answer, Body, Command, Introduction, LEVEL, LEVEL_FIRST, TraceContext};
 
 /// As long as anything takes that comes by itself.
 const LONG_MS: u64 = 10_000;
@@ -118,6 +120,42 @@ fn a_member_that_is_not_there_keeps_the_level_where_it_is() {
     cluster.until("the level to rise", raised);
 }
 
+fn traces(cluster: &Cluster, id: u64) -> Vec<TraceContext> {
+    let trace = |payload: &Payload| match payload {
+        Payload::Command(bytes) => Command::trace_of(bytes),
+        _ => None,
+    };
+    cluster.nodes[&id].log.iter().filter_map(|entry| trace(&entry.payload)).collect()
+}
+
+/// Of the leader's own clients and of a follower's alike. Until the level has risen a traced request runs all the same, untraced.
+#[test]
+fn a_trace_goes_into_every_log_once_all_understand_it() {
+    let mut cluster = cluster([LEVEL, LEVEL, LEVEL_FIRST]);
+    let leader = elect_one_of(&mut cluster, LEVEL, [LEVEL, LEVEL, LEVEL_FIRST]);
+    let follower = 3 - leader;
+    let trace = |number: u64| {
+        let span_id = NonZeroU64::new(number).unwrap();
+        TraceContext { trace_id: span_id.into(), span_id }
+    };
+    let put = |cluster: &mut Cluster, id, number| {
+        let written = cluster.request_traced(id, LONG_MS, common::put("a", "1"), Some(trace(number)));
+        cluster.settle();
+        assert!(matches!(cluster.end_of(written), End::Answered(Answer::Put(_))));
+    };
+    put(&mut cluster, leader, 1);
+    put(&mut cluster, follower, 2);
+    cluster.restart_with(3, LEVEL);
+    cluster.until("the level to rise", raised);
+    assert!((1..=3).all(|id| traces(&cluster, id).is_empty()));
+    put(&mut cluster, leader, 3);
+    put(&mut cluster, follower, 4);
+    cluster.pass(LONG_MS);
+    for id in 1..=3 {
+        assert_eq!(traces(&cluster, id), [trace(3), trace(4)], "server {id}");
+    }
+}
+
 fn introduction(id: u64) -> Introduction {
     let (peer_address, client_address) = (format!("host-{id}:7001"), format!("host-{id}:7000"));
     Introduction { node_id: NodeId(id), peer_address, client_address, replaces: None }
@@ -151,7 +189,10 @@ fn a_program_that_is_too_old_is_refused_once_the_level_has_risen() {
     cluster.until("the level to rise", raised);
     let refused = cluster.nodes[&leader].refused.clone();
     let [(NodeId(9), reason)] = &refused[..] else { panic!("{refused:?}") };
-    assert!(reason.contains("understands feature level 1, and the cluster's is 2"), "{reason}");
+    assert!(
+        reason.contains(&format!("understands feature level 1, and the cluster's is {LEVEL}")),
+        "{reason}"
+    );
     assert!(reason.contains("start the newer version"), "{reason}");
     for id in 1..=3 {
         let old = id % 3 + 1;
@@ -188,7 +229,7 @@ fn a_raise_that_is_on_its_way_is_sent_to_no_program_that_is_too_old() {
     assert_eq!(raises(&cluster, 3), 0);
     let (peer, reason) = cluster.nodes[&leader].refused.last().expect("it is refused").clone();
     assert_eq!(peer, NodeId(3));
-    assert!(reason.contains("the cluster's is 2"), "{reason}");
+    assert!(reason.contains(&format!("the cluster's is {LEVEL}")), "{reason}");
     cluster.nodes.get_mut(&other).unwrap().slow_disk = false;
     cluster.sync(other);
     cluster.restart_with(3, LEVEL);
@@ -200,7 +241,7 @@ fn a_command_beyond_the_level_is_not_taken_from_another_server() {
     let levels_ = [LEVEL, LEVEL, LEVEL_FIRST];
     let mut cluster = cluster(levels_);
     let leader = elect_one_of(&mut cluster, LEVEL, levels_);
-    let command = Command { stamped_time_ms: None, body: Body::RaiseLevel(LEVEL) }.encode();
+    let command = Command { stamped_time_ms: None, trace: None, body: Body::RaiseLevel(LEVEL) }.encode();
     let forward = PeerMessage::Forward(Forward { sequence: 1 << 60, timeout_ms: LONG_MS, command });
     let mut batch = PeerBatch::default();
     batch.messages.push(forward);

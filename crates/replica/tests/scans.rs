@@ -95,7 +95,8 @@ fn rows_that_rotted_are_found_and_replaced_while_nothing_is_written() {
 /// However the entries are cut into batches, a scan is of the state at its own entry: else digests could not be compared.
 #[test]
 fn a_scan_in_the_middle_of_a_batch_is_of_its_entry() {
-    let command = |body: Body| Payload::Command(Command { stamped_time_ms: Some(5), body }.encode());
+    let command =
+        |body: Body| Payload::Command(Command { stamped_time_ms: Some(5), trace: None, body }.encode());
     let entry = |index, payload| Entry { term: Term(1), index: LogIndex(index), payload };
     let entries = [
         entry(1, Payload::Noop),

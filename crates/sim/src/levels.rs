@@ -33,8 +33,10 @@ fn level_of(entry: &Entry) -> u8 {
     }
 }
 
-fn is_scan(entry: &Entry) -> bool {
-    matches!(&entry.payload, Payload::Command(bytes) if Command::is_scan(bytes))
+/// Whether it raises the level. What uses it, scans and traces, comes later, when members may have come that are to be refused.
+fn raises(entry: &Entry) -> bool {
+    let Payload::Command(bytes) = &entry.payload else { return false };
+    Command::level_untraced(bytes) > LEVEL_FIRST && !Command::is_scan(bytes)
 }
 
 impl World {
@@ -65,8 +67,7 @@ impl World {
                     entry.index
                 );
             }
-            // A scan comes later, when members may have come that are to be refused.
-            if needed > LEVEL_FIRST && !is_scan(entry) {
+            if raises(entry) {
                 self.check_raise(id, entry, write)?;
             }
             self.level_proposed = self.level_proposed.max(needed);

@@ -51,7 +51,7 @@ impl World {
         if let Some(running) = &mut server.running {
             running.requests.insert(ctx, u32::MAX);
         }
-        self.tell(id, Event::Request(Request { ctx, deadline_ms, kind }));
+        self.tell(id, Event::Request(Request { ctx, deadline_ms, kind, trace: None }));
     }
 
     fn membership_at(&self, id: NodeId) -> Option<Membership> {

@@ -1,11 +1,13 @@
 //! The work of a server's threads: what the runtime does in production, one piece after the other.
 
+use std::num::NonZeroU64;
+
 use raftmap_lincheck::Response;
 use raftmap_raft::{
-    AppendResult, Body, Entry, Event as RaftEvent, FetchPurpose, LogIndex, NodeId, VoteRequest, Write,
+    AppendResult, Body, Ctx, Entry, Event as RaftEvent, FetchPurpose, LogIndex, NodeId, VoteRequest, Write,
 };
 use raftmap_replica::{Effect, Event, Notice, PeerMessage, Request};
-use raftmap_state::Answer;
+use raftmap_state::{Answer, TraceContext};
 
 use crate::clients::{Attempt, ReadRequest, Reply, noted_record};
 use crate::oracle::{Checked, Violation, broken};
@@ -172,7 +174,7 @@ impl World {
         }
     }
 
-    fn ends(&mut self, id: NodeId, ctx: raftmap_raft::Ctx) -> Checked {
+    fn ends(&mut self, id: NodeId, ctx: Ctx) -> Checked {
         let running = self.server(id).running.as_mut();
         match running.and_then(|running| running.requests.remove(&ctx)) {
             Some(_) => Ok(()),
@@ -418,7 +420,7 @@ impl World {
         let deadline_ms = server.clock.now(now).monotonic_ms + remaining_ms;
         let kind = attempt.kind.clone();
         self.attempts.insert(ctx, attempt);
-        self.tell(id, Event::Request(Request { ctx, deadline_ms, kind }));
+        self.tell(id, Event::Request(Request { ctx, deadline_ms, kind, trace: trace_of(ctx) }));
         Ok(())
     }
 
@@ -469,6 +471,12 @@ impl World {
         self.schedule(Time(2), What::Timer(id, 0));
         Ok(())
     }
+}
+
+/// Some requests are followed: nothing may depend on that.
+fn trace_of(ctx: Ctx) -> Option<TraceContext> {
+    let number = NonZeroU64::new(ctx.0).filter(|number| number.get() % 4 == 0)?;
+    Some(TraceContext { trace_id: number.into(), span_id: number })
 }
 
 fn leads(effect: &Effect) -> bool {

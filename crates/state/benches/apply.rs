@@ -48,7 +48,7 @@ impl Puts {
                 sessions_max: 100,
             })
         };
-        let command = Command { stamped_time_ms: Some(1_700_000_000_000), body };
+        let command = Command { stamped_time_ms: Some(1_700_000_000_000), trace: None, body };
         Entry { term: Term(1), index: self.index, payload: Payload::Command(command.encode()) }
     }
 }

@@ -14,12 +14,15 @@
 use raftmap_raft::NodeId;
 
 use crate::request::{SessionTag, WriteRequest};
+use crate::trace::TraceContext;
 
 /// A command of the state machine; what [`raftmap_raft::Payload::Command`] holds, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The leader's clock when it proposed this, in milliseconds since the Unix epoch. `None`: log time stands still.
     pub stamped_time_ms: Option<u64>,
+    /// Whose trace it belongs to; most belong to none. Only at [`crate::LEVEL_OF_TRACES`].
+    pub trace: Option<TraceContext>,
     /// What to do.
     pub body: Body,
 }

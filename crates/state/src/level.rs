@@ -9,6 +9,7 @@
 //! |---|---|
 //! | 1 | everything that programs without levels understand |
 //! | 2 | the raising of levels, scans |
+//! | 3 | commands that name the trace that they belong to |
 
 /// The level of a cluster that was never raised.
 pub const LEVEL_FIRST: u8 = 1;
@@ -16,5 +17,8 @@ pub const LEVEL_FIRST: u8 = 1;
 /// The level from which on a cluster may scan; see [`Body::Scan`](crate::Body::Scan).
 pub const LEVEL_OF_SCANS: u8 = 2;
 
+/// The level from which on a command may name its trace; see [`Command::trace`](crate::Command::trace).
+pub const LEVEL_OF_TRACES: u8 = 3;
+
 /// The highest level that this program understands.
-pub const LEVEL: u8 = 2;
+pub const LEVEL: u8 = 3;

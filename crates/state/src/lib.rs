@@ -35,6 +35,7 @@ mod reader;
 mod request;
 mod sessions;
 mod snapshot;
+mod trace;
 pub mod validate;
 
 pub use answer::{
@@ -49,7 +50,7 @@ pub use engine::{
 };
 pub use error::StateError;
 pub use format::{DecodeError, DecodedCommand, RequestBytes, decode_result, encode_result};
-pub use level::{LEVEL, LEVEL_FIRST, LEVEL_OF_SCANS};
+pub use level::{LEVEL, LEVEL_FIRST, LEVEL_OF_SCANS, LEVEL_OF_TRACES};
 pub use machine::{MILESTONE_ENTRIES, Persistence, StateMachine};
 pub use reader::{AppliedState, ReadError, Reader, ScanCursor};
 pub use request::{
@@ -60,3 +61,4 @@ pub use snapshot::{
     CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, Discarded, OfNewCluster, SnapshotChunks, SnapshotError,
     SnapshotHeader, SnapshotInstall, SnapshotReader, chunk_bytes,
 };
+pub use trace::TraceContext;

@@ -18,7 +18,7 @@ use raftmap_raft::{LogIndex, NodeId};
 use raftmap_state::validate::{InvalidRequest, RequestLimits};
 use raftmap_state::{
     Answer, Delete, DeleteAnswer, Get, GetAnswer, Introduction, Put, PutAnswer, Scan, ScanAnswer,
-    SessionOpened, SessionTag, Txn, TxnAnswer, WriteRequest,
+    SessionOpened, SessionTag, TraceContext, Txn, TxnAnswer, WriteRequest,
 };
 use tokio::sync::watch;
 
@@ -31,6 +31,9 @@ pub struct Call {
     pub request_id: String,
     /// When its caller stops waiting. A request that still waits in a queue then is dropped and certainly not applied.
     pub deadline: Instant,
+    /// Whose trace it belongs to, if it is followed: what each server does for it are spans below this one. It goes into the log
+    /// with what it changes.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a read may miss.

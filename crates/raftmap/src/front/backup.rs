@@ -6,7 +6,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use connectrpc::{ConnectError, ServiceStream};
@@ -16,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 use super::access::Caller;
+use super::arrival::Arrival;
 use super::calls::Calls;
 use super::{FrontDoorConfig, convert, status};
 use crate::api::{Backup, Code, Failure, ReadAndWrite};
@@ -28,9 +28,9 @@ pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
     caller: &Caller,
     request: v1::BackupRequest,
-    deadline: Instant,
+    arrival: Arrival,
 ) -> Result<ServiceStream<v1::BackupResponse>, Failure> {
-    let call = convert::cluster_call(request.request_id, deadline)?;
+    let call = convert::cluster_call(request.request_id, arrival)?;
     let place = Arc::clone(&calls.backups).try_acquire_owned().map_err(|_| {
         let reason = "another backup of this server is under way; ask another server, or later";
         Failure::not_applied(Code::Overloaded, reason).over_limit(1)

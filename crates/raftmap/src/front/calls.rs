@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
+use super::arrival::Arrival;
 use super::behalf::Guarded;
 use super::budget::Share;
 use super::gate::Deadline;
@@ -39,9 +40,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::GetRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::GetResponse, Failure> {
-        let input = convert::get(request, deadline)?;
+        let input = convert::get(request, arrival)?;
         let request_id = input.call.request_id.clone();
         Ok(convert::get_response(request_id, self.node.on_behalf(rights).get_value(input).await?))
     }
@@ -50,9 +51,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::PutRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::PutResponse, Failure> {
-        let input = convert::put(request, deadline)?;
+        let input = convert::put(request, arrival)?;
         let request_id = input.call.request_id.clone();
         Ok(convert::put_response(request_id, self.node.on_behalf(rights).propose_value(input).await?))
     }
@@ -61,9 +62,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::DeleteRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::DeleteResponse, Failure> {
-        let input = convert::delete(request, deadline)?;
+        let input = convert::delete(request, arrival)?;
         let request_id = input.call.request_id.clone();
         Ok(convert::delete_response(request_id, self.node.on_behalf(rights).delete_value(input).await?))
     }
@@ -72,9 +73,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::TxnRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::TxnResponse, Failure> {
-        let input = convert::txn(request, deadline)?;
+        let input = convert::txn(request, arrival)?;
         let request_id = input.call.request_id.clone();
         Ok(convert::txn_response(request_id, self.node.on_behalf(rights).transact(input).await?))
     }
@@ -84,9 +85,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::ScanRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::ScanResponse, Failure> {
-        let input = convert::scan(request, self.node.limits().answer_bytes_max, deadline)?;
+        let input = convert::scan(request, self.node.limits().answer_bytes_max, arrival)?;
         let request_id = input.call.request_id.clone();
         let mut pages = self.node.on_behalf(rights).scan(input).await?;
         match pages.next().await {
@@ -99,9 +100,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::OpenSessionRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::OpenSessionResponse, Failure> {
-        let call = convert::call(request.request_id, &request.map, deadline)?;
+        let call = convert::call(request.request_id, &request.map, arrival)?;
         let request_id = call.request_id.clone();
         Ok(convert::open_session_response(request_id, &self.node.on_behalf(rights).open_session(call).await?))
     }
@@ -110,9 +111,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::MembersRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::MembersResponse, Failure> {
-        let call = convert::cluster_call(request.request_id, deadline)?;
+        let call = convert::cluster_call(request.request_id, arrival)?;
         let request_id = call.request_id.clone();
         Ok(v1::MembersResponse { request_id, ..self.node.on_behalf(rights).members(call).await? })
     }
@@ -121,9 +122,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::StatusRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::StatusResponse, Failure> {
-        let call = convert::cluster_call(request.request_id, deadline)?;
+        let call = convert::cluster_call(request.request_id, arrival)?;
         let request_id = call.request_id.clone();
         Ok(v1::StatusResponse { request_id, ..self.node.on_behalf(rights).status(call).await? })
     }
@@ -132,9 +133,9 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::AddMemberRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::AddMemberResponse, Failure> {
-        let call = convert::cluster_call(request.request_id.clone(), deadline)?;
+        let call = convert::cluster_call(request.request_id.clone(), arrival)?;
         let change = MembersChange::Add(convert::introduction(request)?);
         let request_id = call.request_id.clone();
         self.node.on_behalf(rights).change_members(change, call).await?;
@@ -145,12 +146,18 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::RemoveMemberRequest,
-        deadline: Instant,
+        arrival: Arrival,
     ) -> Result<v1::RemoveMemberResponse, Failure> {
-        let call = convert::cluster_call(request.request_id, deadline)?;
+        let call = convert::cluster_call(request.request_id, arrival)?;
         let request_id = call.request_id.clone();
         self.node.on_behalf(rights).change_members(MembersChange::Remove(NodeId(request.id)), call).await?;
         Ok(v1::RemoveMemberResponse { request_id })
+    }
+
+    /// What is known of a call before it runs.
+    fn arrival(&self, ctx: &RequestContext, request_id: &str) -> Arrival {
+        let traceparent = ctx.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        Arrival::new(&self.config.tracer, deadline(ctx), traceparent, request_id)
     }
 
     /// Runs a request, counts and logs it.
@@ -159,26 +166,30 @@ impl<N: ReadAndWrite> Calls<N> {
         kind: Kind,
         caller: &Caller,
         request_id: &str,
+        arrival: Arrival,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let since = Instant::now();
         let result = request.await;
-        self.observe(kind, caller, request_id, since, result.as_ref().err());
+        self.observe(kind, caller, request_id, arrival, result.as_ref().err());
         result
     }
 
-    /// Counts and logs a request that ran.
+    /// Counts and logs a request that ran, and ends its span.
     pub(super) fn observe(
         &self,
         kind: Kind,
         caller: &Caller,
         request_id: &str,
-        since: Instant,
+        arrival: Arrival,
         failure: Option<&Failure>,
     ) {
         match failure {
-            None => self.meters.answered(kind, caller, request_id, since),
+            None => self.meters.answered(kind, caller, request_id, arrival.since),
             Some(failure) => self.meters.failed(kind, caller, request_id, failure),
+        }
+        let why = failure.map(|failure| format!("{}: {}", failure.code.name(), failure.reason));
+        if let Some(span) = arrival.ended(kind.name(), request_id, why) {
+            self.config.tracer.record(span);
         }
     }
 
@@ -202,6 +213,7 @@ impl<N: ReadAndWrite> Calls<N> {
         kind: Kind,
         ctx: &RequestContext,
         request_id: &str,
+        arrival: Arrival,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> ServiceResult<T> {
         let held = async {
@@ -209,7 +221,7 @@ impl<N: ReadAndWrite> Calls<N> {
             share(ctx).grow(answer.counted_bytes()).map_err(|failure| unsent(kind, failure))?;
             Ok(answer)
         };
-        let result = self.observed(kind, caller(ctx), request_id, held).await;
+        let result = self.observed(kind, caller(ctx), request_id, arrival, held).await;
         result.map(Response::new).map_err(|failure| status::error(&failure))
     }
 }
@@ -267,8 +279,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::GetRequest>,
     ) -> ServiceResult<v1::GetResponse> {
-        let call = self.0.get(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Get, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.get(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::Get, &ctx, request.request_id, arrival, call).await
     }
 
     async fn put(
@@ -276,8 +289,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::PutRequest>,
     ) -> ServiceResult<v1::PutResponse> {
-        let call = self.0.put(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Put, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.put(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::Put, &ctx, request.request_id, arrival, call).await
     }
 
     async fn delete(
@@ -285,8 +299,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::DeleteRequest>,
     ) -> ServiceResult<v1::DeleteResponse> {
-        let call = self.0.delete(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Delete, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.delete(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::Delete, &ctx, request.request_id, arrival, call).await
     }
 
     async fn txn(
@@ -294,8 +309,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::TxnRequest>,
     ) -> ServiceResult<v1::TxnResponse> {
-        let call = self.0.txn(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Txn, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.txn(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::Txn, &ctx, request.request_id, arrival, call).await
     }
 
     async fn scan(
@@ -303,8 +319,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<ServiceStream<v1::ScanResponse>> {
-        let call = scan::open(&self.0, caller(&ctx), request.to_owned_message(), deadline(&ctx));
-        let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, call).await;
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = scan::open(&self.0, caller(&ctx), request.to_owned_message(), arrival);
+        let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, arrival, call).await;
         pages.map(Response::new).map_err(|failure| status::error(&failure))
     }
 
@@ -313,8 +330,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<v1::ScanResponse> {
-        let call = self.0.scan_page(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::ScanPage, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.scan_page(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::ScanPage, &ctx, request.request_id, arrival, call).await
     }
 
     async fn open_session(
@@ -322,8 +340,9 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::OpenSessionRequest>,
     ) -> ServiceResult<v1::OpenSessionResponse> {
-        let call = self.0.open_session(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::OpenSession, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.open_session(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::OpenSession, &ctx, request.request_id, arrival, call).await
     }
 
     async fn pipeline(
@@ -342,8 +361,9 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::MembersRequest>,
     ) -> ServiceResult<v1::MembersResponse> {
-        let call = self.0.members(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Members, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.members(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::Members, &ctx, request.request_id, arrival, call).await
     }
 
     async fn status(
@@ -351,8 +371,9 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::StatusRequest>,
     ) -> ServiceResult<v1::StatusResponse> {
-        let call = self.0.status(rights(&ctx), request.to_owned_message(), deadline(&ctx));
-        self.0.unary(Kind::Status, &ctx, request.request_id, call).await
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.status(rights(&ctx), request.to_owned_message(), arrival);
+        self.0.unary(Kind::Status, &ctx, request.request_id, arrival, call).await
     }
     async fn add_member(
         &self,
@@ -361,9 +382,10 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
     ) -> ServiceResult<v1::AddMemberResponse> {
         let request_message = request.to_owned_message();
         let about = added(&request_message);
-        let call = self.0.add_member(rights(&ctx), request_message, deadline(&ctx));
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.add_member(rights(&ctx), request_message, arrival);
         let call = self.0.audited(Kind::AddMember, &ctx, request.request_id, about, call);
-        self.0.unary(Kind::AddMember, &ctx, request.request_id, call).await
+        self.0.unary(Kind::AddMember, &ctx, request.request_id, arrival, call).await
     }
 
     async fn remove_member(
@@ -371,10 +393,11 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::RemoveMemberRequest>,
     ) -> ServiceResult<v1::RemoveMemberResponse> {
-        let call = self.0.remove_member(rights(&ctx), request.to_owned_message(), deadline(&ctx));
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = self.0.remove_member(rights(&ctx), request.to_owned_message(), arrival);
         let about = format!("server {}", request.id);
         let call = self.0.audited(Kind::RemoveMember, &ctx, request.request_id, about, call);
-        self.0.unary(Kind::RemoveMember, &ctx, request.request_id, call).await
+        self.0.unary(Kind::RemoveMember, &ctx, request.request_id, arrival, call).await
     }
 
     async fn backup(
@@ -382,9 +405,10 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::BackupRequest>,
     ) -> ServiceResult<ServiceStream<v1::BackupResponse>> {
-        let call = backup::open(&self.0, caller(&ctx), request.to_owned_message(), deadline(&ctx));
+        let arrival = self.0.arrival(&ctx, request.request_id);
+        let call = backup::open(&self.0, caller(&ctx), request.to_owned_message(), arrival);
         let call = self.0.audited(Kind::Backup, &ctx, request.request_id, String::new(), call);
-        let parts = self.0.observed(Kind::Backup, caller(&ctx), request.request_id, call).await;
+        let parts = self.0.observed(Kind::Backup, caller(&ctx), request.request_id, arrival, call).await;
         parts.map(Response::new).map_err(|failure| status::error(&failure))
     }
 }

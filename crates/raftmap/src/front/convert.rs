@@ -17,10 +17,12 @@ use raftmap_state::{
     TxnAnswer, WriteRequest,
 };
 
+use super::arrival::Arrival;
 use crate::api::{
     Call, Code, Consistency, DeleteValueInput, Failure, GetValueInput, ProposeValueInput, ReadOptions,
     ScanInput, ScanPage, TransactInput, WriteInput,
 };
+use crate::observe::traces::Tracer;
 
 /// The longest request id, in bytes.
 pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -30,26 +32,27 @@ pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
 #[doc(hidden)]
 pub fn fuzz_request(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    let deadline = Instant::now();
+    let now = Instant::now();
+    let arrival = Arrival::new(&Tracer::off(), now, None, "");
     let in_json = |error: serde_json::Error| drop(error.to_string());
     match kind % 6 {
         0 => {
             let Ok(message) = v1::PipelineRequest::decode_from_slice(bytes) else { return };
             for tagged in message.requests {
                 match tagged.request {
-                    Some(v1::tagged_request::Request::Get(request)) => drop(get(request, deadline)),
-                    Some(v1::tagged_request::Request::Put(request)) => drop(put(request, deadline)),
-                    Some(v1::tagged_request::Request::Delete(request)) => drop(delete(request, deadline)),
-                    Some(v1::tagged_request::Request::Txn(request)) => drop(txn(request, deadline)),
+                    Some(v1::tagged_request::Request::Get(request)) => drop(get(request, arrival)),
+                    Some(v1::tagged_request::Request::Put(request)) => drop(put(request, arrival)),
+                    Some(v1::tagged_request::Request::Delete(request)) => drop(delete(request, arrival)),
+                    Some(v1::tagged_request::Request::Txn(request)) => drop(txn(request, arrival)),
                     None => {}
                 }
             }
         }
-        1 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(get(request, deadline))),
-        2 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(put(request, deadline))),
-        3 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(delete(request, deadline))),
-        4 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(txn(request, deadline))),
-        _ => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(scan(request, 1, deadline))),
+        1 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(get(request, arrival))),
+        2 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(put(request, arrival))),
+        3 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(delete(request, arrival))),
+        4 => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(txn(request, arrival))),
+        _ => serde_json::from_slice(bytes).map_or_else(in_json, |request| drop(scan(request, 1, arrival))),
     }
 }
 
@@ -62,14 +65,14 @@ pub(super) fn excerpt(text: &str) -> String {
     }
 }
 
-/// Name and deadline of a request to the map that it names.
-pub(super) fn call(request_id: String, map: &str, deadline: Instant) -> Result<Call, Failure> {
+/// Name, deadline and trace of a request to the map that it names.
+pub(super) fn call(request_id: String, map: &str, arrival: Arrival) -> Result<Call, Failure> {
     if !map.is_empty() {
         let reason =
             format!("there is no map {}: this version has the default map alone, \"\"", excerpt(map));
         return Err(Failure::not_applied(Code::Unsupported, reason).in_field("map"));
     }
-    cluster_call(request_id, deadline)
+    cluster_call(request_id, arrival)
 }
 
 /// The server that is to come.
@@ -84,8 +87,8 @@ pub(super) fn introduction(request: v1::AddMemberRequest) -> Result<Introduction
     Ok(introduction)
 }
 
-/// Name and deadline of a request to the cluster.
-pub(super) fn cluster_call(request_id: String, deadline: Instant) -> Result<Call, Failure> {
+/// Name, deadline and trace of a request to the cluster.
+pub(super) fn cluster_call(request_id: String, arrival: Arrival) -> Result<Call, Failure> {
     if request_id.len() > REQUEST_ID_BYTES_MAX {
         return Err(InvalidRequest::TooLarge {
             field: "request_id",
@@ -95,30 +98,30 @@ pub(super) fn cluster_call(request_id: String, deadline: Instant) -> Result<Call
         }
         .into());
     }
-    Ok(Call { request_id, deadline })
+    Ok(Call { request_id, deadline: arrival.deadline, trace: arrival.trace() })
 }
 
-pub(super) fn get(request: v1::GetRequest, deadline: Instant) -> Result<GetValueInput, Failure> {
+pub(super) fn get(request: v1::GetRequest, arrival: Arrival) -> Result<GetValueInput, Failure> {
     let options = read_options(request.consistency, request.min_revision)?;
-    let call = call(request.request_id, &request.map, deadline)?;
+    let call = call(request.request_id, &request.map, arrival)?;
     Ok(GetValueInput { get: Get { keys: request.keys }, options, call })
 }
 
-pub(super) fn put(request: v1::PutRequest, deadline: Instant) -> Result<ProposeValueInput, Failure> {
-    let call = call(request.request_id, &request.map, deadline)?;
+pub(super) fn put(request: v1::PutRequest, arrival: Arrival) -> Result<ProposeValueInput, Failure> {
+    let call = call(request.request_id, &request.map, arrival)?;
     let entries = request.entries.into_iter().map(put_entry).collect();
     let put = Put { entries, return_previous: request.return_previous };
     Ok(ProposeValueInput { put, session: session_tag(request.session.into_option()), call })
 }
 
-pub(super) fn delete(request: v1::DeleteRequest, deadline: Instant) -> Result<DeleteValueInput, Failure> {
-    let call = call(request.request_id, &request.map, deadline)?;
+pub(super) fn delete(request: v1::DeleteRequest, arrival: Arrival) -> Result<DeleteValueInput, Failure> {
+    let call = call(request.request_id, &request.map, arrival)?;
     let delete = Delete { keys: request.keys, return_previous: request.return_previous };
     Ok(DeleteValueInput { delete, session: session_tag(request.session.into_option()), call })
 }
 
-pub(super) fn txn(request: v1::TxnRequest, deadline: Instant) -> Result<TransactInput, Failure> {
-    let call = call(request.request_id, &request.map, deadline)?;
+pub(super) fn txn(request: v1::TxnRequest, arrival: Arrival) -> Result<TransactInput, Failure> {
+    let call = call(request.request_id, &request.map, arrival)?;
     let operations = |operations: Vec<v1::Operation>, field| {
         operations.into_iter().map(|message| operation(message, field)).collect::<Result<_, _>>()
     };
@@ -130,18 +133,18 @@ pub(super) fn txn(request: v1::TxnRequest, deadline: Instant) -> Result<Transact
     Ok(TransactInput { txn, session: session_tag(request.session.into_option()), call })
 }
 
-pub(super) fn write_put(request: v1::PutRequest, deadline: Instant) -> Result<WriteInput, Failure> {
-    let ProposeValueInput { put, session, call } = put(request, deadline)?;
+pub(super) fn write_put(request: v1::PutRequest, arrival: Arrival) -> Result<WriteInput, Failure> {
+    let ProposeValueInput { put, session, call } = put(request, arrival)?;
     Ok(WriteInput { request: WriteRequest::Put(put), session, call })
 }
 
-pub(super) fn write_delete(request: v1::DeleteRequest, deadline: Instant) -> Result<WriteInput, Failure> {
-    let DeleteValueInput { delete, session, call } = delete(request, deadline)?;
+pub(super) fn write_delete(request: v1::DeleteRequest, arrival: Arrival) -> Result<WriteInput, Failure> {
+    let DeleteValueInput { delete, session, call } = delete(request, arrival)?;
     Ok(WriteInput { request: WriteRequest::Delete(delete), session, call })
 }
 
-pub(super) fn write_txn(request: v1::TxnRequest, deadline: Instant) -> Result<WriteInput, Failure> {
-    let TransactInput { txn, session, call } = txn(request, deadline)?;
+pub(super) fn write_txn(request: v1::TxnRequest, arrival: Arrival) -> Result<WriteInput, Failure> {
+    let TransactInput { txn, session, call } = txn(request, arrival)?;
     Ok(WriteInput { request: WriteRequest::Txn(txn), session, call })
 }
 
@@ -160,10 +163,10 @@ pub(super) fn write_response(request_id: String, answer: Answer) -> Response {
 pub(super) fn scan(
     request: v1::ScanRequest,
     page_bytes_max: u32,
-    deadline: Instant,
+    arrival: Arrival,
 ) -> Result<ScanInput, Failure> {
     let options = read_options(request.consistency, request.min_revision)?;
-    let call = call(request.request_id, &request.map, deadline)?;
+    let call = call(request.request_id, &request.map, arrival)?;
     let scan = Scan {
         start: request.start,
         end: request.end,

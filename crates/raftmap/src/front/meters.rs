@@ -56,7 +56,7 @@ impl Kind {
         Self::RemoveMember,
     ];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Get => "Get",
             Self::Put => "Put",

@@ -27,6 +27,7 @@
 mod accept;
 mod access;
 mod answer;
+mod arrival;
 mod backup;
 mod behalf;
 mod body;
@@ -65,6 +66,7 @@ use self::gate::Gate;
 use self::meters::Meters;
 use crate::api::ReadAndWrite;
 use crate::observe::audit::Audit;
+use crate::observe::traces::Tracer;
 use crate::tls::renewal::ServerTls;
 
 pub use self::access::Admission;
@@ -118,6 +120,8 @@ pub struct FrontDoorConfig {
     pub pipeline: PipelineLimits,
     /// Where it is told who was refused, and who changed the cluster.
     pub audit: Audit,
+    /// Takes the spans of requests that are followed.
+    pub tracer: Tracer,
 }
 
 /// The limits of one `Pipeline` stream.
@@ -162,6 +166,7 @@ impl Default for FrontDoorConfig {
             backup_stall_timeout: Duration::from_secs(30),
             pipeline: PipelineLimits::default(),
             audit: Audit::none(),
+            tracer: Tracer::off(),
         }
     }
 }

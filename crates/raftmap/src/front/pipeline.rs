@@ -27,6 +27,7 @@ use raftmap_state::validate::InvalidRequest;
 use tokio::sync::mpsc;
 
 use super::access::Caller;
+use super::arrival::Arrival;
 use super::behalf::Allowed;
 use super::budget::Share;
 use super::calls::{Calls, unsent};
@@ -108,7 +109,7 @@ struct Driver<N> {
 struct Admitted {
     tag: u64,
     bytes: usize,
-    deadline: Instant,
+    arrival: Arrival,
 }
 
 /// A request that is answered.
@@ -125,7 +126,7 @@ struct Writing {
     kind: Kind,
     bytes: usize,
     request_id: String,
-    since: Instant,
+    arrival: Arrival,
 }
 
 /// A write, and what became of it.
@@ -218,17 +219,17 @@ impl<N: ReadAndWrite> Driver<N> {
         request: Request,
         rights: &Result<Arc<Rights>, Failure>,
     ) -> Begun {
-        let Admitted { tag, bytes, deadline } = admitted;
+        let Admitted { tag, bytes, arrival } = admitted;
         let (kind, request_id, input) = match request {
             Request::Get(get) => return Begun::Get(admitted, get),
-            Request::Put(put) => (Kind::Put, put.request_id.clone(), convert::write_put(put, deadline)),
+            Request::Put(put) => (Kind::Put, put.request_id.clone(), convert::write_put(put, arrival)),
             Request::Delete(delete) => {
-                (Kind::Delete, delete.request_id.clone(), convert::write_delete(delete, deadline))
+                (Kind::Delete, delete.request_id.clone(), convert::write_delete(delete, arrival))
             }
-            Request::Txn(txn) => (Kind::Txn, txn.request_id.clone(), convert::write_txn(txn, deadline)),
+            Request::Txn(txn) => (Kind::Txn, txn.request_id.clone(), convert::write_txn(txn, arrival)),
         };
         self.writes_in_flight += 1;
-        let writing = Writing { tag, kind, bytes, request_id, since: Instant::now() };
+        let writing = Writing { tag, kind, bytes, request_id, arrival };
         let allowed = input.and_then(|input| {
             let rights = rights.as_ref().map_err(Clone::clone)?;
             self.calls.node.on_behalf(rights).check_write(input)
@@ -237,9 +238,9 @@ impl<N: ReadAndWrite> Driver<N> {
     }
 
     fn finish_write(&mut self, (writing, result): Written) {
-        let Writing { tag, kind, bytes, request_id, since } = writing;
+        let Writing { tag, kind, bytes, request_id, arrival } = writing;
         self.writes_in_flight -= 1;
-        self.calls.observe(kind, &self.caller, &request_id, since, result.as_ref().err());
+        self.calls.observe(kind, &self.caller, &request_id, arrival, result.as_ref().err());
         let result = result.map(|answer| convert::write_response(request_id, answer));
         self.finish(Done { tag, kind, bytes, result });
     }
@@ -289,7 +290,9 @@ impl<N: ReadAndWrite> Driver<N> {
             0 => self.calls.config.request_timeout,
             millis => Duration::from_millis(millis.into()).min(self.calls.config.request_timeout_max),
         };
-        Ok((Admitted { tag, bytes, deadline: Instant::now() + timeout }, request))
+        let deadline = Instant::now() + timeout;
+        let arrival = Arrival::new(&self.calls.config.tracer, deadline, None, request_id(&request));
+        Ok((Admitted { tag, bytes, arrival }, request))
     }
 
     /// Passes on what became of a request that ran.
@@ -338,11 +341,21 @@ async fn read<N: ReadAndWrite>(
     admitted: Admitted,
     get: v1::GetRequest,
 ) -> Done {
-    let Admitted { tag, bytes, deadline } = admitted;
+    let Admitted { tag, bytes, arrival } = admitted;
     let id = get.request_id.clone();
-    let read = async { calls.get(&*rights?, get, deadline).await };
-    let result = calls.observed(Kind::Get, &caller, &id, read).await;
+    let read = async { calls.get(&*rights?, get, arrival).await };
+    let result = calls.observed(Kind::Get, &caller, &id, arrival, read).await;
     Done { tag, kind: Kind::Get, bytes, result: result.map(Response::Get) }
+}
+
+/// What its client calls it.
+fn request_id(request: &Request) -> &str {
+    match request {
+        Request::Get(get) => &get.request_id,
+        Request::Put(put) => &put.request_id,
+        Request::Delete(delete) => &delete.request_id,
+        Request::Txn(txn) => &txn.request_id,
+    }
 }
 
 /// The stream of answers. Each message holds what is ready, up to the size of the largest single answer.

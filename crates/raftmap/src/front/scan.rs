@@ -5,7 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use connectrpc::{ConnectError, ServiceStream};
 use futures::{Stream, StreamExt};
@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::access::Caller;
+use super::arrival::Arrival;
 use super::calls::Calls;
 use super::{convert, status};
 use crate::api::{Code, Failure, ReadAndWrite, ScanPage, ScanPages};
@@ -23,11 +24,11 @@ pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
     caller: &Caller,
     request: v1::ScanRequest,
-    deadline: Instant,
+    arrival: Arrival,
 ) -> Result<ServiceStream<v1::ScanResponse>, Failure> {
     let config = &calls.config;
     let page_bytes_max = config.scan_page_bytes.min(calls.node.limits().answer_bytes_max);
-    let input = convert::scan(request, page_bytes_max, deadline)?;
+    let input = convert::scan(request, page_bytes_max, arrival)?;
     let place = Arc::clone(&calls.scans).try_acquire_owned().map_err(|_| {
         Failure::not_applied(Code::Overloaded, "this server runs as many scans as it may at once")
             .over_limit(config.scans_max as u64)

@@ -11,6 +11,7 @@ use raftmap_state::validate::RequestLimits;
 use raftmap_state::{DiskOptions, StateError};
 
 use crate::causes::causes;
+use crate::observe::traces::Tracer;
 use crate::peers::SecurityError;
 use crate::runtime::NodeError;
 use crate::tls::config::{TlsError, TlsFiles};
@@ -52,6 +53,8 @@ pub struct NodeConfig {
     pub requests_max: usize,
     /// A leader whose clock is further than this from the median of the servers' clocks does not stamp it.
     pub clock_skew_max: Duration,
+    /// Takes the spans of requests that are followed.
+    pub tracer: Tracer,
 }
 
 impl NodeConfig {
@@ -74,6 +77,7 @@ impl NodeConfig {
             scan_bytes_per_second: 16 << 20,
             requests_max: 65_536,
             clock_skew_max: Duration::from_secs(5),
+            tracer: Tracer::off(),
         }
     }
 

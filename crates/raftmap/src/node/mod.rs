@@ -202,6 +202,7 @@ impl Node {
             ready: Ready(telling),
             failstop: failstop.clone(),
             meters: Arc::clone(&meters),
+            tracer: config.tracer.clone(),
             _alive: alive,
         };
         let state_thread = StateThread {

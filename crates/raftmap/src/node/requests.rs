@@ -280,5 +280,5 @@ impl Node {
 
 fn submission(kind: RequestKind, call: Call, reply: Reply) -> Submission {
     tracing::trace!(request_id = call.request_id, "submitted");
-    Submission { kind, deadline: call.deadline, reply }
+    Submission { kind, deadline: call.deadline, trace: call.trace, reply }
 }

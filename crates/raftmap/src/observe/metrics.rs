@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 /// All metrics.
-pub const METRICS: [Metric; 52] = [
+pub const METRICS: [Metric; 54] = [
     gauge(
         "raftmap_front_connections",
         &[],
@@ -58,6 +58,12 @@ pub const METRICS: [Metric; 52] = [
         "Times that changed files were of no use, and what there was stayed in force",
     ),
     counter("raftmap_audit_lost_total", &[], "Lines that are missing in the audit log"),
+    counter("raftmap_spans_sent_total", &[], "Spans of requests that are followed, sent to the collector"),
+    counter(
+        "raftmap_spans_dropped_total",
+        &[],
+        "Spans that the collector did not get: it was not there, refused them, or was too slow",
+    ),
     gauge("raftmap_front_pipelines", &[], "Open streams of clients that send many requests over one"),
     counter("raftmap_requests_answered_total", &["call"], "Requests that were answered"),
     counter("raftmap_requests_failed_total", &["call", "code"], "Requests that failed"),

@@ -16,7 +16,9 @@ use super::inbox::{Inbound, Outbox, Reply, Submission};
 use super::meters::{Meters, memory_bytes};
 use super::scrub::Never;
 use super::state::StateJob;
+use super::traces::Traces;
 use super::workers::FetchRequest;
+use crate::observe::traces::Tracer;
 use crate::peers::{PeerEvent, PeerInfo, Refusal, Transport};
 
 /// How many things are taken in before their effects are carried out: what comes together shares a batch.
@@ -48,6 +50,7 @@ pub(crate) struct DriverSettings<T> {
     pub(crate) _alive: Sender<Never>,
     pub(crate) failstop: Failstop,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) tracer: Tracer,
 }
 
 /// Tells whoever wants to know whether the node answers requests. One that has ended does not.
@@ -74,6 +77,7 @@ pub(crate) struct Driver<T> {
     next_ctx: u64,
     began: Instant,
     ticks: Ticks,
+    traces: Traces,
     stopping: bool,
 }
 
@@ -81,7 +85,8 @@ impl<T: Transport> Driver<T> {
     pub(crate) fn new(replica: Replica, outbox: Outbox, settings: DriverSettings<T>) -> Self {
         let (replies, began) = (HashMap::new(), Instant::now());
         let ticks = Ticks::new(settings.tick, began.elapsed());
-        Self { replica, outbox, settings, replies, next_ctx: 1, began, ticks, stopping: false }
+        let traces = Traces::new(settings.tracer.clone());
+        Self { replica, outbox, settings, replies, next_ctx: 1, began, ticks, traces, stopping: false }
     }
 
     /// Runs until it is told to stop or the node fails. Whoever still waits then learns that the node has ended, by its
@@ -148,7 +153,10 @@ impl<T: Transport> Driver<T> {
                 let instant = Instant::now();
                 submissions.into_iter().for_each(|submission| self.submit(now, instant, submission));
             }
-            Inbound::Event(event) => self.replica.step(now, event),
+            Inbound::Event(event) => {
+                self.traces.event(&event);
+                self.replica.step(now, event);
+            }
             Inbound::Peer(event) => self.peer_event(now, event),
             // Whoever asked may have gone meanwhile.
             Inbound::Status(reply) => drop(reply.send(self.replica.status())),
@@ -175,18 +183,23 @@ impl<T: Transport> Driver<T> {
     }
 
     fn submit(&mut self, now: Now, instant: Instant, submission: Submission) {
-        let Submission { kind, deadline, reply } = submission;
+        let Submission { kind, deadline, trace, reply } = submission;
         let ctx = Ctx(self.next_ctx);
         self.next_ctx += 1;
         self.replies.insert(ctx, reply);
+        self.traces.submitted(ctx, trace, &kind);
         let remaining = deadline.saturating_duration_since(instant);
         let deadline_ms = now.monotonic_ms.saturating_add(millis(remaining));
-        self.replica.step(now, Event::Request(Request { ctx, deadline_ms, kind }));
+        self.replica.step(now, Event::Request(Request { ctx, deadline_ms, kind, trace }));
     }
 
     fn carry_out(&mut self) -> Result<(), NodeError> {
         let now = self.now();
+        let (follows, leads) = (self.traces.is_on(), self.replica.leads());
         for effect in self.replica.take_effects(now) {
+            if follows {
+                self.traces.effect(&effect, leads);
+            }
             match effect {
                 // A worker that is gone has failed, and the node ends for its reason.
                 Effect::Write(write) => drop(self.settings.writes.send(write)),

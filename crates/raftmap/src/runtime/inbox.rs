@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use raftmap_replica::{Event, Failure, ReplicaStatus, RequestKind};
-use raftmap_state::Answer;
+use raftmap_state::{Answer, TraceContext};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -28,6 +28,7 @@ pub(crate) enum Inbound {
 pub(crate) struct Submission {
     pub(crate) kind: RequestKind,
     pub(crate) deadline: Instant,
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) reply: Reply,
 }
 

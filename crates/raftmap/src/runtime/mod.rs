@@ -24,6 +24,7 @@ mod scan;
 mod scrub;
 mod state;
 mod state_dirs;
+mod traces;
 mod workers;
 
 pub(crate) use driver::{Driver, DriverSettings, Ready};

@@ -29,8 +29,9 @@ pub(crate) fn log() -> Vec<Entry> {
     let member = |id| Member { node_id: NodeId(id), incarnation: 5, founding_hash: 7 };
     let of =
         |ids: &[u64]| Payload::Membership(Box::new(Membership::of_voters(ids.iter().map(|id| NodeId(*id)))));
-    let command =
-        |time: u64, body: Body| Payload::Command(Command { stamped_time_ms: Some(time), body }.encode());
+    let command = |time: u64, body: Body| {
+        Payload::Command(Command { stamped_time_ms: Some(time), trace: None, body }.encode())
+    };
     let payloads = [
         Payload::Noop,
         command(1000, Body::RecordMember(member(1))),

@@ -156,7 +156,7 @@ fn config(cluster: &LocalCluster, id: NodeId) -> NodeConfig {
 }
 
 fn call() -> Call {
-    Call { request_id: "embedded".to_owned(), deadline: Instant::now() + Duration::from_secs(5) }
+    Call { request_id: "embedded".to_owned(), deadline: Instant::now() + Duration::from_secs(5), trace: None }
 }
 
 fn put(key: &str, value: &str) -> Put {

@@ -23,6 +23,7 @@
 //! `scans` has servers that read and compare all their rows, and their logs.
 //! `slow` has servers that stand still, and what that costs the others.
 //! `todo` has the website of the example, used while servers come and go.
+//! `traces` has requests that are followed through all servers.
 //! `upgrades` has servers of an older program, which are replaced one at a time.
 //! `lives` has what is not a failure: servers that end in good order, a cluster at rest, nodes in one's own program.
 //!
@@ -49,4 +50,5 @@ mod slow;
 mod snapshots;
 mod support;
 mod todo;
+mod traces;
 mod upgrades;

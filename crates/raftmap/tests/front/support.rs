@@ -126,7 +126,7 @@ impl Node {
     fn apply(&self, body: Body) -> Result<Answer, Failure> {
         let mut machine = self.machine.lock().unwrap();
         let index = machine.applied().index.next();
-        let command = Command { stamped_time_ms: None, body };
+        let command = Command { stamped_time_ms: None, trace: None, body };
         let entry = Entry { term: Term(1), index, payload: Payload::Command(command.encode()) };
         let outcome = machine.apply(&[entry]).unwrap().remove(0);
         Ok(outcome.result?)

@@ -44,7 +44,7 @@ impl State {
             };
             let put = Put { entries: rows.iter().map(entry).collect(), return_previous: false };
             let write = Write { request: WriteRequest::Put(put), session: None, answer_bytes_max: 1 << 20 };
-            let command = Command { stamped_time_ms: Some(1), body: Body::Write(write) };
+            let command = Command { stamped_time_ms: Some(1), trace: None, body: Body::Write(write) };
             let index = LogIndex(self.index() + 1);
             let payload = Payload::Command(command.encode());
             self.machine.apply(&[Entry { term: Term(1), index, payload }]).unwrap();

@@ -15,7 +15,7 @@ use raftmap_replica::{
 };
 use raftmap_state::{
     Answer, Body, Command, Engine, Get, Introduction, LEVEL, Member, MemoryEngine, MemoryIngest, Put,
-    PutEntry, Snapshot as _, SnapshotInstall, StateMachine, WriteRequest,
+    PutEntry, Snapshot as _, SnapshotInstall, StateMachine, TraceContext, WriteRequest,
 };
 
 /// Milliseconds of one tick.
@@ -151,10 +151,20 @@ impl Cluster {
 
     /// Hands in a request, to be answered within `timeout_ms`.
     pub fn request(&mut self, id: u64, timeout_ms: u64, kind: RequestKind) -> Ctx {
+        self.request_traced(id, timeout_ms, kind, None)
+    }
+
+    pub fn request_traced(
+        &mut self,
+        id: u64,
+        timeout_ms: u64,
+        kind: RequestKind,
+        trace: Option<TraceContext>,
+    ) -> Ctx {
         let ctx = Ctx(self.next_ctx);
         self.next_ctx += 1;
         let deadline_ms = self.now.monotonic_ms + timeout_ms;
-        self.event(id, Event::Request(Request { ctx, deadline_ms, kind }));
+        self.event(id, Event::Request(Request { ctx, deadline_ms, kind, trace }));
         ctx
     }
 

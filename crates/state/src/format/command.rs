@@ -1,22 +1,24 @@
 //! The bytes of a command: what a log entry holds.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroU128};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use raftmap_raft::{LogIndex, NodeId};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::{DecodeError, Decoder, FLAG_0, FLAG_1, put_bytes, put_list, put_varint};
+use super::{DecodeError, Decoder, FLAG_0, FLAG_1, FLAG_2, put_bytes, put_list, put_varint};
 use crate::command::{Body, Command, Introduction, Member, SessionLimits, Write};
-use crate::level::{LEVEL_FIRST, LEVEL_OF_SCANS};
+use crate::level::{LEVEL_FIRST, LEVEL_OF_SCANS, LEVEL_OF_TRACES};
 use crate::request::{
     Condition, Delete, Expected, Operation, Put, PutEntry, SessionId, SessionTag, Txn, WriteRequest,
 };
+use crate::trace::TraceContext;
 
 const VERSION: u8 = 1;
 
 const STAMPED: u8 = FLAG_0;
 const TAGGED: u8 = FLAG_1;
+const TRACED: u8 = FLAG_2;
 
 const RETURN_PREVIOUS: u8 = FLAG_0;
 
@@ -65,9 +67,16 @@ impl Command {
         let tagged = matches!(&self.body, Body::Write(Write { session: Some(_), .. }));
         out.put_u8(VERSION);
         out.put_u8(self.body.kind());
+        let flag = |set, flag| if set { flag } else { 0 };
         out.put_u8(
-            if self.stamped_time_ms.is_some() { STAMPED } else { 0 } | if tagged { TAGGED } else { 0 },
+            flag(self.stamped_time_ms.is_some(), STAMPED)
+                | flag(tagged, TAGGED)
+                | flag(self.trace.is_some(), TRACED),
         );
+        if let Some(trace) = self.trace {
+            out.put_u128_le(trace.trace_id.get());
+            out.put_u64_le(trace.span_id.get());
+        }
         if let Some(time) = self.stamped_time_ms {
             put_varint(&mut out, time);
         }
@@ -131,7 +140,9 @@ impl Command {
         decoder.version("command", VERSION)?;
         let kind = decoder.u8("command kind")?;
         let write = matches!(kind, PUT | DELETE | TXN);
-        let flags = decoder.flags("command flags", if write { STAMPED | TAGGED } else { STAMPED })?;
+        let known = STAMPED | TRACED | if write { TAGGED } else { 0 };
+        let flags = decoder.flags("command flags", known)?;
+        let trace = if flags & TRACED == 0 { None } else { Some(decode_trace(&mut decoder)?) };
         let stamped_time_ms = if flags & STAMPED == 0 { None } else { Some(decoder.varint("stamped time")?) };
         let (body, bytes) = if write {
             let (write, request) = decode_write(&mut decoder, kind, flags & TAGGED != 0)?;
@@ -140,7 +151,10 @@ impl Command {
             (decode_other(&mut decoder, kind)?, Bytes::new())
         };
         decoder.end("command")?;
-        Ok(DecodedCommand { command: Self { stamped_time_ms, body }, request: RequestBytes { kind, bytes } })
+        Ok(DecodedCommand {
+            command: Self { stamped_time_ms, trace, body },
+            request: RequestBytes { kind, bytes },
+        })
     }
 }
 
@@ -148,12 +162,44 @@ impl Command {
     /// The feature level that a server must understand to apply the command with these bytes; see [`crate::LEVEL`]. The highest of
     /// all for bytes that this program does not know.
     pub fn level_of(bytes: &[u8]) -> u8 {
+        let traced = if is_traced(bytes) { LEVEL_OF_TRACES } else { LEVEL_FIRST };
+        Self::level_untraced(bytes).max(traced)
+    }
+
+    /// [`Self::level_of`] the same command without its trace.
+    pub fn level_untraced(bytes: &[u8]) -> u8 {
         match *bytes {
             [VERSION, PUT..=INTRODUCE_MEMBER, ..] => LEVEL_FIRST,
             [VERSION, RAISE_LEVEL, .., level] => level,
             [VERSION, SCAN, ..] => LEVEL_OF_SCANS,
             _ => u8::MAX,
         }
+    }
+
+    /// Whose trace the command with these bytes belongs to. A look at a byte, for nearly all.
+    pub fn trace_of(bytes: &[u8]) -> Option<TraceContext> {
+        if !is_traced(bytes) {
+            return None;
+        }
+        let (trace_id, rest) = bytes.get(HEAD_BYTES..)?.split_first_chunk()?;
+        let trace_id = NonZeroU128::new(u128::from_le_bytes(*trace_id))?;
+        let span_id = NonZeroU64::new(u64::from_le_bytes(*rest.first_chunk()?))?;
+        Some(TraceContext { trace_id, span_id })
+    }
+}
+
+/// Version, kind and flags.
+const HEAD_BYTES: usize = 3;
+
+fn is_traced(bytes: &[u8]) -> bool {
+    matches!(*bytes, [VERSION, _, flags, ..] if flags & TRACED != 0)
+}
+
+fn decode_trace(decoder: &mut Decoder) -> Result<TraceContext, DecodeError> {
+    let (trace_id, span_id) = (decoder.u128_le("trace id")?, decoder.u64_le("span id")?);
+    match (NonZeroU128::new(trace_id), NonZeroU64::new(span_id)) {
+        (Some(trace_id), Some(span_id)) => Ok(TraceContext { trace_id, span_id }),
+        _ => Err(DecodeError::Malformed { what: "trace" }),
     }
 }
 

@@ -82,6 +82,7 @@ pub enum DecodeError {
 /// Bit `0` and so on of a flags byte; a bit that is not among those expected is an error.
 pub(crate) const FLAG_0: u8 = 1;
 pub(crate) const FLAG_1: u8 = 2;
+pub(crate) const FLAG_2: u8 = 4;
 
 pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {

@@ -75,11 +75,11 @@ pub(crate) fn tagged(request: WriteRequest, session: SessionTag) -> Body {
 }
 
 pub(crate) fn at(time_ms: u64, body: Body) -> Command {
-    Command { stamped_time_ms: Some(time_ms), body }
+    Command { stamped_time_ms: Some(time_ms), trace: None, body }
 }
 
 pub(crate) fn timeless(body: Body) -> Command {
-    Command { stamped_time_ms: None, body }
+    Command { stamped_time_ms: None, trace: None, body }
 }
 
 pub(crate) const SMALL_SESSIONS: SessionLimits =

@@ -21,7 +21,9 @@ fn log_time_is_the_latest_that_was_stamped_and_never_goes_back() {
     let mut server = Server::in_memory();
     let mut times = Vec::new();
     for stamped in [Some(50), Some(20), None, Some(50), Some(51), Some(0)] {
-        server.run(&raftmap_state::Command { stamped_time_ms: stamped, body: Body::Time }).unwrap();
+        server
+            .run(&raftmap_state::Command { stamped_time_ms: stamped, trace: None, body: Body::Time })
+            .unwrap();
         times.push(server.machine.log_time_ms());
     }
     assert_eq!(times, [50, 50, 50, 50, 51, 51]);
@@ -77,7 +79,13 @@ fn a_key_that_expired_is_never_there_again_without_a_new_write() {
     server.run(&at(100, write(put_with_ttl("a", "1", 50)))).unwrap();
     server.run(&at(150, Body::Time)).unwrap();
     for stamped in [None, Some(0), Some(149), Some(120)] {
-        server.run(&raftmap_state::Command { stamped_time_ms: stamped, body: write(put("b", "1")) }).unwrap();
+        server
+            .run(&raftmap_state::Command {
+                stamped_time_ms: stamped,
+                trace: None,
+                body: write(put("b", "1")),
+            })
+            .unwrap();
         assert_eq!(server.get("a"), None, "{stamped:?}");
     }
     server.write(put("a", "2")).unwrap();

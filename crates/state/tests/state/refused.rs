@@ -1,6 +1,6 @@
 //! What stops a server, and what is refused before it is proposed.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroU128};
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -10,7 +10,7 @@ use raftmap_state::validate::{InvalidRequest, KEY_BYTES_CEILING, RequestLimits, 
 use raftmap_state::{
     Body, Command, Condition, DecodeError, Delete, Engine, EngineError, Expected, FailureCode, Get,
     Introduction, Member, MemoryEngine, MemorySnapshot, Operation, Put, PutEntry, Refusal, RowChange, Scan,
-    SessionId, SessionLimits, SessionTag, StateError, StateMachine, Txn, Write, WriteRequest,
+    SessionId, SessionLimits, SessionTag, StateError, StateMachine, TraceContext, Txn, Write, WriteRequest,
 };
 
 use crate::common::{
@@ -41,11 +41,23 @@ fn one_of_each() -> Vec<(Command, &'static str)> {
     let session = SessionTag { session_id: SessionId(7), sequence: 9, acknowledged_below: 8 };
     let put_two = Put { entries: vec![entry("a", "v"), entry_with_ttl("b", "", 5)], return_previous: true };
     let member = Member { node_id: NodeId(3), incarnation: 1 << 120, founding_hash: 2 };
+    let trace = TraceContext {
+        trace_id: NonZeroU128::MIN | (1 << 127),
+        span_id: NonZeroU64::new(2 | (0b11 << 62)).unwrap(),
+    };
     let write = |request, session| Body::Write(Write { request, session, answer_bytes_max: 4 << 20 });
     vec![
         (
             at(1000, write(WriteRequest::Put(put_two), None)),
             "01 01 01 e807 80808002 01 02 0161 0176 00 0162 00 05",
+        ),
+        (
+            Command { trace: Some(trace), ..at(1000, write(delete("a"), Some(session))) },
+            "01 02 07 01000000000000000000000000000080 02000000000000c0 e807 80808002 07 09 08 00 01 0161",
+        ),
+        (
+            Command { trace: Some(trace), ..timeless(Body::Time) },
+            "01 05 04 01000000000000000000000000000080 02000000000000c0",
         ),
         (timeless(write(delete("a"), Some(session))), "01 02 02 80808002 07 09 08 00 01 0161"),
         (
@@ -86,15 +98,20 @@ fn keys_and_values_are_decoded_without_a_copy() {
     assert!(range.contains(&put.entries[0].key.as_ptr()) && range.contains(&put.entries[0].value.as_ptr()));
 }
 
+/// A trace id, and no span.
+const NO_TRACE: &str = "01 05 04 01000000000000000000000000000000 0000000000000000";
+
 #[test]
 fn a_command_of_a_newer_version_is_an_error() {
     let cases = [
         ("02 05 00", DecodeError::UnknownVersion { what: "command", version: 2 }),
         ("01 63 00", DecodeError::Unknown { what: "command kind", value: 0x63 }),
-        ("01 08 00 03", DecodeError::TooNew { what: "raised level", level: 3 }),
+        ("01 08 00 04", DecodeError::TooNew { what: "raised level", level: 4 }),
         ("01 08 00 00", DecodeError::UnknownVersion { what: "raised level", version: 0 }),
         ("01 00 00", DecodeError::Unknown { what: "command kind", value: 0 }),
-        ("01 05 04", DecodeError::Unknown { what: "command flags", value: 4 }),
+        ("01 05 08", DecodeError::Unknown { what: "command flags", value: 8 }),
+        ("01 05 04", DecodeError::Truncated { what: "trace id" }),
+        (NO_TRACE, DecodeError::Malformed { what: "trace" }),
         ("01 05 02", DecodeError::Unknown { what: "command flags", value: 2 }),
         ("01 01 00 00 02", DecodeError::Unknown { what: "put flags", value: 2 }),
         ("01 03 00 00 01 0161 04", DecodeError::Unknown { what: "condition", value: 4 }),
@@ -126,7 +143,7 @@ proptest! {
 
     /// Bytes from anywhere are an error or a command, never a panic; and a command has no other bytes than its own.
     #[test]
-    fn random_bytes_are_an_error_or_exactly_one_command(mut random in vec(any::<u8>(), 0..60), kind in 1u8..9, flags in 0u8..4) {
+    fn random_bytes_are_an_error_or_exactly_one_command(mut random in vec(any::<u8>(), 0..60), kind in 1u8..9, flags in 0u8..8) {
         let _ = Command::decode(Bytes::from(random.clone()));
         random.splice(0..random.len().min(3), [1, kind, flags]);
         let random = Bytes::from(random);
@@ -165,7 +182,7 @@ fn error_at(payload: Payload) -> StateError {
 
 #[test]
 fn a_command_that_is_not_understood_stops_the_server() {
-    for bytes in ["02 05 00", "01 63 00", "01 01 00", "01 08 00 03"] {
+    for bytes in ["02 05 00", "01 63 00", "01 01 00", "01 08 00 04"] {
         let error = error_at(Payload::Command(unhex(bytes)));
         assert!(matches!(error, StateError::Command { index: LogIndex(3), .. }), "{bytes}: {error}");
     }

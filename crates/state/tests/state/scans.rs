@@ -31,7 +31,10 @@ fn a_scan_is_remembered_with_its_log_time_and_found_by_its_bytes() {
     assert_eq!(open(engine).scanned_ms(), Some(2_000), "after a restart");
 
     let is_scan = |command: &Command| Command::is_scan(&command.encode());
-    assert!(is_scan(&at(1, Body::Scan)) && is_scan(&Command { stamped_time_ms: None, body: Body::Scan }));
+    assert!(
+        is_scan(&at(1, Body::Scan))
+            && is_scan(&Command { stamped_time_ms: None, trace: None, body: Body::Scan })
+    );
     assert!(!is_scan(&at(1, Body::Time)) && !Command::is_scan(&[]));
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn start(cluster: &LocalCluster) -> Result<Nodes, Failure> {
 
 /// A request that is tried once.
 fn call() -> Call {
-    Call { request_id: String::new(), deadline: Instant::now() + PATIENCE }
+    Call { request_id: String::new(), deadline: Instant::now() + PATIENCE, trace: None }
 }
 
 pub(super) async fn put_many(node: &Node, entries: Vec<(Bytes, Bytes)>) -> Result<(), String> {

@@ -4,6 +4,7 @@ mod limits;
 mod place;
 mod security;
 mod stop;
+mod traces;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use raftmap::observe::audit::Audit;
 use raftmap::observe::http::{Observation, Readiness};
 use raftmap::observe::logs::{self, LogFormat};
 use raftmap::observe::metrics;
+use raftmap::observe::traces::Tracer;
 use raftmap::tls::config::TlsFiles;
 use raftmap_log::{FoundingMember, Identity};
 
@@ -26,6 +28,7 @@ use self::limits::{LimitArgs, TimingArgs};
 use self::place::{bind, listen_address, own_entry, read_identity};
 use self::security::SecurityArgs;
 use self::stop::Stop;
+use self::traces::{TraceArgs, Traces};
 use super::connect::block_on_half_of_the_cores;
 use super::exit::{self, Failure};
 
@@ -78,6 +81,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     timing: TimingArgs,
+
+    #[command(flatten)]
+    traces: TraceArgs,
 
     /// How much to log: a level, or levels by target, as in info,raftmap::front=debug
     #[arg(long, env = "RAFTMAP_LOG", value_name = "FILTER", default_value = "info", help_heading = "Logs")]
@@ -199,7 +205,7 @@ impl Serve {
         Ok(config)
     }
 
-    fn front_door_config(&self, audit: Audit) -> FrontDoorConfig {
+    fn front_door_config(&self, audit: Audit, tracer: Tracer) -> FrontDoorConfig {
         let request_timeout = Duration::from_millis(self.timing.request_timeout_ms);
         let defaults = FrontDoorConfig::default();
         FrontDoorConfig {
@@ -211,6 +217,7 @@ impl Serve {
             request_timeout,
             request_timeout_max: defaults.request_timeout_max.max(request_timeout),
             audit,
+            tracer,
             ..defaults
         }
     }
@@ -231,6 +238,7 @@ struct Server {
     node: Node,
     door: FrontDoor,
     observation: Option<Observation>,
+    traces: Traces,
     client_address: SocketAddr,
     peer_address: SocketAddr,
 }
@@ -249,11 +257,13 @@ impl Server {
         };
         let (door_security, admission) = checked.front_door()?;
         let audit = serve.security.audit()?;
-        let config = serve.node_config(own, checked.files)?;
+        let traces = serve.traces.begin(identity);
+        let mut config = serve.node_config(own, checked.files)?;
+        config.tracer = traces.tracer.clone();
         let peer_address = config.peer_listen;
         let node = Node::start(config).await?;
         let unusable = |error: io::Error| Failure::Failed(format!("a port cannot be used: {error}"));
-        let config = serve.front_door_config(audit);
+        let config = serve.front_door_config(audit, traces.tracer.clone());
         let door = FrontDoor::open(door_listener, door_security, admission, config, Arc::new(node.clone()))
             .map_err(unusable)?;
         let observation = match metrics_listener {
@@ -263,12 +273,13 @@ impl Server {
             None => None,
         };
         let client_address = door.address();
-        Ok(Self { id: identity.node().0, node, door, observation, client_address, peer_address })
+        Ok(Self { id: identity.node().0, node, door, observation, traces, client_address, peer_address })
     }
 
     /// Ends in good order: first the requests, then the node.
     async fn close(self, patience: Duration) {
         tokio::join!(self.door.close(), self.node.shut_down(patience));
+        self.traces.end().await;
     }
 }
 
