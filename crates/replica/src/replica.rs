@@ -147,6 +147,11 @@ impl Replica {
         self.raft.is_leader()
     }
 
+    /// The last entry that a majority has on disk, as far as this server knows.
+    pub fn commit(&self) -> LogIndex {
+        self.raft.commit()
+    }
+
     /// What is to be done, in order, for everything that happened since it was asked last.
     pub fn take_effects(&mut self, now: Now) -> Vec<Effect> {
         self.pump(now);

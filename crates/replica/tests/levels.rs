@@ -136,7 +136,7 @@ fn a_trace_goes_into_every_log_once_all_understand_it() {
     let follower = 3 - leader;
     let trace = |number: u64| {
         let span_id = NonZeroU64::new(number).unwrap();
-        TraceContext { trace_id: span_id.into(), span_id }
+        TraceContext::new(span_id.into(), span_id)
     };
     let put = |cluster: &mut Cluster, id, number| {
         let written = cluster.request_traced(id, LONG_MS, common::put("a", "1"), Some(trace(number)));

@@ -476,7 +476,7 @@ impl World {
 /// Some requests are followed: nothing may depend on that.
 fn trace_of(ctx: Ctx) -> Option<TraceContext> {
     let number = NonZeroU64::new(ctx.0).filter(|number| number.get() % 4 == 0)?;
-    Some(TraceContext { trace_id: number.into(), span_id: number })
+    Some(TraceContext::new(number.into(), number))
 }
 
 fn leads(effect: &Effect) -> bool {

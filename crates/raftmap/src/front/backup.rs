@@ -28,7 +28,7 @@ pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
     caller: &Caller,
     request: v1::BackupRequest,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<ServiceStream<v1::BackupResponse>, Failure> {
     let call = convert::cluster_call(request.request_id, arrival)?;
     let place = Arc::clone(&calls.backups).try_acquire_owned().map_err(|_| {

@@ -20,6 +20,7 @@ use super::meters::{Kind, Meters};
 use super::sizes::Counted;
 use super::{FrontDoorConfig, backup, convert, pipeline, scan, status};
 use crate::api::{Code, Failure, FailureOutcome, MembersChange, ReadAndWrite};
+use crate::observe::traces::Tracer;
 use crate::users::Rights;
 
 /// What all calls share.
@@ -40,7 +41,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::GetRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::GetResponse, Failure> {
         let input = convert::get(request, arrival)?;
         let request_id = input.call.request_id.clone();
@@ -51,7 +52,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::PutRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::PutResponse, Failure> {
         let input = convert::put(request, arrival)?;
         let request_id = input.call.request_id.clone();
@@ -62,7 +63,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::DeleteRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::DeleteResponse, Failure> {
         let input = convert::delete(request, arrival)?;
         let request_id = input.call.request_id.clone();
@@ -73,7 +74,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::TxnRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::TxnResponse, Failure> {
         let input = convert::txn(request, arrival)?;
         let request_id = input.call.request_id.clone();
@@ -85,7 +86,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::ScanRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::ScanResponse, Failure> {
         let input = convert::scan(request, self.node.limits().answer_bytes_max, arrival)?;
         let request_id = input.call.request_id.clone();
@@ -100,7 +101,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::OpenSessionRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::OpenSessionResponse, Failure> {
         let call = convert::call(request.request_id, &request.map, arrival)?;
         let request_id = call.request_id.clone();
@@ -111,7 +112,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::MembersRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::MembersResponse, Failure> {
         let call = convert::cluster_call(request.request_id, arrival)?;
         let request_id = call.request_id.clone();
@@ -122,7 +123,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::StatusRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::StatusResponse, Failure> {
         let call = convert::cluster_call(request.request_id, arrival)?;
         let request_id = call.request_id.clone();
@@ -133,7 +134,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::AddMemberRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::AddMemberResponse, Failure> {
         let call = convert::cluster_call(request.request_id.clone(), arrival)?;
         let change = MembersChange::Add(convert::introduction(request)?);
@@ -146,7 +147,7 @@ impl<N: ReadAndWrite> Calls<N> {
         &self,
         rights: &Rights,
         request: v1::RemoveMemberRequest,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<v1::RemoveMemberResponse, Failure> {
         let call = convert::cluster_call(request.request_id, arrival)?;
         let request_id = call.request_id.clone();
@@ -156,7 +157,7 @@ impl<N: ReadAndWrite> Calls<N> {
 
     /// What is known of a call before it runs.
     fn arrival(&self, ctx: &RequestContext, request_id: &str) -> Arrival {
-        let traceparent = ctx.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        let traceparent = || ctx.headers().get("traceparent").and_then(|value| value.to_str().ok());
         Arrival::new(&self.config.tracer, deadline(ctx), traceparent, request_id)
     }
 
@@ -166,10 +167,13 @@ impl<N: ReadAndWrite> Calls<N> {
         kind: Kind,
         caller: &Caller,
         request_id: &str,
-        arrival: Arrival,
+        arrival: &Arrival,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        let mut waited_for =
+            WaitedFor { tracer: &self.config.tracer, kind, request_id, arrival: Some(arrival) };
         let result = request.await;
+        waited_for.arrival = None;
         self.observe(kind, caller, request_id, arrival, result.as_ref().err());
         result
     }
@@ -180,17 +184,14 @@ impl<N: ReadAndWrite> Calls<N> {
         kind: Kind,
         caller: &Caller,
         request_id: &str,
-        arrival: Arrival,
+        arrival: &Arrival,
         failure: Option<&Failure>,
     ) {
         match failure {
             None => self.meters.answered(kind, caller, request_id, arrival.since),
             Some(failure) => self.meters.failed(kind, caller, request_id, failure),
         }
-        let why = failure.map(|failure| format!("{}: {}", failure.code.name(), failure.reason));
-        if let Some(span) = arrival.ended(kind.name(), request_id, why) {
-            self.config.tracer.record(span);
-        }
+        arrival.answered(&self.config.tracer, kind.name(), request_id, failure);
     }
 
     /// Runs a request that only an operator may make, and puts it into the audit log.
@@ -213,7 +214,7 @@ impl<N: ReadAndWrite> Calls<N> {
         kind: Kind,
         ctx: &RequestContext,
         request_id: &str,
-        arrival: Arrival,
+        arrival: &Arrival,
         request: impl Future<Output = Result<T, Failure>>,
     ) -> ServiceResult<T> {
         let held = async {
@@ -223,6 +224,22 @@ impl<N: ReadAndWrite> Calls<N> {
         };
         let result = self.observed(kind, caller(ctx), request_id, arrival, held).await;
         result.map(Response::new).map_err(|failure| status::error(&failure))
+    }
+}
+
+/// A request under way. Its caller may give up, which drops it: its span ends then, too.
+struct WaitedFor<'a> {
+    tracer: &'a Tracer,
+    kind: Kind,
+    request_id: &'a str,
+    arrival: Option<&'a Arrival>,
+}
+
+impl Drop for WaitedFor<'_> {
+    fn drop(&mut self) {
+        if let Some(arrival) = self.arrival {
+            arrival.given_up(self.tracer, self.kind.name(), self.request_id);
+        }
     }
 }
 
@@ -279,7 +296,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::GetRequest>,
     ) -> ServiceResult<v1::GetResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.get(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::Get, &ctx, request.request_id, arrival, call).await
     }
@@ -289,7 +306,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::PutRequest>,
     ) -> ServiceResult<v1::PutResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.put(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::Put, &ctx, request.request_id, arrival, call).await
     }
@@ -299,7 +316,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::DeleteRequest>,
     ) -> ServiceResult<v1::DeleteResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.delete(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::Delete, &ctx, request.request_id, arrival, call).await
     }
@@ -309,7 +326,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::TxnRequest>,
     ) -> ServiceResult<v1::TxnResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.txn(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::Txn, &ctx, request.request_id, arrival, call).await
     }
@@ -319,7 +336,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<ServiceStream<v1::ScanResponse>> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = scan::open(&self.0, caller(&ctx), request.to_owned_message(), arrival);
         let pages = self.0.observed(Kind::Scan, caller(&ctx), request.request_id, arrival, call).await;
         pages.map(Response::new).map_err(|failure| status::error(&failure))
@@ -330,7 +347,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::ScanRequest>,
     ) -> ServiceResult<v1::ScanResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.scan_page(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::ScanPage, &ctx, request.request_id, arrival, call).await
     }
@@ -340,7 +357,7 @@ impl<N: ReadAndWrite> v1::Map for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::OpenSessionRequest>,
     ) -> ServiceResult<v1::OpenSessionResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.open_session(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::OpenSession, &ctx, request.request_id, arrival, call).await
     }
@@ -361,7 +378,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::MembersRequest>,
     ) -> ServiceResult<v1::MembersResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.members(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::Members, &ctx, request.request_id, arrival, call).await
     }
@@ -371,7 +388,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::StatusRequest>,
     ) -> ServiceResult<v1::StatusResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.status(rights(&ctx), request.to_owned_message(), arrival);
         self.0.unary(Kind::Status, &ctx, request.request_id, arrival, call).await
     }
@@ -382,7 +399,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
     ) -> ServiceResult<v1::AddMemberResponse> {
         let request_message = request.to_owned_message();
         let about = added(&request_message);
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.add_member(rights(&ctx), request_message, arrival);
         let call = self.0.audited(Kind::AddMember, &ctx, request.request_id, about, call);
         self.0.unary(Kind::AddMember, &ctx, request.request_id, arrival, call).await
@@ -393,7 +410,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::RemoveMemberRequest>,
     ) -> ServiceResult<v1::RemoveMemberResponse> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = self.0.remove_member(rights(&ctx), request.to_owned_message(), arrival);
         let about = format!("server {}", request.id);
         let call = self.0.audited(Kind::RemoveMember, &ctx, request.request_id, about, call);
@@ -405,7 +422,7 @@ impl<N: ReadAndWrite> v1::Cluster for Service<N> {
         ctx: RequestContext,
         request: ServiceRequest<'_, v1::BackupRequest>,
     ) -> ServiceResult<ServiceStream<v1::BackupResponse>> {
-        let arrival = self.0.arrival(&ctx, request.request_id);
+        let arrival = &self.0.arrival(&ctx, request.request_id);
         let call = backup::open(&self.0, caller(&ctx), request.to_owned_message(), arrival);
         let call = self.0.audited(Kind::Backup, &ctx, request.request_id, String::new(), call);
         let parts = self.0.observed(Kind::Backup, caller(&ctx), request.request_id, arrival, call).await;

@@ -33,7 +33,7 @@ pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
 pub fn fuzz_request(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let now = Instant::now();
-    let arrival = Arrival::new(&Tracer::off(), now, None, "");
+    let arrival = &Arrival::new(&Tracer::off(), now, || None, "");
     let in_json = |error: serde_json::Error| drop(error.to_string());
     match kind % 6 {
         0 => {
@@ -66,7 +66,7 @@ pub(super) fn excerpt(text: &str) -> String {
 }
 
 /// Name, deadline and trace of a request to the map that it names.
-pub(super) fn call(request_id: String, map: &str, arrival: Arrival) -> Result<Call, Failure> {
+pub(super) fn call(request_id: String, map: &str, arrival: &Arrival) -> Result<Call, Failure> {
     if !map.is_empty() {
         let reason =
             format!("there is no map {}: this version has the default map alone, \"\"", excerpt(map));
@@ -88,7 +88,7 @@ pub(super) fn introduction(request: v1::AddMemberRequest) -> Result<Introduction
 }
 
 /// Name, deadline and trace of a request to the cluster.
-pub(super) fn cluster_call(request_id: String, arrival: Arrival) -> Result<Call, Failure> {
+pub(super) fn cluster_call(request_id: String, arrival: &Arrival) -> Result<Call, Failure> {
     if request_id.len() > REQUEST_ID_BYTES_MAX {
         return Err(InvalidRequest::TooLarge {
             field: "request_id",
@@ -101,26 +101,26 @@ pub(super) fn cluster_call(request_id: String, arrival: Arrival) -> Result<Call,
     Ok(Call { request_id, deadline: arrival.deadline, trace: arrival.trace() })
 }
 
-pub(super) fn get(request: v1::GetRequest, arrival: Arrival) -> Result<GetValueInput, Failure> {
+pub(super) fn get(request: v1::GetRequest, arrival: &Arrival) -> Result<GetValueInput, Failure> {
     let options = read_options(request.consistency, request.min_revision)?;
     let call = call(request.request_id, &request.map, arrival)?;
     Ok(GetValueInput { get: Get { keys: request.keys }, options, call })
 }
 
-pub(super) fn put(request: v1::PutRequest, arrival: Arrival) -> Result<ProposeValueInput, Failure> {
+pub(super) fn put(request: v1::PutRequest, arrival: &Arrival) -> Result<ProposeValueInput, Failure> {
     let call = call(request.request_id, &request.map, arrival)?;
     let entries = request.entries.into_iter().map(put_entry).collect();
     let put = Put { entries, return_previous: request.return_previous };
     Ok(ProposeValueInput { put, session: session_tag(request.session.into_option()), call })
 }
 
-pub(super) fn delete(request: v1::DeleteRequest, arrival: Arrival) -> Result<DeleteValueInput, Failure> {
+pub(super) fn delete(request: v1::DeleteRequest, arrival: &Arrival) -> Result<DeleteValueInput, Failure> {
     let call = call(request.request_id, &request.map, arrival)?;
     let delete = Delete { keys: request.keys, return_previous: request.return_previous };
     Ok(DeleteValueInput { delete, session: session_tag(request.session.into_option()), call })
 }
 
-pub(super) fn txn(request: v1::TxnRequest, arrival: Arrival) -> Result<TransactInput, Failure> {
+pub(super) fn txn(request: v1::TxnRequest, arrival: &Arrival) -> Result<TransactInput, Failure> {
     let call = call(request.request_id, &request.map, arrival)?;
     let operations = |operations: Vec<v1::Operation>, field| {
         operations.into_iter().map(|message| operation(message, field)).collect::<Result<_, _>>()
@@ -133,17 +133,17 @@ pub(super) fn txn(request: v1::TxnRequest, arrival: Arrival) -> Result<TransactI
     Ok(TransactInput { txn, session: session_tag(request.session.into_option()), call })
 }
 
-pub(super) fn write_put(request: v1::PutRequest, arrival: Arrival) -> Result<WriteInput, Failure> {
+pub(super) fn write_put(request: v1::PutRequest, arrival: &Arrival) -> Result<WriteInput, Failure> {
     let ProposeValueInput { put, session, call } = put(request, arrival)?;
     Ok(WriteInput { request: WriteRequest::Put(put), session, call })
 }
 
-pub(super) fn write_delete(request: v1::DeleteRequest, arrival: Arrival) -> Result<WriteInput, Failure> {
+pub(super) fn write_delete(request: v1::DeleteRequest, arrival: &Arrival) -> Result<WriteInput, Failure> {
     let DeleteValueInput { delete, session, call } = delete(request, arrival)?;
     Ok(WriteInput { request: WriteRequest::Delete(delete), session, call })
 }
 
-pub(super) fn write_txn(request: v1::TxnRequest, arrival: Arrival) -> Result<WriteInput, Failure> {
+pub(super) fn write_txn(request: v1::TxnRequest, arrival: &Arrival) -> Result<WriteInput, Failure> {
     let TransactInput { txn, session, call } = txn(request, arrival)?;
     Ok(WriteInput { request: WriteRequest::Txn(txn), session, call })
 }
@@ -163,7 +163,7 @@ pub(super) fn write_response(request_id: String, answer: Answer) -> Response {
 pub(super) fn scan(
     request: v1::ScanRequest,
     page_bytes_max: u32,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<ScanInput, Failure> {
     let options = read_options(request.consistency, request.min_revision)?;
     let call = call(request.request_id, &request.map, arrival)?;

@@ -167,7 +167,7 @@ fn log_failure(call: &str, caller: &Caller, request_id: &str, failure: &Failure)
 }
 
 /// An id that is too long is refused, and does not fill the log either.
-fn loggable(request_id: &str) -> &str {
+pub(super) fn loggable(request_id: &str) -> &str {
     if request_id.len() <= REQUEST_ID_BYTES_MAX { request_id } else { "(too long)" }
 }
 

@@ -219,7 +219,7 @@ impl<N: ReadAndWrite> Driver<N> {
         request: Request,
         rights: &Result<Arc<Rights>, Failure>,
     ) -> Begun {
-        let Admitted { tag, bytes, arrival } = admitted;
+        let arrival = &admitted.arrival;
         let (kind, request_id, input) = match request {
             Request::Get(get) => return Begun::Get(admitted, get),
             Request::Put(put) => (Kind::Put, put.request_id.clone(), convert::write_put(put, arrival)),
@@ -228,6 +228,7 @@ impl<N: ReadAndWrite> Driver<N> {
             }
             Request::Txn(txn) => (Kind::Txn, txn.request_id.clone(), convert::write_txn(txn, arrival)),
         };
+        let Admitted { tag, bytes, arrival } = admitted;
         self.writes_in_flight += 1;
         let writing = Writing { tag, kind, bytes, request_id, arrival };
         let allowed = input.and_then(|input| {
@@ -240,7 +241,7 @@ impl<N: ReadAndWrite> Driver<N> {
     fn finish_write(&mut self, (writing, result): Written) {
         let Writing { tag, kind, bytes, request_id, arrival } = writing;
         self.writes_in_flight -= 1;
-        self.calls.observe(kind, &self.caller, &request_id, arrival, result.as_ref().err());
+        self.calls.observe(kind, &self.caller, &request_id, &arrival, result.as_ref().err());
         let result = result.map(|answer| convert::write_response(request_id, answer));
         self.finish(Done { tag, kind, bytes, result });
     }
@@ -291,7 +292,7 @@ impl<N: ReadAndWrite> Driver<N> {
             millis => Duration::from_millis(millis.into()).min(self.calls.config.request_timeout_max),
         };
         let deadline = Instant::now() + timeout;
-        let arrival = Arrival::new(&self.calls.config.tracer, deadline, None, request_id(&request));
+        let arrival = Arrival::new(&self.calls.config.tracer, deadline, || None, request_id(&request));
         Ok((Admitted { tag, bytes, arrival }, request))
     }
 
@@ -343,8 +344,8 @@ async fn read<N: ReadAndWrite>(
 ) -> Done {
     let Admitted { tag, bytes, arrival } = admitted;
     let id = get.request_id.clone();
-    let read = async { calls.get(&*rights?, get, arrival).await };
-    let result = calls.observed(Kind::Get, &caller, &id, arrival, read).await;
+    let read = async { calls.get(&*rights?, get, &arrival).await };
+    let result = calls.observed(Kind::Get, &caller, &id, &arrival, read).await;
     Done { tag, kind: Kind::Get, bytes, result: result.map(Response::Get) }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn open<N: ReadAndWrite>(
     calls: &Calls<N>,
     caller: &Caller,
     request: v1::ScanRequest,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<ServiceStream<v1::ScanResponse>, Failure> {
     let config = &calls.config;
     let page_bytes_max = config.scan_page_bytes.min(calls.node.limits().answer_bytes_max);

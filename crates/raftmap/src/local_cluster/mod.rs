@@ -220,7 +220,7 @@ impl LocalCluster {
     /// # Errors
     /// If it does not run, or has not ended after a minute.
     pub async fn stop(&mut self, id: NodeId) -> Result<ExitStatus, LocalClusterError> {
-        self.process(id)?.signal(Signal::TERM)?;
+        self.ask_to_end(id)?;
         self.wait_exit(id).await
     }
 
@@ -231,12 +231,19 @@ impl LocalCluster {
     pub async fn stop_all(&mut self) -> Result<(), LocalClusterError> {
         let ids: Vec<NodeId> = self.ids().into_iter().filter(|id| self.is_running(*id)).collect();
         for id in &ids {
-            self.process(*id)?.signal(Signal::TERM)?;
+            self.ask_to_end(*id)?;
         }
         for id in ids {
             self.wait_exit(id).await?;
         }
         Ok(())
+    }
+
+    /// A server whose disk is stalled could not end.
+    fn ask_to_end(&mut self, id: NodeId) -> Result<(), LocalClusterError> {
+        let process = self.process(id)?;
+        process.let_go();
+        process.signal(Signal::TERM)
     }
 
     /// Kills a server (SIGKILL). When this returns it is gone.

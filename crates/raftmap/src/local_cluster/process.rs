@@ -83,9 +83,10 @@ impl ServerProcess {
 
     /// Kills it with SIGKILL and waits until it is gone, so that its files and ports are free.
     pub(super) fn kill(&mut self) -> Result<(), LocalClusterError> {
-        // A thread that is held would keep it from being gone.
-        self.stall = None;
-        self.child.kill().and_then(|()| self.child.wait()).map_err(self.failed("kill"))?;
+        let killed = self.child.kill();
+        // It is dead; a thread that is held would keep it from being gone.
+        self.let_go();
+        killed.and_then(|()| self.child.wait()).map_err(self.failed("kill"))?;
         Ok(())
     }
 

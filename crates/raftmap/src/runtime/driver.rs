@@ -187,7 +187,7 @@ impl<T: Transport> Driver<T> {
         let ctx = Ctx(self.next_ctx);
         self.next_ctx += 1;
         self.replies.insert(ctx, reply);
-        self.traces.submitted(ctx, trace, &kind);
+        self.traces.submitted(ctx, trace.as_ref(), &kind);
         let remaining = deadline.saturating_duration_since(instant);
         let deadline_ms = now.monotonic_ms.saturating_add(millis(remaining));
         self.replica.step(now, Event::Request(Request { ctx, deadline_ms, kind, trace }));
@@ -195,11 +195,9 @@ impl<T: Transport> Driver<T> {
 
     fn carry_out(&mut self) -> Result<(), NodeError> {
         let now = self.now();
-        let (follows, leads) = (self.traces.is_on(), self.replica.leads());
-        for effect in self.replica.take_effects(now) {
-            if follows {
-                self.traces.effect(&effect, leads);
-            }
+        let effects = self.replica.take_effects(now);
+        self.traces.effects(&effects, self.replica.commit(), self.replica.leads());
+        for effect in effects {
             match effect {
                 // A worker that is gone has failed, and the node ends for its reason.
                 Effect::Write(write) => drop(self.settings.writes.send(write)),

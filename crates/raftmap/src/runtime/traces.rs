@@ -25,7 +25,7 @@ pub(crate) struct Traces {
 }
 
 /// A request of a client of this server that was neither answered nor proposed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Request {
     trace: TraceContext,
     began: SystemTime,
@@ -52,21 +52,21 @@ impl Traces {
         Self { tracer, requests: HashMap::new(), commands: HashMap::new(), entries: BTreeMap::new() }
     }
 
-    pub(crate) fn is_on(&self) -> bool {
-        self.tracer.is_on()
-    }
-
     /// A request of a client comes to the replica.
-    pub(crate) fn submitted(&mut self, ctx: Ctx, trace: Option<TraceContext>, kind: &RequestKind) {
-        let Some(trace) = trace.filter(|_| self.is_on() && self.requests.len() < FOLLOWED_MAX) else {
+    pub(crate) fn submitted(&mut self, ctx: Ctx, trace: Option<&TraceContext>, kind: &RequestKind) {
+        let Some(trace) = trace.filter(|_| self.tracer.is_on() && self.requests.len() < FOLLOWED_MAX) else {
             return;
         };
-        let is_read = matches!(kind, RequestKind::Read { .. });
-        if !is_read {
-            self.commands.insert(trace, ctx);
+        let stage = match kind {
+            RequestKind::Read { .. } => CONFIRM_READ,
+            RequestKind::Write { .. } | RequestKind::OpenSession => QUEUE,
+            // Its steps are entries of the replica's own.
+            RequestKind::AddMember(_) | RequestKind::RemoveMember(_) => return,
+        };
+        if stage == QUEUE {
+            self.commands.insert(trace.clone(), ctx);
         }
-        let stage = if is_read { CONFIRM_READ } else { QUEUE };
-        self.requests.insert(ctx, Request { trace, began: SystemTime::now(), stage });
+        self.requests.insert(ctx, Request { trace: trace.clone(), began: SystemTime::now(), stage });
     }
 
     /// Something is about to happen to the replica.
@@ -79,24 +79,42 @@ impl Traces {
         }
     }
 
-    /// The replica wants something done. For a tracer that is on.
-    pub(crate) fn effect(&mut self, effect: &Effect, leads: bool) {
-        match effect {
-            Effect::Write(write) => self.written(write),
-            Effect::Apply(entries) if !self.entries.is_empty() => self.committed(entries, leads),
-            Effect::Send { batch, .. } if !self.commands.is_empty() => {
-                batch.messages.iter().for_each(|message| self.sent(message));
+    /// The replica, which leads or not, wants these things done, and knows of what is committed.
+    pub(crate) fn effects(&mut self, effects: &[Effect], commit: LogIndex, leads: bool) {
+        if !self.tracer.is_on() {
+            return;
+        }
+        for effect in effects {
+            match effect {
+                Effect::Write(write) => self.written(write),
+                Effect::Send { batch, .. } if !self.commands.is_empty() => {
+                    batch.messages.iter().for_each(|message| self.sent(message));
+                }
+                Effect::Answer { ctx, result } => self.ended(*ctx, result.is_ok()),
+                Effect::Read { ctx } => self.ended(*ctx, true),
+                _ => {}
             }
-            Effect::Answer { ctx, .. } | Effect::Read { ctx } => self.ended(*ctx),
-            _ => {}
+        }
+        self.committed(commit, leads);
+    }
+
+    /// A request has left its stage.
+    fn ended(&mut self, ctx: Ctx, answered: bool) {
+        let Some(Request { trace, began, stage }) = self.requests.remove(&ctx) else { return };
+        self.commands.remove(&trace);
+        // Answered, and not seen to be proposed: its trace was left out, since not all understand it yet.
+        if !(answered && stage == QUEUE) {
+            self.tracer.record(Span::within(&trace, stage, began));
         }
     }
 
-    fn ended(&mut self, ctx: Ctx) {
-        let Some(Request { trace, began, stage }) = self.requests.remove(&ctx) else { return };
-        self.commands.remove(&trace);
-        // What waited in the queue till its end was never proposed.
-        self.tracer.record(Span::within(trace, stage, began));
+    /// A command goes to the log; at the leader that its client asked, it has left the queue.
+    fn proposed(&mut self, trace: &TraceContext) {
+        if let Some(ctx) = self.commands.get(trace)
+            && self.requests.get(ctx).is_some_and(|request| request.stage == QUEUE)
+        {
+            self.ended(*ctx, false);
+        }
     }
 
     fn sent(&mut self, message: &PeerMessage) {
@@ -113,14 +131,13 @@ impl Traces {
             self.entries.split_off(&LogIndex(to.0 + 1));
         }
         for Entry { index, term, payload } in &write.entries {
+            // A snapshot of another history may have taken the place of what was here.
+            if !self.entries.is_empty() {
+                self.entries.remove(index);
+            }
             let Payload::Command(command) = payload else { continue };
             let Some(trace) = Command::trace_of(command) else { continue };
-            // At the leader that its client asked.
-            if let Some(ctx) = self.commands.get(&trace)
-                && self.requests.get(ctx).is_some_and(|request| request.stage == QUEUE)
-            {
-                self.ended(*ctx);
-            }
+            self.proposed(&trace);
             if self.entries.len() < FOLLOWED_MAX {
                 let (began, write) = (SystemTime::now(), Some(write.id));
                 self.entries.insert(*index, Written { trace, term: *term, began, write, committed: None });
@@ -137,9 +154,8 @@ impl Traces {
         }
     }
 
-    fn committed(&mut self, entries: &[Entry], leads: bool) {
-        let Some(last) = entries.last() else { return };
-        for (index, entry) in self.entries.range_mut(..=last.index) {
+    fn committed(&mut self, commit: LogIndex, leads: bool) {
+        for (index, entry) in self.entries.range_mut(..=commit) {
             if entry.committed.is_none() {
                 entry.committed = Some(SystemTime::now());
                 if leads {
@@ -161,7 +177,7 @@ impl Traces {
 
 impl Written {
     fn span(&self, name: &'static str, index: LogIndex, began: SystemTime) -> Span {
-        Span::within(self.trace, name, began)
+        Span::within(&self.trace, name, began)
             .with("raftmap.index", Attribute::Number(index.0))
             .with("raftmap.term", Attribute::Number(self.term.0))
     }

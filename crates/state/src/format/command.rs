@@ -73,9 +73,9 @@ impl Command {
                 | flag(tagged, TAGGED)
                 | flag(self.trace.is_some(), TRACED),
         );
-        if let Some(trace) = self.trace {
-            out.put_u128_le(trace.trace_id.get());
-            out.put_u64_le(trace.span_id.get());
+        if let Some(trace) = &self.trace {
+            out.put_u128_le(trace.trace_id().get());
+            out.put_u64_le(trace.span_id().get());
         }
         if let Some(time) = self.stamped_time_ms {
             put_varint(&mut out, time);
@@ -184,7 +184,7 @@ impl Command {
         let (trace_id, rest) = bytes.get(HEAD_BYTES..)?.split_first_chunk()?;
         let trace_id = NonZeroU128::new(u128::from_le_bytes(*trace_id))?;
         let span_id = NonZeroU64::new(u64::from_le_bytes(*rest.first_chunk()?))?;
-        Some(TraceContext { trace_id, span_id })
+        Some(TraceContext::new(trace_id, span_id))
     }
 }
 
@@ -198,7 +198,7 @@ fn is_traced(bytes: &[u8]) -> bool {
 fn decode_trace(decoder: &mut Decoder) -> Result<TraceContext, DecodeError> {
     let (trace_id, span_id) = (decoder.u128_le("trace id")?, decoder.u64_le("span id")?);
     match (NonZeroU128::new(trace_id), NonZeroU64::new(span_id)) {
-        (Some(trace_id), Some(span_id)) => Ok(TraceContext { trace_id, span_id }),
+        (Some(trace_id), Some(span_id)) => Ok(TraceContext::new(trace_id, span_id)),
         _ => Err(DecodeError::Malformed { what: "trace" }),
     }
 }

@@ -203,7 +203,7 @@ impl Scribe {
         };
         // What a command does, and its digest, never depend on its trace.
         let trace = NonZeroU64::new(self.expected.len() as u64 % 3)
-            .map(|span_id| TraceContext { trace_id: span_id.into(), span_id });
+            .map(|span_id| TraceContext::new(span_id.into(), span_id));
         let command = Command { stamped_time_ms: self.stamp(time), trace, body };
         let result = self.model.apply(&command);
         if let Ok(Answer::SessionOpened(opened)) = &result {

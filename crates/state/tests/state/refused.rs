@@ -41,10 +41,7 @@ fn one_of_each() -> Vec<(Command, &'static str)> {
     let session = SessionTag { session_id: SessionId(7), sequence: 9, acknowledged_below: 8 };
     let put_two = Put { entries: vec![entry("a", "v"), entry_with_ttl("b", "", 5)], return_previous: true };
     let member = Member { node_id: NodeId(3), incarnation: 1 << 120, founding_hash: 2 };
-    let trace = TraceContext {
-        trace_id: NonZeroU128::MIN | (1 << 127),
-        span_id: NonZeroU64::new(2 | (0b11 << 62)).unwrap(),
-    };
+    let trace = TraceContext::new(NonZeroU128::MIN | (1 << 127), NonZeroU64::new(2 | (0b11 << 62)).unwrap());
     let write = |request, session| Body::Write(Write { request, session, answer_bytes_max: 4 << 20 });
     vec![
         (
@@ -52,7 +49,7 @@ fn one_of_each() -> Vec<(Command, &'static str)> {
             "01 01 01 e807 80808002 01 02 0161 0176 00 0162 00 05",
         ),
         (
-            Command { trace: Some(trace), ..at(1000, write(delete("a"), Some(session))) },
+            Command { trace: Some(trace.clone()), ..at(1000, write(delete("a"), Some(session))) },
             "01 02 07 01000000000000000000000000000080 02000000000000c0 e807 80808002 07 09 08 00 01 0161",
         ),
         (

@@ -41,7 +41,7 @@ impl TraceArgs {
 }
 
 impl Traces {
-    /// Sends what is left, if that takes no longer than a second.
+    /// Sends what is left, if that takes no longer than a second or two.
     pub(super) async fn end(self) {
         let Some((stop, exporter)) = self.exporter else { return };
         stop.cancel();

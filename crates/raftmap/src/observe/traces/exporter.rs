@@ -55,6 +55,11 @@ pub enum CollectorError {
          them on as it likes"
     )]
     Scheme,
+    /// More than a host and a port stands where these belong.
+    #[error(
+        "a host, and a port from 1 to 65535 if it is not 4318, belong behind http://, as in http://127.0.0.1:4318"
+    )]
+    Host,
 }
 
 impl FromStr for Collector {
@@ -69,7 +74,15 @@ impl FromStr for Collector {
             Some(path) if path.as_str() != "/" => path.clone(),
             _ => PathAndQuery::from_static(PATH),
         };
-        Ok(Self { host: authority.host().to_owned(), port: authority.port_u16().unwrap_or(PORT), path })
+        let host = authority.host();
+        let port = match authority.as_str().strip_prefix(host) {
+            Some("") => PORT,
+            Some(port) => {
+                port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or(CollectorError::Host)?
+            }
+            None => return Err(CollectorError::Host),
+        };
+        Ok(Self { host: host.to_owned(), port, path })
     }
 }
 
@@ -123,7 +136,7 @@ impl Exporter {
         Self { collector, instance, spans, sent, dropped, works: true }
     }
 
-    /// Runs until `stop`; what waits then is sent, if that takes no longer than a second.
+    /// Runs until `stop`; what waits then is sent, if that takes no longer than a second or two.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::new();
         while self.gather(&mut batch, &stop).await {
@@ -134,7 +147,7 @@ impl Exporter {
             batch.push(span);
         }
         if !batch.is_empty() {
-            let sent = timeout(LAST_PATIENCE, self.post(&batch)).await.unwrap_or(Err(SendError::Timeout));
+            let sent = self.post(&batch, &stop).await;
             self.count(&batch, sent.is_ok());
         }
     }
@@ -142,10 +155,11 @@ impl Exporter {
     /// Waits for spans and a little for more; false: nothing comes any more.
     async fn gather(&mut self, batch: &mut Vec<Span>, stop: &CancellationToken) -> bool {
         tokio::select! {
+            biased;
+            () = stop.cancelled() => return false,
             taken = self.spans.recv_many(batch, BATCH_MAX) => if taken == 0 {
                 return false;
             },
-            () = stop.cancelled() => return false,
         }
         let more = async {
             while batch.len() < BATCH_MAX {
@@ -156,8 +170,9 @@ impl Exporter {
             }
         };
         tokio::select! {
-            _ = timeout(GATHER, more) => true,
+            biased;
             () = stop.cancelled() => false,
+            _ = timeout(GATHER, more) => true,
         }
     }
 
@@ -165,7 +180,7 @@ impl Exporter {
     async fn send(&mut self, batch: &[Span], stop: &CancellationToken) {
         let mut pauses = PAUSES.iter();
         loop {
-            let Err(error) = self.post(batch).await else {
+            let Err(error) = self.post(batch, stop).await else {
                 if !std::mem::replace(&mut self.works, true) {
                     info!(collector = %self.collector, "spans are taken again");
                 }
@@ -178,7 +193,8 @@ impl Exporter {
             let Some(pause) = pause else { return self.count(batch, false) };
             tokio::select! {
                 () = sleep(*pause) => {}
-                () = stop.cancelled() => return self.count(batch, false),
+                // Once more, at once.
+                () = stop.cancelled() => {}
             }
         }
     }
@@ -188,8 +204,15 @@ impl Exporter {
         counter.increment(batch.len() as u64);
     }
 
-    async fn post(&self, batch: &[Span]) -> Result<(), SendError> {
-        timeout(PATIENCE, self.exchange(batch)).await.unwrap_or(Err(SendError::Timeout))
+    async fn post(&self, batch: &[Span], stop: &CancellationToken) -> Result<(), SendError> {
+        let last = async {
+            stop.cancelled().await;
+            sleep(LAST_PATIENCE).await;
+        };
+        tokio::select! {
+            sent = timeout(PATIENCE, self.exchange(batch)) => sent.unwrap_or(Err(SendError::Timeout)),
+            () = last => Err(SendError::Timeout),
+        }
     }
 
     /// One request over a connection of its own: there are two a second at most but under load.
@@ -235,8 +258,17 @@ mod tests {
 
     #[test]
     fn what_is_no_address_of_a_collector_is_an_error_that_shows_one() {
-        for text in ["", "127.0.0.1:4318", "https://collector:4318", "/v1/traces", "http://", "nonsense here"]
-        {
+        for text in [
+            "",
+            "127.0.0.1:4318",
+            "https://collector:4318",
+            "/v1/traces",
+            "http://",
+            "nonsense here",
+            "http://me@host",
+            "http://host:abc",
+            "http://host:431800",
+        ] {
             let error = text.parse::<Collector>().expect_err(text).to_string();
             assert!(error.contains("http://"), "{text}: {error}");
         }

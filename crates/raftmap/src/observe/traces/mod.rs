@@ -7,12 +7,12 @@
 //! | span | of which server | from | to |
 //! |---|---|---|---|
 //! | the name of the call, as `Put` | the one that was asked | the request is read | its answer is ready |
-//! | `queue` | the leader, if it was asked itself | the request reaches the replica | its entry goes to the log |
+//! | `queue` | the leader, if it was asked itself; any, if it fails there | the request reaches the replica | its entry goes to the log |
 //! | `forward` | a follower that was asked | the request reaches the replica | the leader's answer is here |
 //! | `confirm read` | the one that was asked | the read reaches the replica | its state may be read |
 //! | `write log` | each | the entry goes to the log | it is on the disk |
 //! | `replicate` | the leader | the entry goes to the log | a majority has it on disk |
-//! | `apply` | each | the entry is committed, as far as this server knows | it is applied |
+//! | `apply` | each | the server learns that a majority has the entry on disk | it is applied, after what comes before it |
 //!
 //! Nobody waits for a collector: spans wait for it in a queue that is bounded, and what does not fit is dropped and counted.
 
@@ -76,7 +76,7 @@ pub enum Attribute {
 }
 
 /// The first span of a request that is followed, while it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
     /// What goes with the request.
     pub context: TraceContext,
@@ -107,14 +107,15 @@ impl Tracer {
     pub fn follow(&self, parent: impl FnOnce() -> Option<Parent>) -> Option<Followed> {
         let shared = self.0.as_ref()?;
         let parent = parent();
-        let wanted = parent.is_some_and(|parent| parent.sampled) || fastrand::f64() < shared.ratio;
-        wanted.then(|| Followed {
-            context: TraceContext {
-                trace_id: parent.map_or_else(random_trace_id, |parent| parent.context.trace_id),
-                span_id: random_span_id(),
-            },
-            parent: parent.map(|parent| parent.context.span_id),
-            began: SystemTime::now(),
+        let wanted = parent.as_ref().is_some_and(|parent| parent.sampled) || fastrand::f64() < shared.ratio;
+        wanted.then(|| {
+            let caller = parent.map(|parent| parent.context);
+            let trace_id = caller.as_ref().map_or_else(random_trace_id, TraceContext::trace_id);
+            Followed {
+                context: TraceContext::new(trace_id, random_span_id()),
+                parent: caller.map(|caller| caller.span_id()),
+                began: SystemTime::now(),
+            }
         })
     }
 
@@ -129,18 +130,23 @@ impl Tracer {
 
 impl Followed {
     /// The span, which ends now.
-    pub fn end(self, name: &'static str) -> Span {
+    pub fn end(&self, name: &'static str) -> Span {
         let Self { context, parent, began } = self;
-        Span { parent, context, of_a_server: true, ..Span::within(context, name, began) }
+        Span {
+            parent: *parent,
+            context: context.clone(),
+            of_a_server: true,
+            ..Span::within(context, name, *began)
+        }
     }
 }
 
 impl Span {
     /// A part of `whole` that began then and ends now.
-    pub fn within(whole: TraceContext, name: &'static str, began: SystemTime) -> Self {
+    pub fn within(whole: &TraceContext, name: &'static str, began: SystemTime) -> Self {
         Self {
-            context: TraceContext { span_id: random_span_id(), ..whole },
-            parent: Some(whole.span_id),
+            context: TraceContext::new(whole.trace_id(), random_span_id()),
+            parent: Some(whole.span_id()),
             name,
             began,
             ended: SystemTime::now(),
@@ -173,7 +179,7 @@ mod tests {
     use super::*;
 
     fn parent(sampled: bool) -> Parent {
-        let context = TraceContext { trace_id: NonZeroU128::MIN, span_id: NonZeroU64::MIN };
+        let context = TraceContext::new(NonZeroU128::MIN, NonZeroU64::MIN);
         Parent { context, sampled }
     }
 
@@ -188,7 +194,7 @@ mod tests {
         assert_eq!(none.follow(|| None), None);
         assert_eq!(none.follow(|| Some(parent(false))), None);
         let followed = none.follow(|| Some(parent(true))).expect("its caller wants it");
-        assert_eq!(followed.context.trace_id, NonZeroU128::MIN, "it is the caller's trace");
+        assert_eq!(followed.context.trace_id(), NonZeroU128::MIN, "it is the caller's trace");
         let span = followed.end("Put");
         assert_eq!(span.parent, Some(NonZeroU64::MIN), "and below the caller's span");
         assert_eq!(span.context, followed.context);

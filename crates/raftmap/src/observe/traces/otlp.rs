@@ -33,8 +33,8 @@ pub(super) fn request(instance: &str, spans: &[Span]) -> Vec<u8> {
 
 fn span(span: &Span) -> Value {
     let mut value = json!({
-        "traceId": format!("{:032x}", span.context.trace_id),
-        "spanId": format!("{:016x}", span.context.span_id),
+        "traceId": format!("{:032x}", span.context.trace_id()),
+        "spanId": format!("{:016x}", span.context.span_id()),
         "name": span.name,
         "kind": if span.of_a_server { KIND_SERVER } else { KIND_INTERNAL },
         "startTimeUnixNano": nanoseconds(span.began),
@@ -75,17 +75,17 @@ mod tests {
 
     #[test]
     fn spans_are_written_as_the_standard_has_them() {
-        let context = TraceContext { trace_id: NonZeroU128::MIN, span_id: NonZeroU64::MAX };
+        let context = TraceContext::new(NonZeroU128::MIN, NonZeroU64::MAX);
         let began = UNIX_EPOCH + Duration::from_nanos(1_700_000_000_000_000_001);
         let root = Span {
-            context,
+            context: context.clone(),
             parent: None,
             ended: UNIX_EPOCH,
             failure: Some("no leader".to_owned()),
             of_a_server: true,
-            ..Span::within(context, "Put", began)
+            ..Span::within(&context, "Put", began)
         };
-        let part = Span { ended: began + Duration::from_nanos(9), ..Span::within(context, "apply", began) }
+        let part = Span { ended: began + Duration::from_nanos(9), ..Span::within(&context, "apply", began) }
             .with("raftmap.index", Attribute::Number(u64::MAX));
         let written: Value = serde_json::from_slice(&request("shop/1", &[root, part.clone()])).unwrap();
         let resource = &written["resourceSpans"][0];
@@ -104,7 +104,7 @@ mod tests {
         });
         let of_part = json!({
             "traceId": "00000000000000000000000000000001",
-            "spanId": format!("{:016x}", part.context.span_id),
+            "spanId": format!("{:016x}", part.context.span_id()),
             "parentSpanId": "ffffffffffffffff",
             "name": "apply",
             "kind": 1,

@@ -5,7 +5,7 @@ use std::num::{NonZeroU64, NonZeroU128};
 use raftmap_state::TraceContext;
 
 /// The span of a caller that made a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parent {
     /// Its trace, and its id in it.
     pub context: TraceContext,
@@ -29,7 +29,7 @@ pub fn parent_of(text: &str) -> Option<Parent> {
     let trace_id = NonZeroU128::new(digits(&head[3..35])?)?;
     let span_id = NonZeroU64::new(u64::try_from(digits(&head[36..52])?).ok()?)?;
     let sampled = digits(&head[53..55])? & 1 == 1;
-    Some(Parent { context: TraceContext { trace_id, span_id }, sampled })
+    Some(Parent { context: TraceContext::new(trace_id, span_id), sampled })
 }
 
 /// At most 32 lower-case hexadecimal digits.
@@ -52,8 +52,8 @@ mod tests {
     fn a_traceparent_is_read_as_the_standard_has_it() {
         let text = "00-80000000000000000000000000000001-c000000000000002-01";
         let parent = parent_of(text).expect("it is one");
-        assert_eq!(parent.context.trace_id.get(), 1 << 127 | 1);
-        assert_eq!(parent.context.span_id.get(), 0b11 << 62 | 2);
+        assert_eq!(parent.context.trace_id().get(), 1 << 127 | 1);
+        assert_eq!(parent.context.span_id().get(), 0b11 << 62 | 2);
         assert!(parent.sampled);
         assert!(!parent_of(&text.replace("-01", "-00")).expect("it is one").sampled);
         let later = text.replacen("00", "01", 1);
